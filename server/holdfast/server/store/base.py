@@ -1,0 +1,236 @@
+"""What Holdfast needs of a store: one append-only log per session, and what stands beside the logs.
+
+Everything rests on one primitive, compare-and-append: a batch is added only onto the head its writer had folded.
+A store never looks into payloads; they are bytes to it. Sequence numbers are positive integers, times are integer
+milliseconds on the store's own clock. `Conflict` is an outcome and not an error: writers race by design.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from holdfast.protocol.errors import HoldfastError
+
+FORMAT = 1
+"""The format of a log written by this version. A store that finds another raises `UnknownFormat`."""
+
+CONTENTION_MS = 200
+"""How long a lost race for a session is remembered, so that its winner can make room for the loser."""
+
+
+class StoreError(HoldfastError):
+    """A store cannot do what it was asked, and asking again will not help."""
+
+    code = "internal"
+    retryable = False
+
+
+class StoreUnavailable(StoreError):
+    """The call did not happen, or its outcome is unknown. An append may be repeated with the same `batch_id`."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class UnknownFormat(StoreError):
+    """The log, or the file it lies in, was written in a format that this version does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one append adds: the events `first_seq` to `last_seq`, encoded in `payload`."""
+
+    batch_id: str
+    first_seq: int
+    last_seq: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a log ends. `batch_id` names the last append, and is empty before the first one."""
+
+    epoch: str
+    seq: int
+    batch_id: str
+
+
+NO_LOG = Head(epoch="", seq=0, batch_id="")
+"""The head reported for a session that has no log; no log has an empty epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folded state that stands for every event up to `seq`."""
+
+    seq: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What `Store.open` returns, cut at one point.
+
+    `batches` are those that end after the checkpoint, or all where there is none; ascending, and without a gap up to
+    `head` except where a new epoch jumped. The first may begin at or before the checkpoint's seq.
+    """
+
+    head: Head
+    checkpoint: Checkpoint | None
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What `Store.read` returns, cut at one point.
+
+    Events with seq <= `floor` have been trimmed, so the tail is complete only if `floor` <= the `after` asked for.
+    `batches` are ascending; the first may begin at or before `after`. They end before `head` where `max_bytes` cut.
+    """
+
+    head: Head
+    floor: int
+    batches: tuple[Batch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The batch is in the log. `contended`: another node lost a race for this session in the last 200 ms."""
+
+    head: Head
+    contended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Nothing was added: the log stands at `head` (`NO_LOG` where there is none) and not where the writer believed."""
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One finished message of the archive; `seq` is its place in the transcript, and unique in its session."""
+
+    seq: int
+    message_id: str
+    payload: bytes
+
+
+class Store(ABC):
+    """The logs of all sessions, with their archive, index, leases and presence.
+
+    Any method may raise `StoreUnavailable`. Cancelling a caller never undoes or prevents what it asked for: a write
+    whose caller was cancelled has an unknown outcome. A read that begins after an append returned sees that append.
+    """
+
+    exclusive: bool
+    """True: this process alone writes here, so the head a caller knows is the head."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Make the store ready. Raises `StoreError` if it is in use by another, or not one of ours."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish what was asked for before this call, then let go of everything. Closing twice is harmless."""
+
+    @abstractmethod
+    async def open(self, session: str, new_epoch: str) -> Log:
+        """Return what is needed to fold the session. Creates an empty log with epoch `new_epoch` if there is none."""
+
+    @abstractmethod
+    async def append(
+        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+    ) -> Appended | Conflict:
+        """Add `batch` at the head of the log, if the log stands where the writer believes. Decided in this order:
+
+        1. the head's epoch is `epoch` and its last batch is this one: `Appended`, and nothing is added. A writer
+           that lost the reply may therefore repeat the call unchanged;
+        2. there is no log, or its epoch or head seq is not the expected one: `Conflict`. Where there is a log, the
+           lost race is remembered for 200 ms under the name of `node`;
+        3. the batch is written and the head moves: `Appended`.
+
+        A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds its
+        `batch_id` among the batches it reads. `unfinished` enters the session into the index with the append, or
+        takes it out after it. `batch` begins at `expected_head` + 1; anything else is a `ValueError`.
+        """
+
+    @abstractmethod
+    async def head(self, session: str) -> Head | None:
+        """Where the log ends now, or None if there is no log."""
+
+    @abstractmethod
+    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+        """Return the batches that end after seq `after`, as many as fit into `max_bytes` but at least one if any."""
+
+    @abstractmethod
+    async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
+        """Begin a new epoch at `seq`, if the log still stands at the epoch and seq of `expected`; say whether it did.
+
+        The contents stay, and the log goes on at `seq` + 1. `seq` below the expected one is a `ValueError`.
+        """
+
+    @abstractmethod
+    async def compact(
+        self,
+        session: str,
+        epoch: str,
+        checkpoint: Checkpoint,
+        *,
+        messages: Sequence[StoredMessage],
+        records: Mapping[str, bytes],
+        trim_to: int,
+    ) -> bool:
+        """In one step set the checkpoint, add to the archive, and trim batches that end at or before `trim_to`.
+
+        A checkpoint never replaces a later one; messages and records are facts and are written all the same (a key or
+        a seq written twice keeps the last). Nothing after the checkpoint then in force is trimmed, whatever `trim_to`
+        says. Returns False and changes nothing if `epoch` is not the log's or the checkpoint is beyond its head.
+        """
+
+    @abstractmethod
+    async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
+        """Return the archive records that exist under `keys`."""
+
+    @abstractmethod
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        """Return the `limit` archived messages of highest seq (below `before` where given), ascending."""
+
+    @abstractmethod
+    async def unfinished(self) -> list[str]:
+        """The index: sessions with a run not ended or not settled. Stale entries are possible, missing ones are not."""
+
+    @abstractmethod
+    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
+        """Call `wake(session, head)` on the event loop when another node than `node` appended or began an epoch.
+
+        A hint and no more: wake-ups may be lost, repeated, or come for the node's own new epochs. Returns the
+        function that ends the watch; `wake` is not called after it.
+        """
+
+    @abstractmethod
+    async def renew(self, node: str, ttl_ms: int) -> None:
+        """Hold the lease of `node` for `ttl_ms` from now on the store's clock."""
+
+    @abstractmethod
+    async def release(self, node: str) -> None:
+        """Give up the lease of `node`, and with it its presence counts."""
+
+    @abstractmethod
+    async def live_nodes(self) -> frozenset[str]:
+        """The nodes that hold a lease now."""
+
+    @abstractmethod
+    async def observe(self, session: str, node: str, observers: int) -> None:
+        """Set how many observers `node` has on the session. It counts only while the node holds its lease."""
+
+    @abstractmethod
+    async def unobserved_since(self, session: str) -> int | None:
+        """None while someone observes the session, else the time (ms) since when nobody did.
+
+        For a session never observed that is the time of the first such question. A store may forget, and then the
+        time starts again: it is never too early.
+        """
