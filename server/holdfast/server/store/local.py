@@ -1,0 +1,123 @@
+"""What a store within one process keeps in memory: wake-ups, marks of lost races, leases and presence.
+
+None of it is meant to outlive the process. After a restart no node is live, and that is how the runs of a process
+that died are found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from holdfast.server.store.base import CONTENTION_MS, Head, Store
+
+REMEMBERED_SESSIONS = 100_000
+"""For how many unobserved sessions the time of that is kept. The longest forgotten starts its time again."""
+
+_MARKS_BEFORE_SWEEP = 1_024
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class LocalStore(Store):
+    """The part of the interface that is the same for every store within one process. Belongs to one event loop."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._watchers: dict[object, tuple[str, Callable[[str, Head], None]]] = {}
+        self._marks: dict[str, tuple[str, int]] = {}  # session → (the node that lost last, when that is forgotten)
+        # Lapsed leases stay until released: their end is the time since when their observers do not count. One entry
+        # per node ever started in this process.
+        self._lease_ends: dict[str, int] = {}
+        self._observers: dict[str, dict[str, int]] = {}  # node → session → count, always above zero
+        self._unobserved: dict[str, int] = {}  # session → since when, the longest known first
+
+    def _mark(self, session: str, node: str) -> None:
+        """Remember that `node` lost a race for the session."""
+        now = self._clock()
+        if len(self._marks) >= _MARKS_BEFORE_SWEEP:
+            self._marks = {name: mark for name, mark in self._marks.items() if mark[1] > now}
+        self._marks[session] = (node, now + CONTENTION_MS)
+
+    def _contended(self, session: str, node: str) -> bool:
+        """Whether another node than `node` lost a race for the session a short while ago."""
+        mark = self._marks.get(session)
+        if mark is None:
+            return False
+        if mark[1] <= self._clock():
+            del self._marks[session]
+            return False
+        return mark[0] != node
+
+    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
+        key = object()
+        self._watchers[key] = (node, wake)
+
+        def cancel() -> None:
+            self._watchers.pop(key, None)
+
+        return cancel
+
+    def _wake_others(self, session: str, head: Head, node: str | None) -> None:
+        """Wake the watchers of every node but `node`.
+
+        They run after the present callback: a watcher must not be able to fail or re-enter somebody's append.
+        """
+        for key, (watcher, _) in self._watchers.items():
+            if watcher != node:
+                asyncio.get_running_loop().call_soon(self._wake, key, session, head)
+
+    def _wake(self, key: object, session: str, head: Head) -> None:
+        watcher = self._watchers.get(key)
+        if watcher is not None:
+            watcher[1](session, head)
+
+    async def renew(self, node: str, ttl_ms: int) -> None:
+        self._lease_ends[node] = self._clock() + ttl_ms
+
+    async def release(self, node: str) -> None:
+        for session in self._observers.get(node, {}).copy():
+            await self.observe(session, node, 0)
+        self._lease_ends.pop(node, None)
+
+    async def live_nodes(self) -> frozenset[str]:
+        now = self._clock()
+        return frozenset(node for node, end in self._lease_ends.items() if end > now)
+
+    async def observe(self, session: str, node: str, observers: int) -> None:
+        if observers > 0:
+            self._observers.setdefault(node, {})[session] = observers
+            return
+        sessions = self._observers.get(node, {})
+        if sessions.pop(session, 0):
+            if not sessions:
+                del self._observers[node]
+            end = self._lease_ends.get(node)
+            if end is not None:
+                # Observers whose node's lease had run out went with the lease, not now.
+                self._note_unobserved(session, min(self._clock(), end))
+
+    async def unobserved_since(self, session: str) -> int | None:
+        now = self._clock()
+        known = self._unobserved.get(session)
+        times = [] if known is None else [known]
+        for node, sessions in self._observers.items():
+            end = self._lease_ends.get(node)
+            if session in sessions and end is not None:
+                if end > now:
+                    return None
+                times.append(end)
+        since = max(times, default=now)
+        if known is None:
+            self._note_unobserved(session, since)
+        return since
+
+    def _note_unobserved(self, session: str, since: int) -> None:
+        """Remember `since`, unless a later time is known, as that since when nobody observes the session."""
+        self._unobserved[session] = max(since, self._unobserved.pop(session, since))
+        if len(self._unobserved) > REMEMBERED_SESSIONS:
+            del self._unobserved[next(iter(self._unobserved))]

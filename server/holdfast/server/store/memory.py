@@ -1,0 +1,160 @@
+"""A store that forgets everything with the process: for tests, and for servers whose sessions may be thrown away."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+
+from holdfast.server.store.base import (
+    NO_LOG,
+    Appended,
+    Batch,
+    Checkpoint,
+    Conflict,
+    Head,
+    Log,
+    StoredMessage,
+    Tail,
+)
+from holdfast.server.store.local import LocalStore, wall_clock_ms
+
+_end = attrgetter("last_seq")
+
+
+class _SessionLog:
+    """All that is kept of one session."""
+
+    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "records", "seqs")
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.batches: list[Batch] = []
+        self.floor = 0
+        self.checkpoint: Checkpoint | None = None
+        self.seqs: list[int] = []  # the keys of `archive`, ascending
+        self.archive: dict[int, StoredMessage] = {}
+        self.records: dict[str, bytes] = {}
+
+    def batches_after(self, seq: int) -> int:
+        """The index of the first batch that ends after `seq`."""
+        return bisect_right(self.batches, seq, key=_end)
+
+
+class MemoryStore(LocalStore):
+    """The interface over dictionaries. Every method completes without suspending.
+
+    Nothing bounds its size but the trims its callers ask for: checkpoints, archives and records stay for as long as
+    the store does. With `exclusive=False` several nodes of one process may share it, as tests do.
+    """
+
+    def __init__(self, clock: Callable[[], int] = wall_clock_ms, *, exclusive: bool = True) -> None:
+        super().__init__(clock)
+        self.exclusive = exclusive
+        self._logs: dict[str, _SessionLog] = {}
+        self._index: set[str] = set()
+
+    async def start(self) -> None:
+        """Nothing to do: the store is ready when it is made."""
+
+    async def close(self) -> None:
+        """Nothing to do: the contents stay until the store is garbage, so that tests can start a node again over it."""
+
+    async def open(self, session: str, new_epoch: str) -> Log:
+        log = self._logs.get(session)
+        if log is None:
+            log = self._logs[session] = _SessionLog(Head(new_epoch, 0, ""))
+        first = log.batches_after(log.checkpoint.seq) if log.checkpoint else 0
+        return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
+
+    async def append(
+        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+    ) -> Appended | Conflict:
+        if batch.first_seq != expected_head + 1 or batch.last_seq <= expected_head:
+            raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected_head}")
+        log = self._logs.get(session)
+        if log is None:
+            return Conflict(NO_LOG)
+        head = log.head
+        if head.epoch == epoch:
+            if head.batch_id == batch.batch_id:
+                return Appended(head, self._contended(session, node))
+            if head.seq == expected_head:
+                log.batches.append(batch)
+                log.head = head = Head(epoch, batch.last_seq, batch.batch_id)
+                if unfinished:
+                    self._index.add(session)
+                else:
+                    self._index.discard(session)
+                if self._watchers:
+                    self._wake_others(session, head, node)
+                return Appended(head, bool(self._marks) and self._contended(session, node))
+        self._mark(session, node)
+        return Conflict(head)
+
+    async def head(self, session: str) -> Head | None:
+        log = self._logs.get(session)
+        return log.head if log else None
+
+    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+        log = self._logs.get(session)
+        if log is None:
+            return Tail(NO_LOG, 0, ())
+        first = end = log.batches_after(after)
+        size = 0
+        while end < len(log.batches):
+            size += len(log.batches[end].payload)
+            if size > max_bytes and end > first:
+                break
+            end += 1
+        return Tail(log.head, log.floor, tuple(log.batches[first:end]))
+
+    async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
+        if seq < expected.seq:
+            raise ValueError(f"an epoch cannot begin at seq {seq}, below its log's {expected.seq}")
+        log = self._logs.get(session)
+        if log is None or (log.head.epoch, log.head.seq) != (expected.epoch, expected.seq):
+            return False
+        log.head = Head(epoch, seq, log.head.batch_id)
+        self._wake_others(session, log.head, None)
+        return True
+
+    async def compact(
+        self,
+        session: str,
+        epoch: str,
+        checkpoint: Checkpoint,
+        *,
+        messages: Sequence[StoredMessage],
+        records: Mapping[str, bytes],
+        trim_to: int,
+    ) -> bool:
+        log = self._logs.get(session)
+        if log is None or log.head.epoch != epoch or checkpoint.seq > log.head.seq:
+            return False
+        if log.checkpoint is None or log.checkpoint.seq <= checkpoint.seq:
+            log.checkpoint = checkpoint
+        for message in messages:
+            if message.seq not in log.archive:
+                insort(log.seqs, message.seq)
+            log.archive[message.seq] = message
+        log.records.update(records)
+        trimmed = log.batches_after(min(trim_to, log.checkpoint.seq))
+        if trimmed:
+            log.floor = log.batches[trimmed - 1].last_seq
+            del log.batches[:trimmed]
+        return True
+
+    async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
+        log = self._logs.get(session)
+        return {key: log.records[key] for key in keys if key in log.records} if log else {}
+
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        log = self._logs.get(session)
+        if log is None:
+            return []
+        end = len(log.seqs) if before is None else bisect_left(log.seqs, before)
+        return [log.archive[seq] for seq in log.seqs[max(0, end - limit) : end]]
+
+    async def unfinished(self) -> list[str]:
+        return sorted(self._index)
