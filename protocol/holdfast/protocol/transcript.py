@@ -1,0 +1,438 @@
+"""Folding events into messages and runs: the one meaning of a log, for the server and for its clients.
+
+    transcript = Transcript()
+    transcript.load(snapshot)      # or nothing: the beginning of a log
+    transcript.apply(event)        # each event once, in order
+
+`Transcript.messages()` and `Transcript.runs` are what is to be shown. The fold is lenient: an unknown event means
+nothing but its seq, an unknown part kind is kept as it came, and what names a run that is not known is passed over
+(its run ended before the snapshot). Legality is the registry's business, not the reader's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, cast
+
+from holdfast.protocol.control import Snapshot
+from holdfast.protocol.events import EndReason, Kept, Message, MessageStatus, Part, RunInfo
+from holdfast.protocol.values import JSON
+
+ENDED_RUNS_KEPT: Final = 32
+"""How many ended runs a view of a session keeps beside those that have not ended; the oldest go first."""
+
+STATUS_OF_REASON: Final[Mapping[EndReason, MessageStatus]] = {
+    "completed": "complete",
+    "cancelled": "interrupted",
+    "expired": "interrupted",
+    "lost": "interrupted",
+    "failed": "error",
+}
+_CUT_KINDS = frozenset({"text", "reasoning"})
+_ENVELOPE = frozenset({"type", "seq", "at", "command", "from", "runId", "part", "done", "delta"})
+# Where the deltas of a kind accumulate in the folded part; an unknown kind keeps them under `delta`.
+_DELTA_FIELD = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
+
+
+class OpenPart:
+    """One part of an answer that may still grow. Appending a delta costs its length, not the part's."""
+
+    __slots__ = ("_deltas", "done", "fields", "kind", "length")
+
+    def __init__(
+        self, kind: str, fields: dict[str, Any], text: str | None = None, *, done: bool = False
+    ) -> None:
+        self.kind = kind
+        self.fields = fields
+        self._deltas: list[str] | None = None if text is None else [text]
+        self.length = 0 if text is None else len(text)
+        """Of the text, in Unicode code points."""
+        self.done = done
+
+    @classmethod
+    def of(cls, part: Part, *, done: bool = False) -> OpenPart:
+        """The open form of a folded part, as a snapshot holds it."""
+        fields = dict(part)
+        kind = str(fields.pop("kind"))
+        text = fields.pop(_DELTA_FIELD.get(kind, "delta"), None)
+        return cls(kind, fields, text if isinstance(text, str) else None, done=done)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if self._deltas is None:
+            return ""
+        if len(self._deltas) > 1:
+            self._deltas = ["".join(self._deltas)]
+        return self._deltas[0]
+
+    def fold(self, chunk: Mapping[str, Any]) -> None:
+        """Takes in a `run.chunk` of this part."""
+        delta = chunk.get("delta")
+        if delta is not None:
+            if self._deltas is None:
+                self._deltas = []
+            self._deltas.append(delta)
+            self.length += len(delta)
+        if self.kind not in _CUT_KINDS:
+            for name, value in chunk.items():
+                if name not in _ENVELOPE and name != "kind":
+                    self.fields[name] = value
+            if self.kind == "tool_call" and "input" in chunk:
+                self._deltas = None  # the whole input replaces the argument text it was streamed as
+                self.length = 0
+        if chunk.get("done"):
+            self.done = True
+
+    def cut(self, length: int) -> None:
+        """Keeps the first `length` code points of the text."""
+        if length < self.length:
+            self._deltas = [self.text[:length]]
+            self.length = length
+
+    def view(self) -> Part:
+        """The part as a message carries it."""
+        part: Part = {"kind": self.kind, **self.fields}
+        if self._deltas is not None or self.kind in _CUT_KINDS:
+            part[_DELTA_FIELD.get(self.kind, "delta")] = self.text
+        return part
+
+
+class OpenMessage:
+    """An assistant message while its run goes on. `fields` are those of the message but `parts`."""
+
+    __slots__ = ("fields", "parts")
+
+    def __init__(self, fields: dict[str, Any], parts: list[OpenPart]) -> None:
+        self.fields = fields
+        self.parts = parts
+
+    def chunk(self, event: Mapping[str, Any]) -> OpenPart | None:
+        """Folds a `run.chunk`; the part it went to, None where its number leaves a gap."""
+        number: int = event["part"]
+        if number == len(self.parts):
+            self.parts.append(OpenPart(event["kind"], {}))
+        elif number > len(self.parts):
+            return None
+        part = self.parts[number]
+        part.fold(event)
+        return part
+
+    def steer(self, steer: Mapping[str, Any], kept: Sequence[Kept] | None) -> None:
+        """Puts an applied steer behind the parts so far, which are cut by `kept` but all stay."""
+        self.close_parts()
+        for entry in kept or ():
+            if entry["part"] < len(self.parts):
+                self.parts[entry["part"]].cut(entry["length"])
+        fields = {name: steer[name] for name in ("steerId", "parts", "by", "device")}
+        self.parts.append(OpenPart("steer", fields, done=True))
+
+    def close_parts(self) -> None:
+        """Nothing goes on in the parts so far."""
+        for part in self.parts:
+            part.done = True
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """Cuts an ended answer: text and reasoning parts to their length in `kept`, out where not listed."""
+        lengths = {entry["part"]: entry["length"] for entry in kept}
+        left: list[OpenPart] = []
+        for number, part in enumerate(self.parts):
+            if part.kind in _CUT_KINDS:
+                if number not in lengths:
+                    continue
+                part.cut(lengths[number])
+            left.append(part)
+        self.parts = left
+
+    def view(self) -> Message:
+        """The message as a snapshot carries it, a copy that later chunks do not change."""
+        return cast("Message", {**self.fields, "parts": [part.view() for part in self.parts]})
+
+
+class Run:
+    """A run as its events tell it. `info` is the plain form of a snapshot."""
+
+    __slots__ = ("answer", "info")
+
+    def __init__(self, info: RunInfo, answer: OpenMessage | None = None) -> None:
+        self.info = info
+        self.answer = answer
+        """Its assistant message: None before it started, and where a snapshot left it out."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its terminal is in the log."""
+        return self.info["status"] == "ended"
+
+    def snapshot(self) -> RunInfo:
+        """A copy of `info` that later events do not change."""
+        info = self.info.copy()
+        info["requests"] = [*info["requests"]]
+        info["steers"] = [*info["steers"]]
+        return info
+
+
+class Transcript:
+    """The messages and runs of a session, folded from its events.
+
+    It holds every message it was told of until `forget`, and all runs that have not ended with the last
+    `ENDED_RUNS_KEPT` of those that have.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.seq = 0
+        """Of the last event folded."""
+        self.at = 0
+        """The time of the last event folded."""
+        self.runs: dict[str, Run] = {}
+        """By run id, in the order of their first event."""
+        self.more = False
+        """Whether older messages than these can be had as history."""
+        self._messages: dict[str, OpenMessage | Message] = {}
+        self._ended: dict[str, None] = {}
+        self._continued: list[Message] = []
+        self._loading: list[RunInfo] = []
+        self._folds: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
+            "message": self._message,
+            "run.queued": self._queued,
+            "run.started": self._started,
+            "run.chunk": self._chunk,
+            "run.requested": self._requested,
+            "run.resolved": self._resolved,
+            "steer.accepted": self._steer_accepted,
+            "steer.applied": self._steer_applied,
+            "steer.withdrawn": self._steer_withdrawn,
+            "run.ended": self._ended_event,
+        }
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Folds one event. The caller sees to it that each comes once and in order."""
+        self.seq = event["seq"]
+        self.at = event["at"]
+        fold = self._folds.get(event["type"])
+        if fold is not None:
+            fold(event)
+
+    def load(self, snapshot: Snapshot) -> bool:
+        """Replaces everything by a snapshot; False while more messages of the same snapshot are to come.
+
+        Until the last one is there, what was known before stays in force.
+        """
+        self._continued = join_continued(self._continued, snapshot["messages"])
+        self._loading.extend(snapshot["runs"])
+        if not snapshot["last"]:
+            return False
+        messages, infos = self._continued, self._loading
+        self._continued, self._loading = [], []
+        self.epoch, self.seq, self.at = snapshot["epoch"], snapshot["seq"], snapshot["at"]
+        self.more = snapshot["more"]
+        self.runs, self._ended = {}, {}
+        self._messages = {message["id"]: message for message in messages}
+        for info in infos:
+            run = Run(info)
+            self.runs[info["runId"]] = run
+            if run.ended:
+                self._ended[info["runId"]] = None
+                continue
+            message = self._messages.get(info.get("messageId", ""))
+            if message is not None and not isinstance(message, OpenMessage):
+                run.answer = reopen(message)
+                self._messages[message["id"]] = run.answer
+        return True
+
+    def discard_partial_snapshot(self) -> None:
+        """Drops what came of a snapshot whose last message never did: the connection was lost in between."""
+        self._continued, self._loading = [], []
+
+    def messages(self) -> list[Message]:
+        """All messages held, in the order of the log. Those of ended runs are shared, not copied."""
+        return [item.view() if isinstance(item, OpenMessage) else item for item in self._messages.values()]
+
+    def message(self, message_id: str) -> Message | None:
+        """One message by its id."""
+        item = self._messages.get(message_id)
+        return item.view() if isinstance(item, OpenMessage) else item
+
+    def has_message(self, message_id: str) -> bool:
+        """Whether a message of that id is held."""
+        return message_id in self._messages
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Drops messages that are kept elsewhere (the server's archive)."""
+        for message_id in message_ids:
+            self._messages.pop(message_id, None)
+
+    def _message(self, event: Mapping[str, Any]) -> None:
+        message: Any = {
+            **event["message"],
+            "seq": event["seq"],
+            "after": event["after"],
+            "runId": event["runId"],
+            "status": "complete",
+        }
+        self._messages[message["id"]] = message
+
+    def _queued(self, event: Mapping[str, Any]) -> None:
+        info: RunInfo = {
+            "runId": event["runId"],
+            "status": "queued",
+            "agent": event["agent"],
+            "by": event["by"],
+            "device": event["device"],
+            "message": event["message"],
+            "requests": [],
+            "steers": [],
+        }
+        self.runs[event["runId"]] = Run(info)
+
+    def _started(self, event: Mapping[str, Any]) -> None:
+        run_id: str = event["runId"]
+        run = self.runs.get(run_id)
+        if (
+            run is not None and run.info["status"] != "queued"
+        ):  # another attempt goes on where the last one stopped
+            run.info["status"] = "running"
+            run.info["requests"] = []
+            if run.answer is not None:
+                run.answer.close_parts()
+            return
+        if run is None:
+            info: RunInfo = {
+                "runId": run_id,
+                "status": "running",
+                "by": event["by"],
+                "device": event["device"],
+                "requests": [],
+                "steers": [],
+            }
+            run = self.runs[run_id] = Run(info)
+        run.info["status"] = "running"
+        run.info["agent"] = event["agent"]
+        run.info["messageId"] = event["messageId"]
+        run.info["startedSeq"] = event["seq"]
+        run.info.pop("message", None)
+        fields = {
+            "id": event["messageId"],
+            "role": "assistant",
+            "at": event["at"],
+            "seq": event["seq"],
+            "after": event["after"],
+            "runId": run_id,
+            "status": "streaming",
+        }
+        run.answer = OpenMessage(fields, [])
+        self._messages[event["messageId"]] = run.answer
+
+    def _chunk(self, event: Mapping[str, Any]) -> None:
+        run = self.runs.get(event["runId"])
+        if run is not None and run.answer is not None:
+            run.answer.chunk(event)
+
+    def _requested(self, event: Mapping[str, Any]) -> None:
+        run = self.runs.get(event["runId"])
+        if run is not None:
+            run.info["requests"] = [*run.info["requests"], event["request"]]
+            run.info["status"] = "waiting"
+
+    def _resolved(self, event: Mapping[str, Any]) -> None:
+        run = self.runs.get(event["runId"])
+        if run is not None:
+            left = [request for request in run.info["requests"] if request["id"] != event["requestId"]]
+            run.info["requests"] = left
+            if run.info["status"] == "waiting" and not left:
+                run.info["status"] = "running"
+
+    def _steer_accepted(self, event: Mapping[str, Any]) -> None:
+        run = self.runs.get(event["runId"])
+        if run is not None:
+            steer: Any = {name: event[name] for name in event if name not in _STEER_ENVELOPE}
+            run.info["steers"] = [*run.info["steers"], steer]
+
+    def _steer_applied(self, event: Mapping[str, Any]) -> None:
+        run = self.runs.get(event["runId"])
+        steer = self._take_steer(event)
+        if run is not None and steer is not None and run.answer is not None:
+            run.answer.steer(steer, event.get("kept"))
+
+    def _steer_withdrawn(self, event: Mapping[str, Any]) -> None:
+        self._take_steer(event)
+
+    def _take_steer(self, event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        run = self.runs.get(event["runId"])
+        if run is None:
+            return None
+        steers = run.info["steers"]
+        run.info["steers"] = [steer for steer in steers if steer["steerId"] != event["steerId"]]
+        return next((steer for steer in steers if steer["steerId"] == event["steerId"]), None)
+
+    def _ended_event(self, event: Mapping[str, Any]) -> None:
+        run_id: str = event["runId"]
+        run = self.runs.get(run_id)
+        if run is None:  # prevented before it was ever sent
+            info: RunInfo = {
+                "runId": run_id,
+                "status": "ended",
+                "by": event.get("by", ""),
+                "device": event.get("device", ""),
+                "requests": [],
+                "steers": [],
+            }
+            run = self.runs[run_id] = Run(info)
+        run.info["status"] = "ended"
+        run.info["reason"] = event["reason"]
+        run.info["requests"] = []
+        run.info["steers"] = []
+        run.info.pop("message", None)
+        if run.answer is not None:
+            self._close_answer(run.answer, event)
+            run.answer = None
+        self._ended[run_id] = None
+        if len(self._ended) > ENDED_RUNS_KEPT:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest]
+            del self.runs[oldest]
+
+    def _close_answer(self, answer: OpenMessage, event: Mapping[str, Any]) -> None:
+        kept = event.get("kept")
+        if kept is not None:
+            answer.keep(kept)
+        reason: EndReason = event["reason"]
+        answer.fields["status"] = STATUS_OF_REASON.get(reason, "interrupted")
+        answer.fields["reason"] = reason
+        self._messages[answer.fields["id"]] = answer.view()
+
+
+_STEER_ENVELOPE = frozenset({"type", "seq", "at", "command", "runId"})
+
+
+def reopen(message: Message) -> OpenMessage:
+    """The open form of an assistant message whose run goes on."""
+    fields: dict[str, Any] = dict(message)
+    parts: list[Part] = fields.pop("parts")
+    return OpenMessage(fields, [OpenPart.of(part) for part in parts])
+
+
+def join_continued(messages: list[Message], entries: Iterable[Message]) -> list[Message]:
+    """`messages` with `entries` behind them, those marked `continued` grown into the message they go on with."""
+    for entry in entries:
+        if not entry.get("continued") or not messages:
+            messages.append(entry)
+            continue
+        whole = messages[-1].copy()
+        whole["parts"] = _join_parts(whole["parts"], entry["parts"])
+        messages[-1] = whole
+    return messages
+
+
+def _join_parts(parts: list[Part], more: list[Part]) -> list[Part]:
+    if not parts or not more or not more[0].get("continued"):
+        return [*parts, *more]
+    last, first = dict(parts[-1]), more[0]
+    field = _DELTA_FIELD.get(str(last["kind"]), "delta")
+    last[field] = _text(last.get(field)) + _text(first.get(field))
+    return [*parts[:-1], last, *more[1:]]
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else ""
