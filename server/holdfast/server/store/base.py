@@ -1,8 +1,9 @@
 """What Holdfast needs of a store: one append-only log per session, and what stands beside the logs.
 
-Everything rests on one primitive, compare-and-append: a batch is added only onto the head its writer had folded.
-A store never looks into payloads; they are bytes to it. Sequence numbers are positive integers, times are integer
-milliseconds on the store's own clock. `Conflict` is an outcome and not an error: writers race by design.
+Everything rests on one primitive, compare-and-append: a batch is added only onto the head its writer had
+folded. A store never looks into payloads; they are bytes to it. Sequence numbers are positive integers,
+times are integer milliseconds on the store's own clock. `Conflict` is an outcome and not an error: writers
+race by design.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class StoreError(HoldfastError):
 
 
 class StoreUnavailable(StoreError):
-    """The call did not happen, or its outcome is unknown. An append may be repeated with the same `batch_id`."""
+    """The call did not happen, or its outcome is unknown. An append may be repeated with the same
+    `batch_id`.
+    """
 
     code = "unavailable"
     retryable = True
@@ -73,8 +76,8 @@ class Checkpoint:
 class Log:
     """What `Store.open` returns, cut at one point.
 
-    `batches` are those that end after the checkpoint, or all where there is none; ascending, and without a gap up to
-    `head` except where a new epoch jumped. The first may begin at or before the checkpoint's seq.
+    `batches` are those that end after the checkpoint, or all where there is none; ascending, and without a
+    gap up to `head` except where a new epoch jumped. The first may begin at or before the checkpoint's seq.
     """
 
     head: Head
@@ -86,8 +89,9 @@ class Log:
 class Tail:
     """What `Store.read` returns, cut at one point.
 
-    Events with seq <= `floor` have been trimmed, so the tail is complete only if `floor` <= the `after` asked for.
-    `batches` are ascending; the first may begin at or before `after`. They end before `head` where `max_bytes` cut.
+    Events with seq <= `floor` have been trimmed, so the tail is complete only if `floor` <= the `after`
+    asked for. `batches` are ascending; the first may begin at or before `after`. They end before `head`
+    where `max_bytes` cut.
     """
 
     head: Head
@@ -105,14 +109,18 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Nothing was added: the log stands at `head` (`NO_LOG` where there is none) and not where the writer believed."""
+    """Nothing was added: the log stands at `head` (`NO_LOG` where there is none) and not where the writer
+    believed.
+    """
 
     head: Head
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """One finished message of the archive; `seq` is its place in the transcript, and unique in its session."""
+    """One finished message of the archive; `seq` is its place in the transcript, and unique in its
+    session.
+    """
 
     seq: int
     message_id: str
@@ -122,8 +130,9 @@ class StoredMessage:
 class Store(ABC):
     """The logs of all sessions, with their archive, index, leases and presence.
 
-    Any method may raise `StoreUnavailable`. Cancelling a caller never undoes or prevents what it asked for: a write
-    whose caller was cancelled has an unknown outcome. A read that begins after an append returned sees that append.
+    Any method may raise `StoreUnavailable`. Cancelling a caller never undoes or prevents what it asked for:
+    a write whose caller was cancelled has an unknown outcome. A read that begins after an append returned
+    sees that append.
     """
 
     exclusive: bool
@@ -135,27 +144,34 @@ class Store(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Finish what was asked for before this call, then let go of everything. Closing twice is harmless."""
+        """Finish what was asked for before this call, then let go of everything. Closing twice is
+        harmless.
+        """
 
     @abstractmethod
     async def open(self, session: str, new_epoch: str) -> Log:
-        """Return what is needed to fold the session. Creates an empty log with epoch `new_epoch` if there is none."""
+        """Return what is needed to fold the session. Creates an empty log with epoch `new_epoch` if there is
+        none.
+        """
 
     @abstractmethod
     async def append(
         self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
     ) -> Appended | Conflict:
-        """Add `batch` at the head of the log, if the log stands where the writer believes. Decided in this order:
+        """Add `batch` at the head of the log, if the log stands where the writer believes.
 
-        1. the head's epoch is `epoch` and its last batch is this one: `Appended`, and nothing is added. A writer
-           that lost the reply may therefore repeat the call unchanged;
-        2. there is no log, or its epoch or head seq is not the expected one: `Conflict`. Where there is a log, the
-           lost race is remembered for 200 ms under the name of `node`;
+        Decided in this order:
+
+        1. the head's epoch is `epoch` and its last batch is this one: `Appended`, and nothing is added. A
+           writer that lost the reply may therefore repeat the call unchanged;
+        2. there is no log, or its epoch or head seq is not the expected one: `Conflict`. Where there is a
+           log, the lost race is remembered for 200 ms under the name of `node`;
         3. the batch is written and the head moves: `Appended`.
 
-        A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds its
-        `batch_id` among the batches it reads. `unfinished` enters the session into the index with the append, or
-        takes it out after it. `batch` begins at `expected_head` + 1; anything else is a `ValueError`.
+        A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds
+        its `batch_id` among the batches it reads. `unfinished` enters the session into the index with the
+        append, or takes it out after it. `batch` begins at `expected_head` + 1; anything else is a
+        `ValueError`.
         """
 
     @abstractmethod
@@ -164,11 +180,14 @@ class Store(ABC):
 
     @abstractmethod
     async def read(self, session: str, after: int, max_bytes: int) -> Tail:
-        """Return the batches that end after seq `after`, as many as fit into `max_bytes` but at least one if any."""
+        """Return the batches that end after seq `after`, as many as fit into `max_bytes` but at least one if
+        any.
+        """
 
     @abstractmethod
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
-        """Begin a new epoch at `seq`, if the log still stands at the epoch and seq of `expected`; say whether it did.
+        """Begin a new epoch at `seq`, if the log still stands at the epoch and seq of `expected`; say
+        whether it did.
 
         The contents stay, and the log goes on at `seq` + 1. `seq` below the expected one is a `ValueError`.
         """
@@ -184,11 +203,13 @@ class Store(ABC):
         records: Mapping[str, bytes],
         trim_to: int,
     ) -> bool:
-        """In one step set the checkpoint, add to the archive, and trim batches that end at or before `trim_to`.
+        """In one step set the checkpoint, add to the archive, and trim batches that end at or before
+        `trim_to`.
 
-        A checkpoint never replaces a later one; messages and records are facts and are written all the same (a key or
-        a seq written twice keeps the last). Nothing after the checkpoint then in force is trimmed, whatever `trim_to`
-        says. Returns False and changes nothing if `epoch` is not the log's or the checkpoint is beyond its head.
+        A checkpoint never replaces a later one; messages and records are facts and are written all the same
+        (a key or a seq written twice keeps the last). Nothing after the checkpoint then in force is trimmed,
+        whatever `trim_to` says. Returns False and changes nothing if `epoch` is not the log's or the
+        checkpoint is beyond its head.
         """
 
     @abstractmethod
@@ -201,11 +222,14 @@ class Store(ABC):
 
     @abstractmethod
     async def unfinished(self) -> list[str]:
-        """The index: sessions with a run not ended or not settled. Stale entries are possible, missing ones are not."""
+        """The index: sessions with a run not ended or not settled. Stale entries are possible, missing ones
+        are not.
+        """
 
     @abstractmethod
     def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
-        """Call `wake(session, head)` on the event loop when another node than `node` appended or began an epoch.
+        """Call `wake(session, head)` on the event loop when another node than `node` appended or began an
+        epoch.
 
         A hint and no more: wake-ups may be lost, repeated, or come for the node's own new epochs. Returns the
         function that ends the watch; `wake` is not called after it.
@@ -231,6 +255,6 @@ class Store(ABC):
     async def unobserved_since(self, session: str) -> int | None:
         """None while someone observes the session, else the time (ms) since when nobody did.
 
-        For a session never observed that is the time of the first such question. A store may forget, and then the
-        time starts again: it is never too early.
+        For a session never observed that is the time of the first such question. A store may forget, and
+        then the time starts again: it is never too early.
         """

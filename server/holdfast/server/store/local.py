@@ -1,7 +1,7 @@
 """What a store within one process keeps in memory: wake-ups, marks of lost races, leases and presence.
 
-None of it is meant to outlive the process. After a restart no node is live, and that is how the runs of a process
-that died are found.
+None of it is meant to outlive the process. After a restart no node is live, and that is how the runs of a
+process that died are found.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+
+from typing_extensions import override
 
 from holdfast.server.store.base import CONTENTION_MS, Head, Store
 
@@ -24,14 +26,18 @@ def wall_clock_ms() -> int:
 
 
 class LocalStore(Store):
-    """The part of the interface that is the same for every store within one process. Belongs to one event loop."""
+    """The part of the interface that is the same for every store within one process. Belongs to one event
+    loop.
+    """
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._watchers: dict[object, tuple[str, Callable[[str, Head], None]]] = {}
-        self._marks: dict[str, tuple[str, int]] = {}  # session → (the node that lost last, when that is forgotten)
-        # Lapsed leases stay until released: their end is the time since when their observers do not count. One entry
-        # per node ever started in this process.
+        self._marks: dict[
+            str, tuple[str, int]
+        ] = {}  # session → (the node that lost last, when that is forgotten)
+        # Lapsed leases stay until released: their end is the time since when their observers do not count.
+        # One entry per node ever started in this process.
         self._lease_ends: dict[str, int] = {}
         self._observers: dict[str, dict[str, int]] = {}  # node → session → count, always above zero
         self._unobserved: dict[str, int] = {}  # session → since when, the longest known first
@@ -53,6 +59,7 @@ class LocalStore(Store):
             return False
         return mark[0] != node
 
+    @override
     def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
         key = object()
         self._watchers[key] = (node, wake)
@@ -76,18 +83,22 @@ class LocalStore(Store):
         if watcher is not None:
             watcher[1](session, head)
 
+    @override
     async def renew(self, node: str, ttl_ms: int) -> None:
         self._lease_ends[node] = self._clock() + ttl_ms
 
+    @override
     async def release(self, node: str) -> None:
         for session in self._observers.get(node, {}).copy():
             await self.observe(session, node, 0)
         self._lease_ends.pop(node, None)
 
+    @override
     async def live_nodes(self) -> frozenset[str]:
         now = self._clock()
         return frozenset(node for node, end in self._lease_ends.items() if end > now)
 
+    @override
     async def observe(self, session: str, node: str, observers: int) -> None:
         if observers > 0:
             self._observers.setdefault(node, {})[session] = observers
@@ -101,6 +112,7 @@ class LocalStore(Store):
                 # Observers whose node's lease had run out went with the lease, not now.
                 self._note_unobserved(session, min(self._clock(), end))
 
+    @override
     async def unobserved_since(self, session: str) -> int | None:
         now = self._clock()
         known = self._unobserved.get(session)

@@ -1,10 +1,14 @@
-"""A store that forgets everything with the process: for tests, and for servers whose sessions may be thrown away."""
+"""A store that forgets everything with the process: for tests, and for servers whose sessions may be thrown
+away.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
+
+from typing_extensions import override
 
 from holdfast.server.store.base import (
     NO_LOG,
@@ -44,8 +48,8 @@ class _SessionLog:
 class MemoryStore(LocalStore):
     """The interface over dictionaries. Every method completes without suspending.
 
-    Nothing bounds its size but the trims its callers ask for: checkpoints, archives and records stay for as long as
-    the store does. With `exclusive=False` several nodes of one process may share it, as tests do.
+    Nothing bounds its size but the trims its callers ask for: checkpoints, archives and records stay for as
+    long as the store does. With `exclusive=False` several nodes of one process may share it, as tests do.
     """
 
     def __init__(self, clock: Callable[[], int] = wall_clock_ms, *, exclusive: bool = True) -> None:
@@ -54,12 +58,17 @@ class MemoryStore(LocalStore):
         self._logs: dict[str, _SessionLog] = {}
         self._index: set[str] = set()
 
+    @override
     async def start(self) -> None:
         """Nothing to do: the store is ready when it is made."""
 
+    @override
     async def close(self) -> None:
-        """Nothing to do: the contents stay until the store is garbage, so that tests can start a node again over it."""
+        """Nothing to do: the contents stay until the store is garbage, so that tests can start a node again
+        over it.
+        """
 
+    @override
     async def open(self, session: str, new_epoch: str) -> Log:
         log = self._logs.get(session)
         if log is None:
@@ -67,6 +76,7 @@ class MemoryStore(LocalStore):
         first = log.batches_after(log.checkpoint.seq) if log.checkpoint else 0
         return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
 
+    @override
     async def append(
         self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
     ) -> Appended | Conflict:
@@ -92,10 +102,12 @@ class MemoryStore(LocalStore):
         self._mark(session, node)
         return Conflict(head)
 
+    @override
     async def head(self, session: str) -> Head | None:
         log = self._logs.get(session)
         return log.head if log else None
 
+    @override
     async def read(self, session: str, after: int, max_bytes: int) -> Tail:
         log = self._logs.get(session)
         if log is None:
@@ -109,6 +121,7 @@ class MemoryStore(LocalStore):
             end += 1
         return Tail(log.head, log.floor, tuple(log.batches[first:end]))
 
+    @override
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
         if seq < expected.seq:
             raise ValueError(f"an epoch cannot begin at seq {seq}, below its log's {expected.seq}")
@@ -119,6 +132,7 @@ class MemoryStore(LocalStore):
         self._wake_others(session, log.head, None)
         return True
 
+    @override
     async def compact(
         self,
         session: str,
@@ -145,10 +159,12 @@ class MemoryStore(LocalStore):
             del log.batches[:trimmed]
         return True
 
+    @override
     async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
         log = self._logs.get(session)
         return {key: log.records[key] for key in keys if key in log.records} if log else {}
 
+    @override
     async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
         log = self._logs.get(session)
         if log is None:
@@ -156,5 +172,6 @@ class MemoryStore(LocalStore):
         end = len(log.seqs) if before is None else bisect_left(log.seqs, before)
         return [log.archive[seq] for seq in log.seqs[max(0, end - limit) : end]]
 
+    @override
     async def unfinished(self) -> list[str]:
         return sorted(self._index)

@@ -1,0 +1,289 @@
+"""The default store: one SQLite file that outlives the process, used by one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+from typing_extensions import override
+
+from holdfast.server.store.base import (
+    NO_LOG,
+    Appended,
+    Batch,
+    Checkpoint,
+    Conflict,
+    Head,
+    Log,
+    StoredMessage,
+    StoreError,
+    StoreUnavailable,
+    Tail,
+)
+from holdfast.server.store.local import LocalStore, wall_clock_ms
+from holdfast.server.store.sqlite_file import (
+    FileLock,
+    Synchronous,
+    connect_reader,
+    connect_writer,
+    errors_translated,
+)
+from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
+
+MAX_PENDING_WRITES = 65_536
+"""Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailable`."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenFile:
+    """What there is between `start` and `close`."""
+
+    lock: FileLock
+    writer: Writer
+    reader: sqlite3.Connection
+    reading: ThreadPoolExecutor
+    loop: asyncio.AbstractEventLoop
+
+
+_HEAD = """
+    SELECT id, epoch, floor, coalesce(last.last_seq, base_seq), coalesce(last.batch_id, base_batch_id)
+    FROM session LEFT JOIN batch AS last ON last.session_id = id AND last.last_seq > base_seq
+    WHERE name = ? ORDER BY last.last_seq DESC LIMIT 1
+"""
+_BATCHES = """
+    SELECT batch_id, first_seq, last_seq, payload FROM batch
+    WHERE session_id = ? AND last_seq > ? ORDER BY last_seq
+"""
+_CHECKPOINT = "SELECT seq, payload FROM checkpoint WHERE session_id = ?"
+_RECORDS = """
+    SELECT key, payload FROM record
+    WHERE session_id = (SELECT id FROM session WHERE name = ?) AND key IN (SELECT value FROM json_each(?))
+"""
+_MESSAGES = """
+    SELECT seq, message_id, payload FROM message
+    WHERE session_id = (SELECT id FROM session WHERE name = ?) AND (?2 IS NULL OR seq < ?2)
+    ORDER BY seq DESC LIMIT ?3
+"""
+_UNFINISHED = "SELECT name FROM session WHERE unfinished ORDER BY name"
+
+
+class SqliteStore(LocalStore):
+    """The interface over one file in WAL mode, with a group commit over all sessions.
+
+    An append is acknowledged when its transaction is committed. What that survives is chosen by
+    `synchronous`:
+
+    - `"normal"`: the end of the process, however it comes. A power cut or a crash of the operating system
+      may take the last commits, never an older one without the later; clients notice by a reset.
+    - `"full"`: power cuts too. Each group of appends then waits for the disk.
+
+    A lock file beside the database keeps a second process out. Reads have their own thread and connection,
+    so that a long one does not hold up commits. Trimmed space is used again, but the file does not shrink.
+    Leases and presence are kept in memory: after a restart no node is live.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Synchronous = "normal",
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        """Say where the file lies; `start` opens it, and makes it if need be."""
+        super().__init__(clock)
+        self.exclusive = True
+        self._path = Path(path).resolve()
+        self._synchronous: Synchronous = synchronous
+        self._open_file: _OpenFile | None = None
+        self._pending = 0
+
+    @override
+    async def start(self) -> None:
+        if self._open_file is not None:
+            raise StoreError(f"{self._path} is open already")
+        # Shielded: a start that was cancelled half-way must not leave the lock with a thread nobody knows.
+        opening = asyncio.ensure_future(asyncio.to_thread(self._connect, asyncio.get_running_loop()))
+        try:
+            self._open_file = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            self._open_file = await opening
+            await self.close()
+            raise
+
+    def _connect(self, loop: asyncio.AbstractEventLoop) -> _OpenFile:
+        with ExitStack() as undo:
+            lock = FileLock(self._path)
+            undo.callback(lock.release)
+            connection = connect_writer(self._path, self._synchronous)
+            undo.callback(connection.close)
+            reader = connect_reader(self._path)
+            undo.pop_all()
+        reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="holdfast-sqlite-reader")
+        return _OpenFile(lock, Writer(connection, self._path, loop, self._committed), reader, reading, loop)
+
+    @override
+    async def close(self) -> None:
+        file, self._open_file = self._open_file, None
+        if file is not None:
+            # A thread of its own carries this to its end, whether or not the caller is cancelled.
+            await asyncio.shield(asyncio.to_thread(self._disconnect, file))
+
+    def _disconnect(self, file: _OpenFile) -> None:
+        with ExitStack() as closing, errors_translated(self._path):
+            closing.callback(file.lock.release)
+            closing.callback(file.writer.stop)
+            closing.callback(file.reader.close)
+            closing.callback(file.reading.shutdown)
+
+    async def _write(self, operation: Callable[[Transaction], _T]) -> _T:
+        """Run `operation` in the next transaction. Cancelled, the caller goes and the operation runs all the
+        same.
+        """
+        file = self._file()
+        if self._pending >= MAX_PENDING_WRITES:
+            raise StoreUnavailable(f"{self._pending} writes wait for {self._path}")
+        outcome: asyncio.Future[_T] = file.loop.create_future()
+        self._pending += 1
+        file.writer.put(operation, outcome)
+        return await outcome
+
+    def _committed(self, committed: Committed) -> None:
+        """Take what the writer reports of a transaction, on the event loop."""
+        self._pending -= len(committed.outcomes)
+        for session, node in committed.lost:
+            self._mark(session, node)
+        if self._watchers:
+            for session, head, writer in committed.moved:
+                self._wake_others(session, head, writer)
+        for outcome, result in committed.outcomes:
+            if outcome.done():
+                continue
+            if isinstance(result, Exception):
+                outcome.set_exception(result)
+            else:
+                outcome.set_result(result)
+
+    async def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `query` within one read transaction, which sees the file as it stands at one point."""
+        file = self._file()
+        return await file.loop.run_in_executor(file.reading, self._query, file.reader, query)
+
+    def _query(self, reader: sqlite3.Connection, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        with errors_translated(self._path):
+            reader.execute("BEGIN")
+            try:
+                return query(reader)
+            finally:
+                reader.execute("ROLLBACK")
+
+    def _file(self) -> _OpenFile:
+        if self._open_file is None:
+            raise StoreError(f"{self._path} is not open")
+        return self._open_file
+
+    @override
+    async def open(self, session: str, new_epoch: str) -> Log:
+        def query(reader: sqlite3.Connection) -> Log | None:
+            found = reader.execute(_HEAD, (session,)).fetchone()
+            if found is None:
+                return None
+            session_id, epoch, _, seq, batch_id = found
+            kept = reader.execute(_CHECKPOINT, (session_id,)).fetchone()
+            checkpoint = Checkpoint(*kept) if kept else None
+            rows = reader.execute(_BATCHES, (session_id, checkpoint.seq if checkpoint else 0))
+            return Log(Head(epoch, seq, batch_id), checkpoint, tuple(Batch(*row) for row in rows))
+
+        log = await self._read(query)
+        while log is None:
+            await self._write(lambda transaction: transaction.create(session, new_epoch))
+            log = await self._read(query)
+        return log
+
+    @override
+    async def append(
+        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+    ) -> Appended | Conflict:
+        if batch.first_seq != expected_head + 1 or batch.last_seq <= expected_head:
+            raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected_head}")
+        result = await self._write(
+            lambda transaction: transaction.append(session, epoch, expected_head, batch, node, unfinished)
+        )
+        if isinstance(result, Conflict):
+            return result
+        return Appended(result, bool(self._marks) and self._contended(session, node))
+
+    @override
+    async def head(self, session: str) -> Head | None:
+        def query(reader: sqlite3.Connection) -> Head | None:
+            found = reader.execute(_HEAD, (session,)).fetchone()
+            return Head(found[1], found[3], found[4]) if found else None
+
+        return await self._read(query)
+
+    @override
+    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+        def query(reader: sqlite3.Connection) -> Tail:
+            found = reader.execute(_HEAD, (session,)).fetchone()
+            if found is None:
+                return Tail(NO_LOG, 0, ())
+            session_id, epoch, floor, seq, batch_id = found
+            batches: list[Batch] = []
+            size = 0
+            for row in reader.execute(_BATCHES, (session_id, after)):
+                batch = Batch(*row)
+                size += len(batch.payload)
+                if size > max_bytes and batches:
+                    break
+                batches.append(batch)
+            return Tail(Head(epoch, seq, batch_id), floor, tuple(batches))
+
+        return await self._read(query)
+
+    @override
+    async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
+        if seq < expected.seq:
+            raise ValueError(f"an epoch cannot begin at seq {seq}, below its log's {expected.seq}")
+        return await self._write(lambda transaction: transaction.new_epoch(session, expected, epoch, seq))
+
+    @override
+    async def compact(
+        self,
+        session: str,
+        epoch: str,
+        checkpoint: Checkpoint,
+        *,
+        messages: Sequence[StoredMessage],
+        records: Mapping[str, bytes],
+        trim_to: int,
+    ) -> bool:
+        # Copies: the caller may go on with its own while the operation waits.
+        archived, kept = tuple(messages), dict(records)
+        return await self._write(
+            lambda transaction: transaction.compact(session, epoch, checkpoint, archived, kept, trim_to)
+        )
+
+    @override
+    async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
+        wanted = orjson.dumps(list(keys)).decode()
+        return await self._read(lambda reader: dict(reader.execute(_RECORDS, (session, wanted))))
+
+    @override
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        def query(reader: sqlite3.Connection) -> list[StoredMessage]:
+            rows = reader.execute(_MESSAGES, (session, before, max(0, limit))).fetchall()
+            return [StoredMessage(*row) for row in reversed(rows)]
+
+        return await self._read(query)
+
+    @override
+    async def unfinished(self) -> list[str]:
+        return await self._read(lambda reader: [name for (name,) in reader.execute(_UNFINISHED)])
