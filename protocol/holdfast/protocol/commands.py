@@ -19,9 +19,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 class _Model(BaseModel):
     # Unknown fields are refused: a field ignored would be a promise broken.
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, extra="forbid", frozen=True, strict=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid", frozen=True, strict=True)
 
 
 class SeenPosition(_Model):
@@ -210,9 +208,7 @@ class Cursor(BaseModel):
 class Hello(BaseModel):
     """The first message of a connection. Unknown fields in it are ignored."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, extra="ignore", frozen=True, strict=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="ignore", frozen=True, strict=True)
 
     type: Literal["hello"] = "hello"
     token: str | None = None
@@ -246,9 +242,7 @@ def _validated(model: type[_ModelT], message: Mapping[str, Any]) -> _ModelT:
         return model.model_validate(message)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise CommandError(
-            "invalid", first["msg"].removeprefix("Value error, "), path=_path(first["loc"])
-        ) from None
+        raise CommandError("invalid", first["msg"].removeprefix("Value error, "), path=_path(first["loc"])) from None
 
 
 def _path(location: tuple[int | str, ...]) -> str:

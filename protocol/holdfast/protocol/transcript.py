@@ -39,9 +39,7 @@ class OpenPart:
 
     __slots__ = ("_deltas", "done", "fields", "kind", "length")
 
-    def __init__(
-        self, kind: str, fields: dict[str, Any], text: str | None = None, *, done: bool = False
-    ) -> None:
+    def __init__(self, kind: str, fields: dict[str, Any], text: str | None = None, *, done: bool = False) -> None:
         self.kind = kind
         self.fields = fields
         self._deltas: list[str] | None = None if text is None else [text]
@@ -241,6 +239,16 @@ class Transcript:
                 self._messages[message["id"]] = run.answer
         return True
 
+    def restore(self, epoch: str, seq: int, at: int, *, runs: Iterable[Run]) -> None:
+        """Sets an empty transcript to a state kept elsewhere (the server's checkpoint)."""
+        self.epoch, self.seq, self.at = epoch, seq, at
+        for run in runs:
+            self.runs[run.info["runId"]] = run
+            if run.ended:
+                self._ended[run.info["runId"]] = None
+            if run.answer is not None:
+                self._messages[run.answer.fields["id"]] = run.answer
+
     def discard_partial_snapshot(self) -> None:
         """Drops what came of a snapshot whose last message never did: the connection was lost in between."""
         self._continued, self._loading = [], []
@@ -289,9 +297,7 @@ class Transcript:
     def _started(self, event: Mapping[str, Any]) -> None:
         run_id: str = event["runId"]
         run = self.runs.get(run_id)
-        if (
-            run is not None and run.info["status"] != "queued"
-        ):  # another attempt goes on where the last one stopped
+        if run is not None and run.info["status"] != "queued":  # another attempt goes on where the last one stopped
             run.info["status"] = "running"
             run.info["requests"] = []
             if run.answer is not None:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from holdfast.protocol.errors import MalformedError
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 """A JSON value: finite numbers, integers within ±(2^53-1), string keys, at most 32 containers deep."""
 
 MAX_DEPTH = 32

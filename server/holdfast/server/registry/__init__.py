@@ -1,0 +1,69 @@
+"""The run registry: what a session's log means, and what a piece of work adds to it. Pure: no I/O, clock or chance."""
+
+from holdfast.server.registry.compaction import Compaction, closed_runs, compact, compacted, load
+from holdfast.server.registry.decide import decide
+from holdfast.server.registry.fold import fold
+from holdfast.server.registry.lookups import keys
+from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
+from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, IllegalEvent, Phase
+from holdfast.server.registry.upkeep import due_at
+from holdfast.server.registry.work import (
+    AgentTraits,
+    Ask,
+    Chunk,
+    ClientCommand,
+    Context,
+    Decision,
+    Finish,
+    OpenRequest,
+    OwnedWork,
+    Owner,
+    RetractRequest,
+    RunLimits,
+    Settle,
+    Stop,
+    Sweep,
+    TakeSteers,
+    Upkeep,
+    Work,
+)
+
+__all__ = [
+    "ACTIVE",
+    "OPEN",
+    "TABLE",
+    "AgentTraits",
+    "Ask",
+    "Chunk",
+    "ClientCommand",
+    "Compaction",
+    "Context",
+    "Decision",
+    "Finish",
+    "IllegalEvent",
+    "Memory",
+    "Note",
+    "OpenRequest",
+    "OwnedWork",
+    "Owner",
+    "Phase",
+    "Record",
+    "RetractRequest",
+    "RunLimits",
+    "RunState",
+    "SessionState",
+    "Settle",
+    "Stop",
+    "Sweep",
+    "TakeSteers",
+    "Upkeep",
+    "Work",
+    "closed_runs",
+    "compact",
+    "compacted",
+    "decide",
+    "due_at",
+    "fold",
+    "keys",
+    "load",
+]

@@ -1,0 +1,62 @@
+"""Which archive records a command's decision needs, and how they are keyed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from holdfast.protocol.commands import Answer, Cancel, Send, Steer
+from holdfast.server.registry.state import SessionState
+from holdfast.server.registry.work import Ask
+
+
+def run_key(run_id: str) -> str:
+    """Of an archived run."""
+    return f"run:{run_id}"
+
+
+def steer_key(steer_id: str) -> str:
+    """Of a steer of an archived run."""
+    return f"steer:{steer_id}"
+
+
+def message_key(message_id: str) -> str:
+    """Of an archived message's id."""
+    return f"message:{message_id}"
+
+
+def command_key(principal: str, command_id: str) -> str:
+    """Of a command that is remembered as long as the session. Ids hold no space, principals may."""
+    return f"command:{command_id} {principal}"
+
+
+def keys(state: SessionState, ask: Ask) -> list[str]:
+    """The keys whose records the decision of `ask` needs: those of ids that `state` does not know.
+
+    Empty where nothing was ever archived.
+    """
+    if not state.archived:
+        return []
+    return list(dict.fromkeys(_keys(state, ask)))
+
+
+def _keys(state: SessionState, ask: Ask) -> Iterator[str]:
+    command = ask.command
+    match command:
+        case Send():
+            ids, lasting = [command.run], True
+        case Cancel():
+            ids, lasting = [command.run_id] if command.run_id else [], False
+        case Steer():
+            ids, lasting = [command.id, *([command.run_id] if command.run_id else [])], True
+        case Answer():
+            ids, lasting = [command.run_id], False
+        case _:
+            ids, lasting = [command.steer_id], False
+    for some_id in ids:
+        if not state.has_steer_or_run(some_id):
+            yield run_key(some_id)
+            yield steer_key(some_id)
+    if lasting and (ask.principal, command.id) not in state.memories:
+        yield command_key(ask.principal, command.id)
+    if isinstance(command, Send) and command.message_id and not state.transcript.has_message(command.message_id):
+        yield message_key(command.message_id)

@@ -1,0 +1,228 @@
+"""What a session's log means to the server: its runs, its queue, and the commands it remembers.
+
+Theory of operation: `SessionState` is nothing but the fold of a log (`fold.py`), or of a checkpoint and the log behind
+it. The part that clients see too is the `Transcript`; what only the server needs stands beside it in `RunState`. What
+has ended and was archived leaves the state: its ids are then found by `lookups.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple, NotRequired
+
+from pydantic import JsonValue
+from typing_extensions import TypedDict
+
+from holdfast.protocol.control import Ack
+from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, Position, UserMessage
+from holdfast.protocol.transcript import OpenMessage, Transcript
+from holdfast.server.registry.table import ACTIVE, OPEN, Phase
+
+BOUNDARIES_KEPT: Final = 4096
+"""How many chunk boundaries of an active run are known; an older `seen` cuts at the oldest of them."""
+MEMORY_KEPT_MS: Final = 600_000
+MEMORIES_KEPT: Final = 1000
+"""A command is remembered at least this long and among this many, whichever is more."""
+
+
+class Memory(TypedDict):
+    """What is remembered of a command that added events: enough to answer it again.
+
+    `lasting` ones are remembered as long as the session, the others for ten minutes and a thousand commands.
+    """
+
+    principal: str
+    id: str
+    digest: str
+    reply: Ack
+    at: int
+    lasting: bool
+
+
+class Terms(TypedDict):
+    """What a run was accepted under, and its events do not say."""
+
+    alongside: bool
+    acceptedAt: int
+    deadlineAt: NotRequired[int]
+    abandonMs: NotRequired[int]
+    metadata: NotRequired[dict[str, JsonValue]]
+
+
+class Note(TypedDict, total=False):
+    """What the log keeps beside an event, for the server only."""
+
+    memory: Memory
+    terms: Terms
+
+
+class Record(NamedTuple):
+    """One entry of the log as the store keeps it."""
+
+    event: Event
+    note: Note | None = None
+
+
+class Boundary(NamedTuple):
+    """Before the event `seq`, the part had `length` code points."""
+
+    seq: int
+    part: int
+    length: int
+
+
+class SteerStatus(Enum):
+    """What became of a steer."""
+
+    PENDING = "pending"
+    APPLIED = "applied"
+    WITHDRAWN = "withdrawn"
+    RETURNED = "returned"
+    SENT = "sent"
+
+
+@dataclass(slots=True)
+class SteerState:
+    """A steer and the run it was meant for."""
+
+    run_id: str
+    status: SteerStatus
+    command: str | None = None
+    """The id of the command that brought it."""
+
+
+@dataclass(slots=True)
+class RunState:
+    """A run as the server knows it."""
+
+    run_id: str
+    phase: Phase
+    first_seq: int
+    """Of its first event: a scope cancel touches nothing that is younger than its position."""
+    terms: Terms
+    agent: str = ""
+    """Empty for a prevented run."""
+    by: str = ""
+    device: str = ""
+    command: str | None = None
+    """The id of the command that it came from; None for a prevented run."""
+    message: UserMessage | None = None
+    """While queued."""
+    node: str = ""
+    attempt: int = 0
+    answer: OpenMessage | None = None
+    """While active."""
+    boundaries: deque[Boundary] = field(default_factory=lambda: deque[Boundary](maxlen=BOUNDARIES_KEPT))
+    resolved: dict[str, str] = field(default_factory=dict[str, str])
+    """Outcomes of requests that are no longer open."""
+    reason: EndReason | None = None
+    cause: str | None = None
+    ended_seq: int = 0
+    ended_at: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether an agent works on it."""
+        return self.phase in ACTIVE
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
+        return self.phase in OPEN
+
+    def kept(self, seen_seq: int) -> list[Kept]:
+        """How long each text and reasoning part was at the event `seen_seq`, zeros included."""
+        if self.answer is None:
+            return []
+        lengths = {
+            number: part.length for number, part in enumerate(self.answer.parts) if part.kind in ("text", "reasoning")
+        }
+        for boundary in reversed(self.boundaries):
+            if boundary.seq <= seen_seq:
+                break
+            lengths[boundary.part] = min(lengths[boundary.part], boundary.length)
+        return [{"part": number, "length": length} for number, length in lengths.items()]
+
+
+class SessionState:
+    """The folded state of one session."""
+
+    def __init__(self, epoch: str) -> None:
+        self.transcript = Transcript()
+        self.transcript.epoch = epoch
+        self.runs: dict[str, RunState] = {}
+        """All runs that were not archived, by id, in the order of their first event."""
+        self.queue: list[str] = []
+        self.main: str | None = None
+        """The active run that makes the session busy."""
+        self.steers: dict[str, SteerState] = {}
+        """Those of the runs above."""
+        self.memories: dict[tuple[str, str], Memory] = {}
+        """By principal and command id, oldest first."""
+        self.last_message_id: str | None = None
+        self.archived = False
+        """Whether anything has left this state: ids it does not know may then be in the archive."""
+        self.marks: list[tuple[int, int]] = []
+        """(time, seq) of earlier checkpoints, oldest first: what the replay window is measured by."""
+
+    @property
+    def epoch(self) -> str:
+        """Of the numbering."""
+        return self.transcript.epoch
+
+    @property
+    def seq(self) -> int:
+        """The head: of the last event folded."""
+        return self.transcript.seq
+
+    @property
+    def at(self) -> int:
+        """The time of the head; events never go back behind it."""
+        return self.transcript.at
+
+    @property
+    def position(self) -> Position:
+        """Of the head."""
+        return {"epoch": self.epoch, "seq": self.seq}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the session belongs into the index: a run has not ended, or has not settled."""
+        return any(run.phase is not Phase.CLOSED for run in self.runs.values())
+
+    def open_runs(self) -> list[RunState]:
+        """Runs that have not ended, oldest first."""
+        return [run for run in self.runs.values() if run.open]
+
+    def pending_steers(self, run_id: str) -> list[PendingSteer]:
+        """Steers of a run that were neither applied nor taken back, in their order."""
+        run = self.transcript.runs.get(run_id)
+        return [] if run is None else run.info["steers"]
+
+    def has_steer_or_run(self, some_id: str) -> bool:
+        """Whether the id is taken, as far as this state knows."""
+        return some_id in self.runs or some_id in self.steers
+
+    def remember(self, memory: Memory) -> None:
+        """Keeps a command's answer, and lets those go that are old and many enough.
+
+        Lasting ones stay until the archive has them.
+        """
+        self.memories[memory["principal"], memory["id"]] = memory
+        if len(self.memories) > MEMORIES_KEPT:
+            oldest_kept = memory["at"] - MEMORY_KEPT_MS
+            excess = len(self.memories) - MEMORIES_KEPT
+            old = [key for key, kept in self.memories.items() if kept["at"] < oldest_kept and not kept["lasting"]]
+            for key in old[:excess]:
+                del self.memories[key]
+
+    def forget_runs(self, run_ids: Iterable[str]) -> None:
+        """Lets archived runs go, with their steers."""
+        gone = set(run_ids)
+        for run_id in gone:
+            self.runs.pop(run_id, None)
+        self.steers = {key: steer for key, steer in self.steers.items() if steer.run_id not in gone}
+        self.archived = True

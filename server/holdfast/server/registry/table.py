@@ -1,0 +1,104 @@
+"""The life of a run, as a table: phase × event → next phase. A cell that is not there is the error.
+
+    queued ──► running ⇄ waiting ──► ended ──► settled
+       └─────────────────────────────► ended
+
+`STOPPING` and `CLOSED` are the two halves of "ended": a run that was cancelled or expired while an agent worked on it
+is STOPPING until `run.settled` says whether the work has stopped; every other end closes it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final
+
+from holdfast.protocol.errors import HoldfastError
+
+
+class Phase(Enum):
+    """Where a run stands."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    STOPPING = "stopping"
+    CLOSED = "closed"
+
+
+ACTIVE: Final = frozenset({Phase.RUNNING, Phase.WAITING})
+"""An agent works on the run."""
+OPEN: Final = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.WAITING})
+"""The run has no terminal yet."""
+
+_U, _Q, _R, _W, _S, _C = Phase
+
+TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
+    Phase.UNKNOWN: {
+        "message": _U,
+        "run.queued": _Q,
+        "run.started": _R,
+        "run.ended:cancelled": _C,  # prevented: entered as ended before it was ever sent
+    },
+    Phase.QUEUED: {
+        "message": _Q,
+        "run.started": _R,
+        "steer.accepted": _Q,
+        "steer.withdrawn": _Q,
+        "run.ended:cancelled": _C,
+        "run.ended:expired": _C,
+    },
+    Phase.RUNNING: {
+        "run.started": _R,  # another attempt, by a node that took the run over
+        "run.chunk": _R,
+        "run.requested": _W,
+        "steer.accepted": _R,
+        "steer.applied": _R,
+        "steer.withdrawn": _R,
+        "run.ended:completed": _C,
+        "run.ended:failed": _C,
+        "run.ended:lost": _C,
+        "run.ended:cancelled": _S,
+        "run.ended:expired": _S,
+    },
+    Phase.WAITING: {
+        "run.started": _R,
+        "run.chunk": _W,
+        "run.requested": _W,
+        "run.resolved:some": _W,
+        "run.resolved:last": _R,
+        "steer.accepted": _W,
+        "steer.applied": _W,
+        "steer.withdrawn": _W,
+        "run.ended:completed": _C,
+        "run.ended:failed": _C,
+        "run.ended:lost": _C,
+        "run.ended:cancelled": _S,
+        "run.ended:expired": _S,
+    },
+    Phase.STOPPING: {"run.settled": _C},
+    Phase.CLOSED: {},
+}
+
+
+class IllegalEvent(HoldfastError):
+    """An event that the table has no cell for: the log and this program disagree. Nothing was changed."""
+
+    code = "internal"
+
+
+def step(phase: Phase, event: Mapping[str, Any], *, open_requests: int) -> Phase:
+    """The phase after `event`. Raises IllegalEvent for a missing cell.
+
+    `open_requests` counts the run's unanswered requests before the event: the last one resolved ends the waiting.
+    """
+    symbol: str = event["type"]
+    if symbol == "run.ended":
+        symbol = f"run.ended:{event['reason']}"
+    elif symbol == "run.resolved":
+        symbol = "run.resolved:last" if open_requests == 1 else "run.resolved:some"
+    try:
+        return TABLE[phase][symbol]
+    except KeyError:
+        raise IllegalEvent(f"{symbol} of run {event.get('runId')} while it is {phase.value}") from None

@@ -1,0 +1,163 @@
+"""What is decided: the pieces of work that reach a session, what is known while deciding, and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from holdfast.protocol.commands import Answer, Cancel, Send, Steer, Withdraw
+from holdfast.protocol.control import Ack
+from holdfast.protocol.events import Failure, PendingSteer, Request
+from holdfast.protocol.values import JSON
+from holdfast.server.registry.state import Record
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTraits:
+    """What deciding needs to know of an agent that this node can run."""
+
+    restartable: bool = False
+    """Another node may start a lost run of it again."""
+    takes_steers: bool = False
+    """It takes steers itself; all others are called again with the steer in their messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How much one session may hold at once; beyond it a command is refused with `limit_reached`."""
+
+    queued: int = 100
+    alongside: int = 16
+    steers: int = 100
+    """Pending, for one run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything that deciding may look at besides the state; read again for every retry."""
+
+    now: int
+    """Milliseconds since the epoch."""
+    node: str
+    agents: Mapping[str, AgentTraits]
+    """Those that this node can run; the first is the default."""
+    accepting: bool = True
+    """False while draining: no run starts here."""
+    live_nodes: frozenset[str] = frozenset()
+    """Nodes whose lease is in force, for `Sweep`."""
+    unobserved_since: int | None = None
+    """Since when nobody has watched, for `Upkeep`; None where somebody does, or it is not known."""
+    archive: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The archive's records for the keys that `lookups.keys` named."""
+    limits: RunLimits = RunLimits()
+
+
+ClientCommand: TypeAlias = Send | Cancel | Steer | Withdraw | Answer
+"""The commands that may add events; the others concern one connection only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A command and who sent it."""
+
+    principal: str
+    device: str
+    command: ClientCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who works on a run: what counts from it counts only while this is the latest `run.started`."""
+
+    run_id: str
+    node: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the answer; `fields` are those of its kind, clean and small enough for one event."""
+
+    owner: Owner
+    kind: str
+    fields: dict[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """The agent asks for something."""
+
+    owner: Owner
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class RetractRequest:
+    """The agent no longer waits for an answer."""
+
+    owner: Owner
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSteers:
+    """The agent is at a boundary: it gets all pending steers."""
+
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The agent is done. With `resume_on_steer` pending steers are applied instead: it is called again."""
+
+    owner: Owner
+    reason: Literal["completed", "failed"]
+    error: Failure | None = None
+    usage: dict[str, JSON] | None = None
+    resume_on_steer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """The work behind a run that was stopped has ended, or the grace for it has."""
+
+    owner: Owner
+    stopped_after_ms: int
+    confirmed: bool
+    usage: dict[str, JSON] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The server itself ends a run."""
+
+    run_id: str
+    cause: Literal["shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """Time has passed: requests and runs expire, abandoned runs end, the queue's head starts where it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """Runs of nodes without a lease are ended or taken over."""
+
+
+OwnedWork: TypeAlias = Chunk | OpenRequest | RetractRequest | TakeSteers | Finish | Settle
+Work: TypeAlias = Ask | OwnedWork | Stop | Upkeep | Sweep
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a piece of work adds to the log, and what whoever brought it is told."""
+
+    records: list[Record] = field(default_factory=list[Record])
+    reply: Ack | None = None
+    """For a command."""
+    refused: bool = False
+    """For an owner's work: the run has ended, or is another owner's. Nothing was added."""
+    steers: list[PendingSteer] = field(default_factory=list[PendingSteer])
+    """Applied by this decision, in order."""
