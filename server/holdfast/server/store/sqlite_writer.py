@@ -228,9 +228,13 @@ class Writer:
         self._requests.put((operation, outcome))
 
     def stop(self) -> None:
-        """Finish what was put, report it, and end the thread. Blocks; nothing may be put any more."""
+        """Finish what was put, report it, end the thread and close the connection.
+
+        Blocks; nothing may be put any more.
+        """
         self._requests.put(None)
         self._thread.join()
+        self._connection.close()
 
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:

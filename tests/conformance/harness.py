@@ -1,0 +1,54 @@
+"""What the conformance tests drive a store with: the stores there are, their clock, and a writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.server.store import Appended, Batch, MemoryStore, SqliteStore, Store
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def __call__(self) -> int:
+        """Return what it stands at, in ms."""
+        return self.now
+
+    def advance(self, ms: int) -> None:
+        """Let `ms` pass."""
+        self.now += ms
+
+
+STORES: dict[str, Callable[[Path, Clock], Store]] = {
+    "memory": lambda _, clock: MemoryStore(clock, exclusive=False),
+    "sqlite": lambda directory, clock: SqliteStore(directory / "holdfast.db", clock=clock),
+}
+
+
+class Writer:
+    """Appends to one session as a node does: it knows a head, and makes batches that follow it."""
+
+    def __init__(self, store: Store, session: str = "s", epoch: str = "e1", node: str = "n1") -> None:
+        self.store = store
+        self.session = session
+        self.epoch = epoch
+        self.node = node
+        self.seq = 0
+
+    def batch(self, batch_id: str, count: int = 1, size: int = 3) -> Batch:
+        """Make the batch of `count` events and `size` bytes that follows the head this writer knows."""
+        return Batch(batch_id, self.seq + 1, self.seq + count, batch_id.encode().ljust(size, b".")[:size])
+
+    async def append(self, batch_id: str, count: int = 1, *, size: int = 3, unfinished: bool = True) -> Appended:
+        """Append where nobody else writes."""
+        batch = self.batch(batch_id, count, size)
+        result = await self.store.append(
+            self.session, self.epoch, self.seq, batch, node=self.node, unfinished=unfinished
+        )
+        assert isinstance(result, Appended)
+        self.seq = result.head.seq
+        return result

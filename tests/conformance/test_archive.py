@@ -1,0 +1,170 @@
+"""Compaction: checkpoint, archive and trimming in one step."""
+
+from __future__ import annotations
+
+from holdfast.server.store import Batch, Checkpoint, Head, Log, Store, StoredMessage
+from tests.conformance.harness import Writer
+
+
+def _message(seq: int, text: bytes = b"") -> StoredMessage:
+    return StoredMessage(seq, f"m{seq}", text or b"%d" % seq)
+
+
+async def _compact(writer: Writer, seq: int, trim_to: int = 0, *messages: StoredMessage, **records: bytes) -> bool:
+    checkpoint = Checkpoint(seq, b"state %d" % seq)
+    return await writer.store.compact(
+        "s", writer.epoch, checkpoint, messages=messages, records=records, trim_to=trim_to
+    )
+
+
+async def _fill(writer: Writer, batches: int, count: int = 2) -> None:
+    for number in range(1, batches + 1):
+        await writer.append(f"b{number}", count)
+
+
+async def test_compact_writes_everything_in_one_step(writer: Writer) -> None:
+    """Checkpoint, messages, records and trimming are all there when compaction says so."""
+    await _fill(writer, 3)
+    assert await _compact(writer, 4, 4, _message(1), _message(3), r1=b"x")
+    assert await writer.store.open("s", "e9") == Log(
+        Head("e1", 6, "b3"), Checkpoint(4, b"state 4"), (Batch("b3", 5, 6, b"b3."),)
+    )
+    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert await writer.store.messages("s", None, 9) == [_message(1), _message(3)]
+    assert await writer.store.find("s", ["r1", "r2"]) == {"r1": b"x"}
+
+
+async def test_an_older_checkpoint_never_replaces_a_later_one(writer: Writer) -> None:
+    """A late compaction adds its facts and leaves the later checkpoint; it may trim up to that."""
+    await _fill(writer, 3)
+    assert await _compact(writer, 4)
+    assert await _compact(writer, 2, 4, _message(1), r1=b"x")
+    log = await writer.store.open("s", "e9")
+    assert log.checkpoint == Checkpoint(4, b"state 4")
+    assert await writer.store.messages("s", None, 9) == [_message(1)]
+    assert await writer.store.find("s", ["r1"]) == {"r1": b"x"}
+    assert (await writer.store.read("s", 0, 999)).floor == 4
+
+
+async def test_a_later_checkpoint_replaces(writer: Writer) -> None:
+    """The checkpoint goes forward, and one of the same seq takes the place of the earlier."""
+    await _fill(writer, 2)
+    assert await _compact(writer, 2)
+    assert await _compact(writer, 4)
+    again = Checkpoint(4, b"again")
+    assert await writer.store.compact("s", "e1", again, messages=[], records={}, trim_to=0)
+    assert (await writer.store.open("s", "e9")).checkpoint == again
+
+
+async def test_nothing_after_the_checkpoint_is_trimmed(writer: Writer) -> None:
+    """Whatever the caller says, what the checkpoint does not cover stays."""
+    await _fill(writer, 3)
+    assert await _compact(writer, 3, trim_to=6)
+    tail = await writer.store.read("s", 2, 999)
+    assert tail.floor == 2
+    assert [batch.batch_id for batch in tail.batches] == ["b2", "b3"]
+
+
+async def test_only_whole_batches_are_trimmed(writer: Writer) -> None:
+    """A batch that straddles the trim stays whole, and the floor says what is really gone."""
+    await _fill(writer, 3)
+    assert await _compact(writer, 6, trim_to=3)
+    tail = await writer.store.read("s", 0, 999)
+    assert tail.floor == 2
+    assert [(batch.first_seq, batch.last_seq) for batch in tail.batches] == [(3, 4), (5, 6)]
+
+
+async def test_the_floor_never_goes_back(writer: Writer) -> None:
+    """A compaction that trims less than an earlier one, or nothing, leaves the floor."""
+    await _fill(writer, 3)
+    assert await _compact(writer, 4, trim_to=4)
+    assert await _compact(writer, 5, trim_to=2)
+    assert (await writer.store.read("s", 0, 999)).floor == 4
+
+
+async def test_a_log_trimmed_to_its_head_goes_on(writer: Writer) -> None:
+    """With no batch left the head stays, a repeat of the last batch is still known, and appends follow."""
+    await _fill(writer, 2)
+    last = Batch("b2", 3, 4, b"b2.")
+    assert await _compact(writer, 4, trim_to=4)
+    assert await writer.store.head("s") == Head("e1", 4, "b2")
+    repeat = await writer.store.append("s", "e1", 2, last, node="n1", unfinished=True)
+    assert repeat.head == Head("e1", 4, "b2")
+    await writer.append("b3")
+    log = await writer.store.open("s", "e9")
+    assert log.head == Head("e1", 5, "b3")
+    assert [batch.batch_id for batch in log.batches] == ["b3"]
+
+
+async def test_compaction_of_another_epoch_is_refused(writer: Writer) -> None:
+    """Who folded another epoch has folded another log: nothing of its compaction is written."""
+    await _fill(writer, 2)
+    stale = Checkpoint(2, b"x")
+    assert not await writer.store.compact("s", "e0", stale, messages=[_message(1)], records={"r": b"x"}, trim_to=2)
+    assert (await writer.store.open("s", "e9")).checkpoint is None
+    assert await writer.store.messages("s", None, 9) == []
+    assert await writer.store.find("s", ["r"]) == {}
+    assert (await writer.store.read("s", 0, 999)).floor == 0
+
+
+async def test_a_checkpoint_beyond_the_head_is_refused(writer: Writer) -> None:
+    """Who folded more than the log has must not hide that with a checkpoint."""
+    await _fill(writer, 2)
+    assert not await _compact(writer, 5, 5, _message(1))
+    assert (await writer.store.open("s", "e9")).checkpoint is None
+    assert await writer.store.messages("s", None, 9) == []
+
+
+async def test_compaction_needs_a_log(store: Store) -> None:
+    """A compaction never makes a log."""
+    assert not await store.compact("s", "e1", Checkpoint(0, b""), messages=[], records={}, trim_to=0)
+    assert await store.head("s") is None
+
+
+async def test_contents_survive_a_new_epoch(writer: Writer) -> None:
+    """Checkpoint, archive and floor stay, and compaction goes on in the new epoch."""
+    await _fill(writer, 2)
+    assert await _compact(writer, 2, 2, _message(1), r=b"x")
+    assert await writer.store.new_epoch("s", Head("e1", 4, "b2"), "e2", 8)
+    log = await writer.store.open("s", "e9")
+    assert log.checkpoint == Checkpoint(2, b"state 2")
+    assert [batch.batch_id for batch in log.batches] == ["b2"]
+    assert await writer.store.messages("s", None, 9) == [_message(1)]
+    assert await writer.store.find("s", ["r"]) == {"r": b"x"}
+    writer.epoch = "e2"
+    assert await _compact(writer, 8, 8)
+    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert await writer.store.head("s") == Head("e2", 8, "b2")
+
+
+async def test_messages_come_in_pages_from_the_end(writer: Writer) -> None:
+    """A page holds the highest seqs below `before`, ascending; the pages together are the archive."""
+    await _fill(writer, 5)
+    await _compact(writer, 2, 0, _message(7), _message(2))
+    await _compact(writer, 4, 0, _message(4), _message(9))
+    page = writer.store.messages
+    assert await page("s", None, 2) == [_message(7), _message(9)]
+    assert await page("s", 7, 2) == [_message(2), _message(4)]
+    assert await page("s", 8, 9) == [_message(2), _message(4), _message(7)]
+    assert await page("s", 2, 9) == []
+    assert await page("s", None, 0) == []
+    assert await page("other", None, 9) == []
+
+
+async def test_what_is_written_twice_keeps_the_last(writer: Writer) -> None:
+    """A message of one seq and a record of one key are there once, as written last."""
+    await _fill(writer, 1)
+    await _compact(writer, 2, 0, _message(1, b"a"), r=b"a", other=b"o")
+    await _compact(writer, 1, 0, _message(1, b"b"), r=b"b")
+    assert await writer.store.messages("s", None, 9) == [_message(1, b"b")]
+    assert await writer.store.find("s", ["r", "other"]) == {"r": b"b", "other": b"o"}
+
+
+async def test_records_are_found_by_key_and_session(writer: Writer) -> None:
+    """Only what exists is returned, of this session alone; no key is special."""
+    await _fill(writer, 1)
+    odd = {"": b"1", "a'b\"": b"2", "ü, %": b""}
+    assert await writer.store.compact("s", "e1", Checkpoint(1, b""), messages=[], records=odd, trim_to=0)
+    assert await writer.store.find("s", [*odd, "missing", ""]) == odd
+    assert await writer.store.find("s", []) == {}
+    assert await writer.store.find("other", list(odd)) == {}

@@ -1,0 +1,143 @@
+"""Whatever is asked of them, in whatever order, the stores answer alike."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.server.store import Batch, Checkpoint, Head, Store, StoredMessage
+from tests.conformance.harness import STORES, Clock
+
+
+@dataclass(frozen=True)
+class Append:
+    """An append of a writer that may be `behind` its log, or believe in another epoch."""
+
+    behind: int
+    epoch: int
+    batch: int
+    count: int
+    node: str
+    unfinished: bool
+
+
+@dataclass(frozen=True)
+class Compact:
+    """A compaction some way below (or above) the head."""
+
+    below: int
+    epoch: int
+    trim_below: int
+    facts: int
+
+
+@dataclass(frozen=True)
+class NewEpoch:
+    """A jump, from a head that may be wrong."""
+
+    behind: int
+    jump: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Time goes by, and a node's lease and presence change."""
+
+    ms: int
+    node: str
+    observers: int
+
+
+Step: TypeAlias = Append | Compact | NewEpoch | Pass
+
+_nodes = st.sampled_from(["n1", "n2"])
+_stale = st.sampled_from([0, 0, 0, 1])
+_steps: st.SearchStrategy[Step] = st.one_of(
+    st.builds(
+        Append,
+        behind=_stale,
+        epoch=_stale,
+        batch=st.integers(0, 3),
+        count=st.integers(1, 3),
+        node=_nodes,
+        unfinished=st.booleans(),
+    ),
+    st.builds(Compact, below=st.integers(-1, 4), epoch=_stale, trim_below=st.integers(-2, 6), facts=st.integers(0, 9)),
+    st.builds(NewEpoch, behind=_stale, jump=st.integers(0, 3)),
+    st.builds(Pass, ms=st.integers(0, 150), node=_nodes, observers=st.integers(0, 1)),
+)
+
+
+async def _ask(store: Store, clock: Clock, session: str, step: Step, number: int) -> object:
+    """Take one step, as a function of what the store itself says of the log, and return the answer."""
+    head = (await store.open(session, "e0")).head
+    match step:
+        case Append():
+            expected = max(0, head.seq - step.behind)
+            epoch = head.epoch if step.epoch == 0 else "other"
+            batch = Batch(f"b{step.batch}", expected + 1, expected + step.count, b"%d" % number)
+            return await store.append(session, epoch, expected, batch, node=step.node, unfinished=step.unfinished)
+        case Compact():
+            return await store.compact(
+                session,
+                head.epoch if step.epoch == 0 else "other",
+                Checkpoint(max(0, head.seq - step.below), b"state %d" % number),
+                messages=[StoredMessage(step.facts, f"m{step.facts}", b"%d" % number)],
+                records={f"r{step.facts % 4}": b"%d" % number},
+                trim_to=max(0, head.seq - step.trim_below),
+            )
+        case NewEpoch():
+            believed = Head(head.epoch, max(0, head.seq - step.behind), head.batch_id)
+            return await store.new_epoch(session, believed, f"e{number}", head.seq + step.jump)
+        case Pass():
+            clock.advance(step.ms)
+            if step.observers or step.ms % 2:
+                await store.renew(step.node, 100)
+            await store.observe(session, step.node, step.observers)
+            return await store.live_nodes()
+
+
+async def _look(store: Store, session: str) -> object:
+    """Return all that can be seen of a session."""
+    now = await store.head(session)
+    assert now is not None
+    return (
+        await store.open(session, "x"),
+        await store.read(session, 0, 1_000),
+        await store.read(session, max(0, now.seq - 3), 4),
+        await store.messages(session, 7, 3),
+        await store.find(session, [f"r{key}" for key in range(4)]),
+        sorted(await store.unfinished()),
+        await store.unobserved_since(session),
+    )
+
+
+@settings(max_examples=60)
+@given(steps=st.lists(st.tuples(st.sampled_from(["a", "b"]), _steps), min_size=1, max_size=25))
+def test_all_stores_answer_alike(steps: list[tuple[str, Step]]) -> None:
+    """After every step of any sequence, each store shows exactly what the others show."""
+
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            clocks = [Clock() for _ in STORES]
+            stores = [make(Path(directory), clock) for make, clock in zip(STORES.values(), clocks, strict=True)]
+            try:
+                for store in stores:
+                    await store.start()
+                for number, (session, step) in enumerate(steps, 1):
+                    seen = [
+                        (await _ask(store, clock, session, step, number), await _look(store, session))
+                        for store, clock in zip(stores, clocks, strict=True)
+                    ]
+                    assert all(one == seen[0] for one in seen), f"{step} is answered {seen}"
+            finally:
+                for store in stores:
+                    await store.close()
+
+    asyncio.run(run())

@@ -1,0 +1,207 @@
+"""What nodes know of each other through the store: the index, wake-ups, leases and presence."""
+
+from __future__ import annotations
+
+import asyncio
+
+from holdfast.server.store import Batch, Checkpoint, Head, Store
+from tests.conformance.harness import Clock, Writer
+
+
+async def test_the_index_follows_the_appends(store: Store) -> None:
+    """A session is entered with an append that leaves a run open, and taken out with one that does not."""
+    writers = {name: Writer(store, name) for name in ("a", "b", "c")}
+    for writer in writers.values():
+        await store.open(writer.session, "e1")
+    assert await store.unfinished() == []
+    await writers["a"].append("a1")
+    await writers["b"].append("b1")
+    await writers["c"].append("c1", unfinished=False)
+    assert sorted(await store.unfinished()) == ["a", "b"]
+    await writers["a"].append("a2")
+    await writers["b"].append("b2", unfinished=False)
+    await writers["c"].append("c2")
+    assert sorted(await store.unfinished()) == ["a", "c"]
+
+
+async def test_neither_conflict_nor_new_epoch_nor_compaction_takes_out_of_the_index(writer: Writer) -> None:
+    """Only an accepted append says that nothing is open."""
+    head = (await writer.append("b1")).head
+    await writer.store.append("s", "e1", 0, Batch("x", 1, 1, b""), node="n2", unfinished=False)
+    await writer.store.compact("s", "e1", Checkpoint(1, b""), messages=[], records={}, trim_to=1)
+    await writer.store.new_epoch("s", head, "e2", 1)
+    assert await writer.store.unfinished() == ["s"]
+
+
+class _Woken:
+    """Collects wake-ups, and lets a test wait for one of a seq."""
+
+    def __init__(self) -> None:
+        self.heads: list[tuple[str, Head]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, session: str, head: Head) -> None:
+        self.heads.append((session, head))
+        self._changed.set()
+
+    async def until(self, seq: int) -> None:
+        async with asyncio.timeout(10):
+            while not any(head.seq >= seq for _, head in self.heads):
+                self._changed.clear()
+                await self._changed.wait()
+
+
+async def test_others_are_woken_and_the_writer_is_not(writer: Writer) -> None:
+    """An append wakes the watchers of other nodes with its session and head, and never its own node's."""
+    own, other = _Woken(), _Woken()
+    cancel = [writer.store.watch("n1", own), writer.store.watch("n2", other)]
+    head = (await writer.append("b1")).head
+    await other.until(1)
+    assert ("s", head) in other.heads
+    await writer.append("b2")
+    await other.until(2)
+    assert own.heads == []
+    for end in cancel:
+        end()
+
+
+async def test_a_new_epoch_wakes_other_nodes(writer: Writer) -> None:
+    """Who folded the old epoch is told that there is a new one."""
+    other = _Woken()
+    cancel = writer.store.watch("n2", other)
+    head = (await writer.append("b1")).head
+    assert await writer.store.new_epoch("s", head, "e2", 7)
+    await other.until(7)
+    assert ("s", Head("e2", 7, "b1")) in other.heads
+    cancel()
+
+
+async def test_a_watch_ends_when_cancelled(writer: Writer) -> None:
+    """After its cancel function a watcher hears nothing, not even of an append just made."""
+    ended, other = _Woken(), _Woken()
+    cancel_ended, cancel_other = writer.store.watch("n2", ended), writer.store.watch("n3", other)
+    await writer.append("b1")
+    cancel_ended()
+    heard = list(ended.heads)
+    await writer.append("b2")
+    await other.until(2)
+    cancel_ended()
+    assert ended.heads == heard
+    cancel_other()
+
+
+async def test_a_conflict_wakes_nobody(writer: Writer) -> None:
+    """Nothing was added, so nothing is to be read."""
+    await writer.append("b1")
+    other = _Woken()
+    cancel = writer.store.watch("n3", other)
+    await writer.store.append("s", "e1", 0, Batch("x", 1, 1, b""), node="n2", unfinished=True)
+    await writer.append("b2")
+    await other.until(2)
+    assert [head.seq for _, head in other.heads] == [2]
+    cancel()
+
+
+async def test_a_lease_lasts_as_long_as_it_is_renewed(store: Store, clock: Clock) -> None:
+    """A node is live from its first renewal until its time to live has passed since the last."""
+    assert await store.live_nodes() == frozenset()
+    await store.renew("n1", 1_000)
+    await store.renew("n2", 3_000)
+    clock.advance(999)
+    assert await store.live_nodes() == {"n1", "n2"}
+    clock.advance(1)
+    assert await store.live_nodes() == {"n2"}
+    await store.renew("n1", 1_000)
+    assert await store.live_nodes() == {"n1", "n2"}
+
+
+async def test_a_released_lease_is_gone_at_once(store: Store) -> None:
+    """A node that leaves is not live any more; releasing twice, or what was never held, is harmless."""
+    await store.renew("n1", 1_000)
+    await store.release("n1")
+    await store.release("n1")
+    await store.release("n2")
+    assert await store.live_nodes() == frozenset()
+
+
+async def test_a_session_never_observed_counts_from_the_first_question(store: Store, clock: Clock) -> None:
+    """The time starts when someone first asks, and stays."""
+    asked = clock.now
+    assert await store.unobserved_since("s") == asked
+    clock.advance(500)
+    assert await store.unobserved_since("s") == asked
+    assert await store.unobserved_since("other") == clock.now
+
+
+async def test_a_session_is_observed_while_any_node_observes_it(store: Store, clock: Clock) -> None:
+    """The time starts when the last observer of the last node has gone."""
+    for node in ("n1", "n2"):
+        await store.renew(node, 60_000)
+    await store.observe("s", "n1", 2)
+    await store.observe("s", "n2", 1)
+    assert await store.unobserved_since("s") is None
+    clock.advance(10)
+    await store.observe("s", "n1", 1)
+    await store.observe("s", "n2", 0)
+    assert await store.unobserved_since("s") is None
+    clock.advance(10)
+    await store.observe("s", "n1", 0)
+    left = clock.now
+    clock.advance(10)
+    await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == left
+    await store.observe("s", "n1", 1)
+    assert await store.unobserved_since("s") is None
+
+
+async def test_a_return_starts_the_time_again(store: Store, clock: Clock) -> None:
+    """Only the last departure counts."""
+    await store.renew("n1", 60_000)
+    for _ in range(2):
+        clock.advance(10)
+        await store.observe("s", "n1", 1)
+        clock.advance(10)
+        await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == clock.now
+
+
+async def test_counts_of_a_lost_lease_do_not_count(store: Store, clock: Clock) -> None:
+    """The observers of a node that died are gone since its lease ended."""
+    await store.renew("n1", 1_000)
+    await store.observe("s", "n1", 1)
+    ended = clock.now + 1_000
+    clock.advance(5_000)
+    assert await store.unobserved_since("s") == ended
+    await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == ended
+
+
+async def test_counts_of_a_renewed_lease_count_again(store: Store, clock: Clock) -> None:
+    """A node that comes back still has its observers, and they leave when they leave."""
+    await store.renew("n1", 1_000)
+    await store.observe("s", "n1", 1)
+    clock.advance(2_000)
+    await store.renew("n1", 1_000)
+    assert await store.unobserved_since("s") is None
+    clock.advance(500)
+    await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == clock.now
+
+
+async def test_release_takes_the_observers_along(store: Store, clock: Clock) -> None:
+    """The observers of a node that left are gone since it left."""
+    await store.renew("n1", 60_000)
+    await store.observe("s", "n1", 3)
+    clock.advance(10)
+    await store.release("n1")
+    left = clock.now
+    clock.advance(10)
+    assert await store.unobserved_since("s") == left
+
+
+async def test_a_node_without_a_lease_observes_nothing(store: Store, clock: Clock) -> None:
+    """Presence hangs on the lease from the beginning."""
+    await store.observe("s", "n1", 1)
+    assert await store.unobserved_since("s") == clock.now
+    await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == clock.now
