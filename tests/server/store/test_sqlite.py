@@ -389,3 +389,34 @@ async def test_synchronous_reaches_the_writer(path: Path, synchronous: str, leve
     assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     await store.close()
+
+
+async def test_trimmed_rows_are_deleted_in_portions(store: SqliteStore, path: Path) -> None:
+    """What was trimmed is unseen at once and gone from the file soon, also when the process ended in between."""
+    for seq in range(1, 301):
+        await _append(store, seq)
+
+    async with _Hold(store):
+        trimming = asyncio.ensure_future(
+            store.compact("s", "e1", Checkpoint(300, b""), messages=[], records={}, trim_to=290)
+        )
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(store.close())
+        await asyncio.sleep(0)
+    assert await trimming
+    await closing
+    assert _count_batches(path) > 10
+    await store.start()
+    assert len((await store.read("s", 0, 1_000)).batches) == 10
+    seq = 300
+    while _count_batches(path) > 10 + seq - 300:
+        seq += 1
+        await _append(store, seq)
+    assert (await store.read("s", 0, 1_000)).floor == 290
+
+
+def _count_batches(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    (count,) = connection.execute("SELECT count(*) FROM batch").fetchone()
+    connection.close()
+    return int(count)

@@ -33,9 +33,7 @@ class LocalStore(Store):
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self._watchers: dict[object, tuple[str, Callable[[str, Head], None]]] = {}
-        self._marks: dict[
-            str, tuple[str, int]
-        ] = {}  # session → (the node that lost last, when that is forgotten)
+        self._marks: dict[str, tuple[str, int]] = {}  # session → (the node that lost last, when that is forgotten)
         # Lapsed leases stay until released: their end is the time since when their observers do not count.
         # One entry per node ever started in this process.
         self._lease_ends: dict[str, int] = {}

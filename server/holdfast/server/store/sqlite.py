@@ -238,7 +238,7 @@ class SqliteStore(LocalStore):
             session_id, epoch, floor, seq, batch_id = found
             batches: list[Batch] = []
             size = 0
-            for row in reader.execute(_BATCHES, (session_id, after)):
+            for row in reader.execute(_BATCHES, (session_id, max(after, floor))):
                 batch = Batch(*row)
                 size += len(batch.payload)
                 if size > max_bytes and batches:

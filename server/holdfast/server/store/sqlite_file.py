@@ -37,9 +37,11 @@ _SCHEMA: Final = (
         base_seq INTEGER NOT NULL,
         base_batch_id TEXT NOT NULL,
         floor INTEGER NOT NULL DEFAULT 0,
+        swept INTEGER NOT NULL DEFAULT 0,
         unfinished INTEGER NOT NULL DEFAULT 0
     )""",
     "CREATE INDEX unfinished_session ON session (name) WHERE unfinished",
+    "CREATE INDEX unswept_session ON session (id) WHERE swept < floor",
     """CREATE TABLE batch (
         session_id INTEGER NOT NULL,
         last_seq INTEGER NOT NULL,
@@ -88,9 +90,7 @@ class FileLock:
         except OSError as error:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
-            raise StoreError(
-                f"{database} is in use by another Holdfast server (process {holder or '?'})"
-            ) from error
+            raise StoreError(f"{database} is in use by another Holdfast server (process {holder or '?'})") from error
         os.ftruncate(descriptor, 0)
         os.write(descriptor, b"%d\n" % os.getpid())
         self._descriptor = descriptor
@@ -155,9 +155,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         return
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application_id == APPLICATION_ID:
-        raise UnknownFormat(
-            f"{path} has format {user_version}, and this version of Holdfast knows format {FORMAT}"
-        )
+        raise UnknownFormat(f"{path} has format {user_version}, and this version of Holdfast knows format {FORMAT}")
     if tables or application_id or user_version:
         raise UnknownFormat(f"{path} is a database of another program")
     connection.execute("BEGIN IMMEDIATE")

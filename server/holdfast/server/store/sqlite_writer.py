@@ -22,6 +22,8 @@ from holdfast.server.store.base import (
 from holdfast.server.store.sqlite_file import translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
+_ROWS_PER_SWEEP: Final = 64
+_TRANSACTIONS_PER_SWEEP: Final = 16
 _CACHED_LOGS: Final = 20_000
 _ROWS_PER_INSERT: Final = (64, 32, 16, 8, 4, 2, 1)
 
@@ -55,12 +57,12 @@ class Transaction:
         self.changed: dict[str, _KnownLog] = {}
         self.moved: list[tuple[str, Head, str | None]] = []
         self.lost: list[tuple[str, str]] = []
+        self.trimmed = False
 
     def create(self, session: str, epoch: str) -> None:
         """Make an empty log, unless there is one."""
         self._connection.execute(
-            "INSERT INTO session (name, epoch, base_seq, base_batch_id) VALUES (?, ?, 0, '')"
-            " ON CONFLICT DO NOTHING",
+            "INSERT INTO session (name, epoch, base_seq, base_batch_id) VALUES (?, ?, 0, '') ON CONFLICT DO NOTHING",
             (session, epoch),
         )
 
@@ -78,9 +80,7 @@ class Transaction:
             if head.seq == expected_head:
                 self._rows += (log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
                 if unfinished != log.unfinished:
-                    self._connection.execute(
-                        "UPDATE session SET unfinished = ? WHERE id = ?", (unfinished, log.id)
-                    )
+                    self._connection.execute("UPDATE session SET unfinished = ? WHERE id = ?", (unfinished, log.id))
                 head = Head(epoch, batch.last_seq, batch.batch_id)
                 self.changed[session] = _KnownLog(log.id, head, unfinished)
                 self.moved.append((session, head, node))
@@ -111,7 +111,12 @@ class Transaction:
         records: Mapping[str, bytes],
         trim_to: int,
     ) -> bool:
-        """Set the checkpoint, add to the archive, trim."""
+        """Set the checkpoint, add to the archive, trim.
+
+        Trimming only moves the floor, below which nothing is read. The rows are swept later and in small
+        portions: those of a long run lie scattered over as many pages, and to delete them at once would hold
+        up everybody.
+        """
         log = self._known(session)
         if log is None or log.head.epoch != epoch or checkpoint.seq > log.head.seq:
             return False
@@ -137,10 +142,10 @@ class Transaction:
         ).fetchone()
         if floor is not None:
             execute(
-                "UPDATE session SET floor = ?, base_seq = ?, base_batch_id = ? WHERE id = ?",
+                "UPDATE session SET floor = max(floor, ?), base_seq = ?, base_batch_id = ? WHERE id = ?",
                 (floor, log.head.seq, log.head.batch_id, log.id),
             )
-            execute("DELETE FROM batch WHERE session_id = ? AND last_seq <= ?", (log.id, floor))
+            self.trimmed = True
         return True
 
     def flush(self) -> None:
@@ -219,6 +224,9 @@ class Writer:
         # here is what is in the file. After any failure it is emptied, for the outcome of a failed commit is
         # uncertain.
         self._cache: dict[str, _KnownLog] = {}
+        # Whether trimmed rows may be left to delete; a process before this one may have left some.
+        self._unswept = True
+        self._unswept_transactions = 0
         # A daemon, so that a store never closed cannot keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="holdfast-sqlite-writer", daemon=True)
         self._thread.start()
@@ -237,7 +245,7 @@ class Writer:
         self._connection.close()
 
     def _run(self) -> None:
-        while (request := self._requests.get()) is not None:
+        while (request := self._next()) is not None:
             stopping = False
             requests = [request]
             try:
@@ -258,6 +266,41 @@ class Writer:
             if stopping:
                 return
 
+    def _next(self) -> _Request | None:
+        """Wait for a request, and sweep while there is none; under load, sweep now and then all the same."""
+        while self._unswept:
+            self._unswept_transactions += 1
+            if self._unswept_transactions >= _TRANSACTIONS_PER_SWEEP:
+                self._sweep()
+            try:
+                return self._requests.get_nowait()
+            except Empty:
+                self._sweep()
+        return self._requests.get()
+
+    def _sweep(self) -> None:
+        """Delete a portion of the trimmed rows."""
+        self._unswept_transactions = 0
+        execute = self._connection.execute
+        try:
+            trimmed = execute("SELECT id, floor FROM session WHERE swept < floor LIMIT 1").fetchone()
+            self._unswept = trimmed is not None
+            if trimmed is not None:
+                execute("BEGIN IMMEDIATE")
+                deleted = execute(
+                    "DELETE FROM batch WHERE rowid IN (SELECT rowid FROM batch"
+                    " WHERE session_id = ? AND last_seq <= ? ORDER BY last_seq LIMIT ?)",
+                    (*trimmed, _ROWS_PER_SWEEP),
+                ).rowcount
+                if deleted < _ROWS_PER_SWEEP:
+                    execute("UPDATE session SET swept = floor WHERE id = ?", trimmed[:1])
+                execute("COMMIT")
+        except sqlite3.Error:
+            # Nobody waits for it, and what fails here fails the next append too, where somebody is told. The
+            # rows are invisible; the next trim or the next start takes it up again.
+            self._roll_back()
+            self._unswept = False
+
     def _commit(self, requests: Sequence[_Request], committed: Committed) -> None:
         transaction = Transaction(self._connection, self._cache)
         try:
@@ -276,6 +319,7 @@ class Writer:
             committed.outcomes += [(outcome, self._failure(error)) for _, outcome in requests]
         else:
             self._remember(transaction.changed)
+            self._unswept = self._unswept or transaction.trimmed
             committed.outcomes += outcomes
             committed.moved += transaction.moved
             committed.lost += transaction.lost
