@@ -1,0 +1,106 @@
+"""`connect`: from an address to a session that is live."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from holdfast.client.errors import ConnectionFailedError
+from holdfast.client.link import Token
+from holdfast.client.session import Encoding, Session
+from holdfast.protocol.values import is_id
+
+OPEN_TIMEOUT_SECONDS: Final = 10.0
+_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_ID_RULE: Final = "1-128 of A-Z a-z 0-9 . _ : ~ - beginning with a letter or a digit"
+
+
+def connect(
+    url: str,
+    *,
+    session: str,
+    token: Token = None,
+    device: str | None = None,
+    encoding: Encoding = "msgpack",
+    messages: int = 50,
+    open_timeout: float | None = OPEN_TIMEOUT_SECONDS,
+) -> Opening:
+    """Opens a session, in an `async with` block or awaited (then `close` it).
+
+    `url` is the server's (`ws://`, `wss://`, `http://`, `https://`); the session's path is added. `token` may be a
+    function, also a coroutine function, that is called at every connect. `device` names this client to the others;
+    a random one where none is given. `messages` bounds how many messages of the past are loaded (0-200).
+
+    Opening waits until the session has caught up, trying again after failures that pass, and raises
+    ConnectionFailedError after `open_timeout` seconds, or ConnectionClosedError where the server refuses for good.
+    With `open_timeout=None` it returns at once; commands wait in the outbox until there is a connection.
+
+    Raises ValueError for a url or ids that cannot be.
+    """
+    if device is not None and not is_id(device):
+        raise ValueError(f"{device!r} is no device id: {_ID_RULE}")
+    return Opening(
+        lambda: Session(
+            _endpoint(url, session),
+            session,
+            token,
+            device or f"py-{secrets.token_hex(4)}",
+            encoding,
+            messages,
+        ),
+        check=lambda: _endpoint(url, session),
+        timeout=open_timeout,
+    )
+
+
+class Opening:
+    """A session that is being opened: an async context manager, or to be awaited."""
+
+    def __init__(self, make: Callable[[], Session], *, check: Callable[[], str], timeout: float | None) -> None:
+        check()
+        self._make = make
+        self._timeout = timeout
+        self._session: Session | None = None
+
+    def __await__(self) -> Generator[Any, None, Session]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Session:
+        self._session = await self._open()
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None, "entered before"
+        await self._session.close()
+
+    async def _open(self) -> Session:
+        session = self._make()
+        if self._timeout is None:
+            return session
+        try:
+            async with asyncio.timeout(self._timeout):
+                await session.wait_live()
+        except TimeoutError:
+            trouble = session.trouble or ConnectionFailedError("The server did not answer in time.")
+            await session.close()
+            raise trouble from None
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+
+def _endpoint(url: str, session: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES or not parts.netloc:
+        raise ValueError(f"{url!r} is no server's address: give something like ws://127.0.0.1:8787")
+    if not is_id(session):
+        raise ValueError(f"{session!r} is no session id: {_ID_RULE}")
+    path = f"{parts.path.rstrip('/')}/v1/sessions/{quote(session, safe='')}"
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, "", ""))

@@ -1,0 +1,183 @@
+"""A run, as a client holds it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from holdfast.client.errors import UnknownRunError
+from holdfast.client.feed import BUFFER, Feed
+from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, SteerOutcome
+from holdfast.client.phases import Status
+from holdfast.client.view import RunState, TextCursor, reason_of, texts_of
+from holdfast.protocol import Event, Message, Part, Position
+from holdfast.protocol.events import Boundary, EndReason, IfEnded, Request
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from holdfast.client.session import Session
+
+
+class Run:
+    """One run of the session, whoever started it, going on or ended. Letting go of it never stops it.
+
+    Iterating it yields the text of its answer from the beginning and ends when the run ends. A reader that is slow
+    gets longer pieces, never a queue; one that comes late gets what there is at once. If the answer is cut (a
+    cancel or a steer with `seen`), what was yielded beyond the cut is not taken back.
+    """
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self.id = run_id
+        self._session = session
+        self._taken: Position | None = None
+        self._archived: Message | None = None
+        self._ended: EndReason | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id} {self.status}>"
+
+    @property
+    def status(self) -> RunState:
+        """`queued`, `running`, `waiting`, `ended`; `unknown` where what this client holds does not name it."""
+        status = self._session.view.status(self.id)
+        return "ended" if status == "unknown" and (self._ended or self._archived) else status
+
+    @property
+    def reason(self) -> EndReason | None:
+        """Why it ended; None while it has not."""
+        reason = self._session.view.reason(self.id) or self._ended
+        return reason_of(self._archived) if reason is None and self._archived is not None else reason
+
+    @property
+    def requests(self) -> list[Request]:
+        """What it waits for: approvals, inputs, tools of a client."""
+        return self._session.view.requests(self.id)
+
+    @property
+    def message(self) -> Message | None:
+        """Its answer so far; None where there is none yet."""
+        return self._session.view.message(self.id) or self._archived
+
+    @property
+    def text(self) -> str:
+        """All text of its answer so far."""
+        return "".join(self._texts())
+
+    @property
+    def seen(self) -> Position | None:
+        """Up to where this program's iterations have taken the run; None before the first."""
+        return self._taken
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The text of the answer, from its beginning to the end of the run.
+
+        Raises UnknownRunError for a run that neither the log nor the history knows, and what ended the client.
+        """
+        cursor = TextCursor()
+        while True:
+            text = cursor.advance(self._texts())
+            self.take(self._session.position)
+            if text:
+                yield text
+            elif await self._is_over():
+                rest = cursor.advance(self._texts())  # an old answer is fetched only now
+                if rest:
+                    yield rest
+                return
+            else:
+                await self._session.changed()
+
+    def events(self, *, buffer: int = BUFFER) -> Feed:
+        """Its events from now on, ending with its `run.ended`. See `Feed` for what a slow reader is told.
+
+        Of a run that has ended there are none; of one that nobody knows UnknownRunError is raised.
+        """
+
+        def mine(event: Event) -> bool:
+            return event.get("runId") == self.id
+
+        def take(event: Event) -> None:
+            self.take({"epoch": self._session.position["epoch"], "seq": event["seq"]})
+
+        return self._session.feed(wants=mine, finished=self._is_over, taken=take, buffer=buffer)
+
+    async def wait(self) -> RunResult:
+        """Waits for the run to end. Raises as iterating does; cancelling the wait leaves the run alone."""
+        while not await self._is_over():
+            await self._session.changed()
+        ending = self._session.view.ending(self.id)
+        reason = self.reason
+        assert reason is not None, "an ended run has a reason"
+        if ending is None:
+            return RunResult(self.id, reason, self.text, self.message)
+        return RunResult(
+            self.id,
+            reason,
+            self.text,
+            self.message,
+            cause=ending.get("cause"),
+            error=ending.get("error"),
+            usage=ending.get("usage"),
+            returned=ending["returned"],
+        )
+
+    async def cancel(self, *, seen: Position | Literal["taken"] | None = "taken") -> CancelOutcome:
+        """Stops the run: once this returns, no further chunk of it will ever be in the log.
+
+        The kept answer is cut at `seen`. By default that is what the iterations of this object have taken so far,
+        and nothing is cut where it was never iterated; None cuts nothing. Works offline: it is sent when the
+        connection is back, and cancelling this call does not take it back.
+        """
+        return await self._session.cancel(self.id, seen=self._taken if seen == "taken" else seen)
+
+    async def steer(
+        self,
+        content: str | Sequence[Part],
+        *,
+        boundary: Boundary = "now",
+        if_ended: IfEnded = "return",
+        seen: Position | None = None,
+    ) -> SteerOutcome:
+        """Says something to the run while it goes on. `boundary`: at once, or before the agent's next step."""
+        return await self._session.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
+
+    async def answer(self, request_id: str, value: JsonValue) -> AnswerOutcome:
+        """Answers one of its `requests`."""
+        return await self._session.answer(self.id, request_id, value)
+
+    # ---- for the session
+
+    def ended_before(self, reason: EndReason) -> None:
+        """An acknowledgement told that the run had ended, perhaps longer ago than anything held here."""
+        self._ended = reason
+
+    def take(self, position: Position) -> None:
+        """The program has the run up to `position`."""
+        taken = self._taken
+        if taken is None or taken["epoch"] != position["epoch"] or taken["seq"] < position["seq"]:
+            self._taken = position
+
+    def _texts(self) -> list[str]:
+        if self._archived is not None and not self._session.view.has_answer(self.id):
+            return texts_of(self._archived["parts"])
+        return self._session.view.texts(self.id)
+
+    async def _is_over(self) -> bool:
+        """Whether the run has ended; its answer is then at hand, from the history if need be."""
+        view = self._session.view
+        if self._archived is not None:
+            return True
+        match self.status:
+            case "ended":
+                if not view.has_answer(self.id) and self._ended is None and view.answer_expected(self.id):
+                    self._archived = await self._session.find_answer(self.id)
+                return True
+            case "unknown" if self._session.status is Status.LIVE:
+                self._archived = await self._session.find_answer(self.id)
+                if self._archived is None and self.status == "unknown":
+                    raise UnknownRunError(self.id)
+                return self._archived is not None
+            case _:
+                self._session.check()
+                return False

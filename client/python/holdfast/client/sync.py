@@ -1,0 +1,310 @@
+"""The client without asyncio: the same names, for scripts.
+
+    with connect("ws://127.0.0.1:8787", session="trip") as session:
+        run = session.send("Plan three days in Lisbon")
+        for text in run:
+            print(text, end="")
+
+Nothing is implemented here twice. An event loop in a background thread holds the async client; calls and iterations
+are handed to it one by one, and Ctrl-C gives up the wait and nothing else: a run that is iterated goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+from holdfast.client import feed as async_feed
+from holdfast.client import run as async_run
+from holdfast.client import session as async_session
+from holdfast.client.feed import BUFFER, Lagged
+from holdfast.client.link import Token
+from holdfast.client.opening import OPEN_TIMEOUT_SECONDS
+from holdfast.client.opening import connect as async_connect
+from holdfast.client.phases import Status
+from holdfast.client.session import Encoding
+from holdfast.client.view import Reset, RunState
+from holdfast.protocol import Event, Message, Position
+from holdfast.protocol.control import Presence
+from holdfast.protocol.events import EndReason, Request
+
+_P = ParamSpec("_P")
+_TargetT = TypeVar("_TargetT")
+_ResultT = TypeVar("_ResultT")
+_ShownT = TypeVar("_ShownT")
+_ItemT = TypeVar("_ItemT")
+
+
+class Portal:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast client", daemon=True)
+        self._thread.start()
+        self.closed = False
+
+    def call(self, coroutine: Coroutine[Any, Any, _ResultT]) -> _ResultT:
+        """Runs it in the loop and waits. Interrupting the wait cancels the coroutine."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise
+        except BaseException:
+            future.cancel()
+            raise
+
+    def look(self, function: Callable[[], _ResultT]) -> _ResultT:
+        """Calls a function in the loop's thread, where the state it reads stands still."""
+
+        async def call() -> _ResultT:
+            return function()
+
+        return self.call(call())
+
+    def close(self) -> None:
+        """Stops the loop and its thread."""
+        self.closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+
+class Bridge(Generic[_TargetT]):
+    """A face without asyncio of an object that lives in the portal's loop."""
+
+    def __init__(self, portal: Portal, target: _TargetT) -> None:
+        self.portal = portal
+        self.target = target
+
+    def look(self, read: Callable[[_TargetT], _ResultT]) -> _ResultT:
+        """What `read` sees of the target."""
+        return self.portal.look(lambda: read(self.target))
+
+    def __repr__(self) -> str:
+        return self.look(repr)
+
+
+class Blocking(Generic[_TargetT, _P, _ShownT]):
+    """A coroutine method of the target as a method that waits; `show` makes its result fit for this side."""
+
+    def __init__(
+        self,
+        method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, Any]],
+        show: Callable[[Portal, Any], _ShownT],
+    ) -> None:
+        self.__doc__ = method.__doc__
+        self._method = method
+        self._show = show
+
+    def __get__(self, bridge: Bridge[_TargetT], owner: type) -> Callable[_P, _ShownT]:
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _ShownT:
+            result = bridge.portal.call(self._method(bridge.target, *args, **kwargs))
+            return self._show(bridge.portal, result)
+
+        return call
+
+
+@overload
+def blocking(
+    method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, _ResultT]],
+) -> Blocking[_TargetT, _P, _ResultT]: ...
+@overload
+def blocking(
+    method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, _ResultT]],
+    show: Callable[[Portal, _ResultT], _ShownT],
+) -> Blocking[_TargetT, _P, _ShownT]: ...
+def blocking(
+    method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, Any]],
+    show: Callable[[Portal, Any], Any] = lambda portal, result: result,
+) -> Blocking[_TargetT, _P, Any]:
+    """A coroutine method, bridged."""
+    return Blocking(method, show)
+
+
+def _iterate(portal: Portal, items: AsyncIterator[_ItemT]) -> Iterator[_ItemT]:
+    async def following() -> _ItemT:
+        return await anext(items)
+
+    while True:
+        try:
+            item = portal.call(following())
+        except StopAsyncIteration:
+            return
+        yield item
+
+
+class Feed(Bridge[async_feed.Feed]):
+    """Events from the moment it was made, for one reader; an iterator."""
+
+    def __iter__(self) -> Iterator[Event | Reset | Lagged]:
+        return _iterate(self.portal, self.target)
+
+
+class Run(Bridge[async_run.Run]):
+    """One run of the session; iterating it yields the text of its answer. See `holdfast.client.Run`."""
+
+    wait = blocking(async_run.Run.wait)
+    cancel = blocking(async_run.Run.cancel)
+    steer = blocking(async_run.Run.steer)
+    answer = blocking(async_run.Run.answer)
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.look(lambda run: run.id)
+
+    @property
+    def status(self) -> RunState:
+        """`queued`, `running`, `waiting`, `ended` or `unknown`."""
+        return self.look(lambda run: run.status)
+
+    @property
+    def reason(self) -> EndReason | None:
+        """Why it ended; None while it has not."""
+        return self.look(lambda run: run.reason)
+
+    @property
+    def requests(self) -> list[Request]:
+        """What it waits for."""
+        return self.look(lambda run: run.requests)
+
+    @property
+    def message(self) -> Message | None:
+        """Its answer so far."""
+        return self.look(lambda run: run.message)
+
+    @property
+    def text(self) -> str:
+        """All text of its answer so far."""
+        return self.look(lambda run: run.text)
+
+    @property
+    def seen(self) -> Position | None:
+        """Up to where iterations have taken the run."""
+        return self.look(lambda run: run.seen)
+
+    def __iter__(self) -> Iterator[str]:
+        return _iterate(self.portal, aiter(self.target))
+
+    def events(self, *, buffer: int = BUFFER) -> Feed:
+        """Its events from now on, ending with its `run.ended`."""
+        return Feed(self.portal, self.look(lambda run: run.events(buffer=buffer)))
+
+
+class Session(Bridge[async_session.Session]):
+    """A session on a server, kept connected until `close`. See `holdfast.client.Session`."""
+
+    send = blocking(async_session.Session.send, Run)
+    cancel = blocking(async_session.Session.cancel)
+    cancel_all = blocking(async_session.Session.cancel_all)
+    steer = blocking(async_session.Session.steer)
+    withdraw = blocking(async_session.Session.withdraw)
+    answer = blocking(async_session.Session.answer)
+    history = blocking(async_session.Session.history)
+    refresh_token = blocking(async_session.Session.refresh_token)
+    wait_live = blocking(async_session.Session.wait_live)
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        return self.look(lambda session: session.id)
+
+    @property
+    def device(self) -> str:
+        """What this client is called."""
+        return self.look(lambda session: session.device)
+
+    @property
+    def status(self) -> Status:
+        """Where it stands with its server."""
+        return self.look(lambda session: session.status)
+
+    @property
+    def position(self) -> Position:
+        """Up to where it has the log."""
+        return self.look(lambda session: session.position)
+
+    @property
+    def messages(self) -> list[Message]:
+        """The transcript, as far as it is held here."""
+        return self.look(lambda session: session.messages)
+
+    @property
+    def presence(self) -> Presence:
+        """Who watches the session."""
+        return self.look(lambda session: session.presence)
+
+    @property
+    def principal(self) -> str | None:
+        """Who the server takes this client for."""
+        return self.look(lambda session: session.principal)
+
+    @property
+    def runs(self) -> dict[str, Run]:
+        """The runs that have not ended and the last ones that have, by id."""
+        runs = self.look(lambda session: session.runs)
+        return {run_id: Run(self.portal, run) for run_id, run in runs.items()}
+
+    def run(self, run_id: str) -> Run:
+        """A run by its id: any, also of another device, also ended."""
+        return Run(self.portal, self.look(lambda session: session.run(run_id)))
+
+    def events(self, *, buffer: int = BUFFER) -> Feed:
+        """Every event from now on."""
+        return Feed(self.portal, self.look(lambda session: session.events(buffer=buffer)))
+
+    def close(self) -> None:
+        """Closes the connection for good; runs go on. Safe to call again."""
+        if self.portal.closed:
+            return
+        try:
+            self.portal.call(self.target.close())
+        finally:
+            self.portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def connect(
+    url: str,
+    *,
+    session: str,
+    token: Token = None,
+    device: str | None = None,
+    encoding: Encoding = "msgpack",
+    messages: int = 50,
+    open_timeout: float | None = OPEN_TIMEOUT_SECONDS,
+) -> Session:
+    """Opens a session; use it in a `with` block or `close` it. As `holdfast.client.connect` in everything else."""
+    opening = async_connect(
+        url,
+        session=session,
+        token=token,
+        device=device,
+        encoding=encoding,
+        messages=messages,
+        open_timeout=open_timeout,
+    )
+
+    async def opened() -> async_session.Session:
+        return await opening
+
+    portal = Portal()
+    try:
+        return Session(portal, portal.call(opened()))
+    except BaseException:
+        portal.close()
+        raise

@@ -1,0 +1,359 @@
+"""The asyncio client against a server that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+import pytest
+
+from holdfast.client import (
+    BusyError,
+    ClientClosedError,
+    ConnectionClosedError,
+    ConnectionFailedError,
+    InvalidCommandError,
+    Lagged,
+    Reset,
+    Run,
+    Session,
+    TooLargeError,
+    UnknownRunError,
+    connect,
+)
+from tests.client.fake_server import FakeServer
+
+
+async def read(run: Run) -> str:
+    """All text of a run."""
+    return "".join([text async for text in run])
+
+
+async def started(server: FakeServer, session: Session, **options: Any) -> Run:
+    """A run that this client sent and the server has started."""
+    sending = asyncio.ensure_future(session.send("hi", **options))
+    command = await server.command("send")
+    await server.start_run(command["id"])
+    await server.ack(command, "started", runId=command["id"], seq=len(server.log))
+    return await sending
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+async def test_send_and_read(server: FakeServer, encoding: Literal["msgpack", "json"]) -> None:
+    """A sent run yields its text and ends, in both encodings."""
+    async with connect(server.url, session="trip", encoding=encoding) as session:
+        run = await started(server, session)
+        reading = asyncio.ensure_future(read(run))
+        await server.text(run.id, "Hello")
+        await server.text(run.id, ", world")
+        await server.end_run(run.id, usage={"tokens": 3})
+        assert await reading == "Hello, world"
+        result = await run.wait()
+        assert (result.text, result.reason, result.usage) == ("Hello, world", "completed", {"tokens": 3})
+        assert [message["role"] for message in session.messages] == ["user", "assistant"]
+        assert session.runs == {run.id: run}
+
+
+async def test_resume_after_a_cut(server: FakeServer) -> None:
+    """After a cut line the client comes back with its cursor and the reader misses and doubles nothing."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        reader = aiter(run)
+        await server.text(run.id, "one ")
+        assert await anext(reader) == "one "
+        server.drop()
+        server.event("run.chunk", runId=run.id, part=0, kind="text", delta="two ")
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        await server.text(run.id, "three")
+        await server.end_run(run.id)
+        assert "".join([text async for text in reader]) == "two three"
+    assert server.hellos[1]["cursor"] == {"epoch": "E1", "seq": 3, "at": 1_003}
+
+
+async def test_snapshot_instead_of_a_tail(server: FakeServer) -> None:
+    """A reset by snapshot is announced, and a reader goes on where it was without doubling."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        events = session.events()
+        reader = aiter(run)
+        await server.text(run.id, "one ")
+        assert await anext(reader) == "one "
+        server.drop()
+        server.event("run.chunk", runId=run.id, part=0, kind="text", delta="two ")
+        server.kept_from = 4
+        server.epoch = "E2"
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        await server.end_run(run.id)
+        assert "".join([text async for text in reader]) == "two "
+        chunk, reset = await anext(events), await anext(events)
+        assert not isinstance(chunk, (Reset, Lagged))
+        assert chunk["seq"] == 3
+        assert reset == Reset({"epoch": "E2", "seq": 4}, new_epoch=True)
+
+
+async def test_gap_is_lost_contact(server: FakeServer) -> None:
+    """An event that leaves a gap makes the client reconnect and get what it missed."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        server.connected.clear()
+        server.event("run.chunk", runId=run.id, part=0, kind="text", delta="lost ")
+        await server.say(server.event("run.chunk", runId=run.id, part=0, kind="text", delta="found"))
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        await server.end_run(run.id)
+        assert await read(run) == "lost found"
+
+
+async def test_offline_cancel_arrives(server: FakeServer) -> None:
+    """A cancel pressed while nobody answers is sent when the server is back."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        await server.stop()
+        cancelling = asyncio.ensure_future(run.cancel())
+        await session.changed()
+        await server.start()
+        command = await server.command("cancel")
+        assert (command["runId"], command["ifUnknown"]) == (run.id, "ignore")
+        ended = await server.end_run(run.id, "cancelled")
+        await server.ack(command, "cancelled", runId=run.id, seq=ended["seq"])
+        assert (await cancelling).outcome == "cancelled"
+
+
+async def test_send_is_repeated_with_the_same_id(server: FakeServer) -> None:
+    """A send whose acknowledgement was lost is sent again unchanged, and its cancel behind it prevents."""
+    async with connect(server.url, session="trip") as session:
+        sending = asyncio.ensure_future(session.send("hi", run_id="mine"))
+        first = await server.command("send")
+        cancelling = asyncio.ensure_future(session.cancel("mine"))
+        cancel = await server.command("cancel")
+        assert cancel["ifUnknown"] == "prevent"
+        server.drop()
+        assert await server.command() == first
+        assert await server.command() == cancel
+        await server.end_run("mine", "cancelled", cause="prevented")
+        await server.ack(first, "ended", runId="mine", reason="cancelled", seq=1)
+        await server.ack(cancel, "already_ended", runId="mine", reason="cancelled", seq=1)
+        run = await sending
+        assert (run.status, await read(run)) == ("ended", "")
+        assert (await cancelling).reason == "cancelled"
+
+
+async def test_cancelled_caller_leaves_the_command(server: FakeServer) -> None:
+    """Giving up the wait for an acknowledgement does not take the command back."""
+    async with connect(server.url, session="trip") as session:
+        sending = asyncio.ensure_future(session.send("hi", run_id="mine"))
+        await server.command("send")
+        sending.cancel()
+        await asyncio.wait([sending])
+        server.drop()
+        command = await server.command("send")
+        await server.start_run("mine")
+        await server.ack(command, "started", runId="mine", seq=2)
+        await server.end_run("mine")
+        while session.run("mine").status == "unknown":
+            await session.changed()
+        assert (await session.run("mine").wait()).reason == "completed"
+        server.drop()
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        assert server.silent()
+
+
+async def test_seen_is_what_was_taken(server: FakeServer) -> None:
+    """A cancel carries the position of what the iteration took, nothing without iteration, or what is given."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        reader = aiter(run)
+        await server.text(run.id, "seen")
+        assert await anext(reader) == "seen"
+        await server.text(run.id, " unseen")
+        while session.position["seq"] < 4:
+            await session.changed()
+        for seen, expected in (("taken", {"epoch": "E1", "seq": 3}), (None, None)):
+            cancelling = asyncio.ensure_future(run.cancel(seen=seen))  # type: ignore[arg-type]  # the pairs above
+            command = await server.command("cancel")
+            assert command.get("seen") == expected
+            await server.ack(command, "unknown_run")
+            await cancelling
+        other = session.run("other")
+        cancelling = asyncio.ensure_future(other.cancel())
+        command = await server.command("cancel")
+        assert "seen" not in command
+        await server.ack(command, "unknown_run")
+        assert (await cancelling).outcome == "unknown_run"
+
+
+async def test_old_run_from_history(server: FakeServer) -> None:
+    """A run that ended before anything held here is read from the history; one that nobody knows is an error."""
+    server.history = [{}]
+    async with connect(server.url, session="trip") as session:
+        reading = asyncio.ensure_future(read(session.run("old")))
+        command = await server.command("history")
+        answer = {
+            "id": "a-old",
+            "role": "assistant",
+            "parts": [{"kind": "text", "text": "long ago"}],
+            "at": 1,
+            "seq": 1,
+            "after": None,
+            "runId": "old",
+            "status": "interrupted",
+            "reason": "lost",
+        }
+        await server.say({"type": "page", "id": command["id"], "messages": [], "more": False, "last": False})
+        await server.say({"type": "page", "id": command["id"], "messages": [answer], "more": False, "last": True})
+        assert await reading == "long ago"
+        waiting = asyncio.ensure_future(session.run("none").wait())
+        command = await server.command("history")
+        await server.say({"type": "page", "id": command["id"], "messages": [], "more": False, "last": True})
+        with pytest.raises(UnknownRunError):
+            await waiting
+
+
+async def test_refusals(server: FakeServer) -> None:
+    """Errors of the server are raised by class; those that pass by waiting are tried again with the same id."""
+    async with connect(server.url, session="trip") as session:
+        sending = asyncio.ensure_future(session.send("hi", when_busy="reject"))
+        command = await server.command("send")
+        error = {"type": "error", "id": command["id"], "message": "later", "retryable": True}
+        await server.say({**error, "code": "rate_limited", "retryAfterMs": 1})
+        assert await server.command("send") == command
+        await server.say({**error, "code": "busy", "retryable": False})
+        with pytest.raises(BusyError) as caught:
+            await sending
+        assert (caught.value.code, caught.value.retryable) == ("busy", False)
+
+
+async def test_local_refusals(server: FakeServer) -> None:
+    """What the server would refuse for its form or size is refused before it is sent."""
+    async with connect(server.url, session="trip") as session:
+        with pytest.raises(TooLargeError):
+            await session.send("x" * 70_000)
+        with pytest.raises(InvalidCommandError) as caught:
+            await session.steer("hi", run_id="no id!")
+        assert caught.value.path == "$.runId"
+    assert server.silent()
+
+
+async def test_final_close(server: FakeServer) -> None:
+    """A close code that is final ends every wait with it, and no further connection is made."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        waiting = asyncio.gather(run.wait(), read(run), session.cancel("x"), return_exceptions=True)
+        await server.command("cancel")
+        await server.close(4505, "by operator")
+        for error in await waiting:
+            assert isinstance(error, ConnectionClosedError)
+            assert error.close_code == 4505
+        assert session.status == "closed"
+        with pytest.raises(ConnectionClosedError):
+            await session.send("hi")
+    assert len(server.hellos) == 1
+
+
+async def test_refused_token(server: FakeServer) -> None:
+    """Opening raises what the server closed with when it refuses for good."""
+    server.refuse = (4500, "token rejected")
+    with pytest.raises(ConnectionClosedError) as caught:
+        async with connect(server.url, session="trip", token="bad"):
+            pass
+    assert caught.value.close_code == 4500
+
+
+async def test_token_function(server: FakeServer) -> None:
+    """A token function is asked at every connect."""
+    tokens = iter(["first", "second"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    async with connect(server.url, session="trip", token=token):
+        await server.close(4002, "token expired")
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+    assert [hello["token"] for hello in server.hellos] == ["first", "second"]
+
+
+async def test_nobody_there(server: FakeServer) -> None:
+    """Opening gives up after its timeout and says why."""
+    await server.stop()
+    with pytest.raises(ConnectionFailedError, match="cannot be reached"):
+        await connect(server.url, session="trip", open_timeout=0.05)
+    await server.start()
+
+
+async def test_closing_ends_waits_and_nothing_else(server: FakeServer) -> None:
+    """Closing the client raises ClientClosedError in its waiters and sends no command."""
+    session = await connect(server.url, session="trip")
+    run = await started(server, session)
+    waiting = asyncio.ensure_future(run.wait())
+    await asyncio.sleep(0)
+    await session.close()
+    await session.close()
+    with pytest.raises(ClientClosedError):
+        await waiting
+    assert server.silent()
+
+
+async def test_silence_is_a_dead_socket(server: FakeServer) -> None:
+    """A socket that is silent for two heartbeats is dropped, and the client comes back."""
+    server.heartbeat_ms = 20
+    async with connect(server.url, session="trip") as session:
+        server.connected.clear()
+        server.heartbeat_ms = 60_000
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        await session.wait_live()
+    assert len(server.hellos) == 2
+
+
+async def test_heartbeat_is_answered(server: FakeServer) -> None:
+    """A ping is answered by a pong, and one that names more than is here is lost contact."""
+    async with connect(server.url, session="trip"):
+        await server.say({"type": "ping", "head": 0})
+        await server.command("pong")
+        server.connected.clear()
+        await server.say({"type": "ping", "head": 7})
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+
+
+async def test_slow_reader_is_told(server: FakeServer) -> None:
+    """A reader of events with a full buffer loses the oldest, and is told how many."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        events = run.events(buffer=2)
+        for delta in "abc":
+            await server.text(run.id, delta)
+        await server.end_run(run.id)
+        while run.status != "ended":
+            await session.changed()
+        seen = [event async for event in events]
+        assert seen[0] == Lagged(2)
+        assert [event["type"] for event in seen[1:] if not isinstance(event, (Lagged, Reset))] == [
+            "run.chunk",
+            "run.ended",
+        ]
+
+
+async def test_batched_frame_and_merged_event(server: FakeServer) -> None:
+    """A frame may hold several messages, and an event may stand for several."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        for delta in "ab":
+            server.event("run.chunk", runId=run.id, part=0, kind="text", delta=delta)
+        merged = {**server.log[-1], "from": 3, "delta": "ab"}
+        await server.say([merged, server.event("run.ended", runId=run.id, reason="completed", returned=[])])
+        assert await read(run) == "ab"
+        assert session.position == {"epoch": "E1", "seq": 5}
+
+
+def test_addresses() -> None:
+    """Addresses and ids that cannot be are refused before anything is opened."""
+    for url, session in (("ftp://x", "a"), ("127.0.0.1:1", "a"), ("ws://x", "no id!")):
+        with pytest.raises(ValueError, match="is no"):
+            connect(url, session=session)
+    with pytest.raises(ValueError, match="device"):
+        connect("ws://x", session="a", device="ä")
