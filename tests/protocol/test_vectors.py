@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import pytest
 
@@ -139,15 +139,19 @@ def reads_as(fields: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 
 def _same(got: Any, expected: Any) -> bool:
-    if isinstance(expected, dict) and isinstance(got, dict):
-        whole: Case = got
-        part: Case = expected
-        return reads_as(whole, part)
-    if isinstance(expected, list) and isinstance(got, list):
-        items: list[Any] = got
-        others: list[Any] = expected
-        return len(items) == len(others) and all(map(_same, items, others))
+    if _is_object(expected):
+        return _is_object(got) and reads_as(got, expected)
+    if _is_array(expected):
+        return _is_array(got) and len(got) == len(expected) and all(map(_same, got, expected))
     return json.dumps(got) == json.dumps(expected)
+
+
+def _is_object(value: Any) -> TypeGuard[Case]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 @pytest.mark.parametrize("case", cases("commands"))
