@@ -19,9 +19,10 @@ Synchronous = Literal["normal", "full"]
 APPLICATION_ID: Final = 0x484F4C44
 """Marks a file as Holdfast's ("HOLD") in SQLite's header; `user_version` beside it carries `FORMAT`."""
 
-_CHECKPOINT_PAGES: Final = 4_096
-"""How far SQLite lets the write-ahead log grow before it copies it back: rarely, for that syncs to disk, yet
-little enough (16 MiB) that it is quick."""
+_CHECKPOINT_PAGES: Final = 1_000
+"""How far SQLite lets the write-ahead log grow before a commit copies it back and waits for the disk. Measured at
+10,000 appends a second: 1,000 pages give a p99 of 6 ms, 4,096 one of 19 ms, 16,384 one of 35 ms, and all cost the
+same CPU."""
 
 # The head of a log is its last batch, or the base where none is above it: so an append is one insert and no
 # update. Only what trims batches or jumps (a compaction, a new epoch) moves the base.

@@ -1,0 +1,31 @@
+"""The bounds of what a store within one process keeps in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.server.store import Batch, MemoryStore, local
+
+
+async def test_the_longest_unobserved_session_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound a session's time starts again, and that of the others stays."""
+    monkeypatch.setattr(local, "REMEMBERED_SESSIONS", 2)
+    now = 0
+    store = MemoryStore(lambda: now)
+    for session in ("a", "b", "c"):
+        now += 1
+        await store.unobserved_since(session)
+    now = 10
+    assert [await store.unobserved_since(session) for session in ("c", "b", "a")] == [3, 2, 10]
+
+
+async def test_old_marks_are_swept_with_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Races lost in sessions that nobody appends to again do not pile up."""
+    monkeypatch.setattr(local, "_MARKS_BEFORE_SWEEP", 3)
+    now = 0
+    store = MemoryStore(lambda: now)
+    for number in range(50):
+        now += 100
+        await store.open(f"s{number}", "e1")
+        await store.append(f"s{number}", "e0", 0, Batch("x", 1, 1, b""), node="n", unfinished=True)
+        assert len(store._marks) <= 3  # pyright: ignore[reportPrivateUsage]
