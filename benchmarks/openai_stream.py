@@ -3,10 +3,10 @@
     python -m benchmarks.openai_stream --streams 40 100 200
 
 All ways use the openai package for the request. `typed` iterates over its model objects, `dictionaries` over
-plain ones (`cast_to=object`), `bytes` is Holdfast's agent. The run at the end of each is the same, a list that takes
-the text, so that the ratio is that of reading; `--run` puts a session's real Run there instead. The model server is
-another process, pinned to the other core; every stream brings 50 chunks a second, and the CPU time is that of this
-process, with what an event loop of the same timers costs left in.
+plain ones (`cast_to=object`), `bytes` is Holdfast's agent, tool calls, usage and errors included. The run at the end
+of each is the same, one that counts its pieces, so that the ratio is that of reading. The model server is another
+process, pinned to the other core; every stream brings 50 chunks a second, and the CPU time is all that this process
+uses meanwhile.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from typing import Any, TypeAlias, cast
 import openai
 import uvloop
 
-from holdfast.server.agents.openai import openai_agent
-
+from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from tests.server.agents.fake_run import FakeRun, user
 
 CHUNKS_PER_SECOND = 50
@@ -85,25 +84,27 @@ def pipelines(base_url: str) -> dict[str, tuple[openai.AsyncOpenAI, Pipeline]]:
 
         return read
 
-    def own(client: openai.AsyncOpenAI, api: Any) -> Pipeline:
-        agent = openai_agent(model="m", api=api, client=client)
+    def own_chat(client: openai.AsyncOpenAI) -> Pipeline:
+        return by(openai_agent(model="m", api="chat", client=client))
 
+    def own_responses(client: openai.AsyncOpenAI) -> Pipeline:
+        return by(openai_agent(model="m", api="responses", client=client))
+
+    def by(agent: OpenAIAgent) -> Pipeline:
         async def read(run: FakeRun) -> None:
             await agent(cast("Any", run))
 
         return read
 
-    result: dict[str, tuple[openai.AsyncOpenAI, Pipeline]] = {}
-    for name, client, make in (
+    makers: list[tuple[str, openai.AsyncOpenAI, Callable[[openai.AsyncOpenAI], Pipeline]]] = [
         ("chat, typed", plain(), typed),
         ("chat, typed, aiohttp", aiohttp(), typed),
         ("chat, dictionaries, aiohttp", aiohttp(), dictionaries),
-        ("chat, bytes (Holdfast)", aiohttp(), lambda client: own(client, "chat")),
+        ("chat, bytes (Holdfast)", aiohttp(), own_chat),
         ("responses, typed", plain(), typed_responses),
-        ("responses, bytes (Holdfast)", aiohttp(), lambda client: own(client, "responses")),
-    ):
-        result[name] = (client, make(client))
-    return result
+        ("responses, bytes (Holdfast)", aiohttp(), own_responses),
+    ]
+    return {name: (client, make(client)) for name, client, make in makers}
 
 
 async def cost(pipeline: Pipeline, streams: int) -> float:

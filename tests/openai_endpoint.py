@@ -42,16 +42,26 @@ class Answer:
     """What is sent for one request: `steps` in order, `pace` seconds apart, then the usage if it was asked
     for.
 
-    With a `status` other than 200, `error` is the body's error object and nothing is streamed.
+    Nothing at all is sent before `Endpoint.release` where `late` is set. With a `body`, or an `error` object,
+    that is the whole answer, with `status` and `headers`, and nothing is streamed.
     """
 
     def __init__(
-        self, *steps: Step, pace: float = 0, status: int = 200, error: Mapping[str, Any] | None = None
+        self,
+        *steps: Step,
+        pace: float = 0,
+        late: bool = False,
+        status: int = 200,
+        error: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.steps: Sequence[Step] = steps
         self.pace = pace
+        self.late = late
         self.status = status
-        self.error = error
+        self.body = json.dumps({"error": error}).encode() if error is not None else body
+        self.headers = headers or {}
 
 
 @dataclass(eq=False)
@@ -87,9 +97,7 @@ class Request:
 class Endpoint:
     """The server. Requests take the scripted answers in order; without one, a fixed text is said."""
 
-    def __init__(
-        self, *, port: int = 0, pace: float = 0, chunks: int = 40, refuses_usage: bool = False
-    ) -> None:
+    def __init__(self, *, port: int = 0, pace: float = 0, chunks: int = 40, refuses_usage: bool = False) -> None:
         self.requests: list[Request] = []
         self.connections = 0
         """How many were ever opened."""
@@ -232,10 +240,12 @@ class _Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         try:
             answer = self._endpoint.accept(request)
-            if answer.status != 200:
-                self._refuse(answer)
-                return
+            if answer.late:
+                await self._endpoint.held()
             assert self._transport is not None
+            if answer.body is not None:
+                self._transport.write(_whole(answer, answer.body))
+                return
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             )
@@ -244,13 +254,6 @@ class _Connection(asyncio.Protocol):
                 request.finished = True
         finally:
             request.done.set()
-
-    def _refuse(self, answer: Answer) -> None:
-        body = json.dumps({"error": answer.error}).encode()
-        fields = f"content-type: application/json\r\ncontent-length: {len(body)}"
-        head = f"HTTP/1.1 {answer.status} X\r\n{fields}\r\n\r\n"
-        assert self._transport is not None
-        self._transport.write(head.encode() + body)
 
     async def _stream(self, request: Request, answer: Answer) -> bool:
         """Writes the answer; False where its connection was cut."""
@@ -277,6 +280,12 @@ class _Connection(asyncio.Protocol):
                 return True
         self._write(b"".join(wire.end(request.billed)))
         return True
+
+
+def _whole(answer: Answer, body: bytes) -> bytes:
+    headers = {"content-type": "application/json", **answer.headers, "content-length": str(len(body))}
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {answer.status} X\r\n{fields}\r\n".encode() + body
 
 
 def _default_steps(chunks: int) -> list[Text]:

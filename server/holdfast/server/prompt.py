@@ -89,9 +89,7 @@ def chat_completions(messages: Sequence[Message]) -> list[Item]:
                 for call in turn.calls
             ]
         history.append(answer)
-        history.extend(
-            {"role": "tool", "tool_call_id": call.id, "content": call.output} for call in turn.calls
-        )
+        history.extend({"role": "tool", "tool_call_id": call.id, "content": call.output} for call in turn.calls)
     return history
 
 
@@ -144,9 +142,7 @@ def _said(parts: Sequence[Part]) -> list[Part]:
 def _answered(parts: Sequence[Part], call_ids: _CallIds) -> Iterator[Turn]:
     """The turns of one assistant message: split at steers, and where an answer goes on after its calls."""
     turn = AssistantTurn()
-    open_calls: dict[
-        str, list[ToolCall]
-    ] = {}  # by the transcript's id, in order; ids may repeat within a run
+    open_calls: dict[str, list[ToolCall]] = {}  # by the transcript's id, in order; ids may repeat within a run
     finished: list[Turn] = []
     answered = False  # whether a result of this turn's calls was seen: a further call is a new turn
     for part in parts:
@@ -173,11 +169,7 @@ def _answered(parts: Sequence[Part], call_ids: _CallIds) -> Iterator[Turn]:
                 finished.append(turn)
                 turn, answered = AssistantTurn(), False
                 steer = part.get("parts")
-                said = (
-                    _said([item for item in steer if isinstance(item, dict)])
-                    if isinstance(steer, list)
-                    else []
-                )
+                said = _said([item for item in steer if isinstance(item, dict)]) if isinstance(steer, list) else []
                 if said:
                     finished.append(UserTurn(said))
             case _:

@@ -400,8 +400,9 @@ def _parse(name: bytes, payload: bytes) -> Mapping[str, Any]:
             event = parse_json(payload)
         except ValueError:
             event = None
-    if name == b"error" and not (isinstance(event, dict) and (event.get("error") or event.get("type") == "error")):
-        return {"type": "error", "error": event or {}}
+    if name == b"error":
+        fault = (event.get("error") or event) if isinstance(event, dict) else event
+        return {"type": "error", "error": fault or "unnamed"}
     if not isinstance(event, dict):
         raise upstream_error("upstream_invalid")
     return event

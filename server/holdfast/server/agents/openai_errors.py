@@ -65,9 +65,9 @@ def upstream_error(code: str) -> AgentError:
 def request_error(error: openai.OpenAIError) -> AgentError:
     """What an exception of the openai package means, raised before the answer began."""
     match error:
-        case openai.APITimeoutError():
+        case openai.APITimeoutError() if type(error.__cause__).__name__ != "ConnectTimeout":
             return upstream_error("upstream_timeout")
-        case openai.APIConnectionError():
+        case openai.APIConnectionError():  # with aiohttp, a refused connection is a ConnectTimeout too
             return upstream_error("upstream_unreachable")
         case openai.APIStatusError():
             return upstream_error(_by_body(error.code, error.type, error.message) or _by_status(error.status_code))
@@ -86,7 +86,7 @@ def stream_error(body: object) -> AgentError:
     named = _by_body(status, fields.get("type"), fields.get("message"))
     if named is None and isinstance(status, int):
         named = _by_status(status)
-    if named is None and fields.get("type") == "invalid_request_error":
+    if named is None and "invalid_request_error" in (status, fields.get("type")):
         named = "upstream_rejected"
     return upstream_error(named or "upstream_unavailable")
 

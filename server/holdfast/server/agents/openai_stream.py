@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from holdfast.protocol.values import JSON
 from holdfast.server.agents.errors import AgentError
@@ -61,39 +61,18 @@ class Call:
         return "".join(self.pieces)
 
 
-class Reader(Protocol):
-    """Reads the events of one answer."""
-
-    finished: bool
-    """The server said that the answer is whole."""
-    over: bool
-    """Nothing that matters follows; chat completions send usage after `finished`, and `[DONE]` ends them."""
-    usage: dict[str, JSON] | None
-    """Tokens as the server counted them, in Holdfast's names; None until it said so."""
-    calls: list[Call]
-    """The tool calls of the answer, in order."""
-
-    def read(self, event: Mapping[str, Any]) -> None:
-        """Takes in one event. Raises AgentError where the event is an error."""
-        ...
-
-    def take(self) -> list[Delta]:
-        """What was read since the last call."""
-        ...
-
-    def end(self) -> None:
-        """The stream is over: closes the calls of an answer that is whole. Raises AgentError for one that is
-        not.
-        """
-        ...
-
-
 class _Reader:
+    """What reading one answer has in common."""
+
     def __init__(self) -> None:
         self.finished = False
+        """The server said that the answer is whole."""
         self.over = False
+        """Nothing that matters follows. Chat completions send usage after `finished`, and `[DONE]` ends them."""
         self.usage: dict[str, JSON] | None = None
+        """Tokens as the server counted them, in Holdfast's names; None until it said so."""
         self.calls: list[Call] = []
+        """The tool calls of the answer, in order."""
         self._deltas: list[Delta] = []
 
     def take(self) -> list[Delta]:
@@ -103,7 +82,7 @@ class _Reader:
         return deltas
 
     def end(self) -> None:
-        """Closes the calls of an answer that is whole."""
+        """The stream is over: closes the calls of an answer that is whole. Raises AgentError for others."""
         if not self.finished:
             raise AgentError(
                 "upstream_incomplete",
@@ -270,6 +249,9 @@ class ResponsesReader(_Reader):
         usage = _object(_object(event.get("response")).get("usage"))
         if usage:
             self.usage = _usage(usage, "input", "output")
+
+
+Reader: TypeAlias = ChatReader | ResponsesReader
 
 
 def _usage(usage: Mapping[str, Any], asked: str, answered: str) -> dict[str, JSON]:
