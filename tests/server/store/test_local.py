@@ -10,12 +10,9 @@ from holdfast.server.store import Batch, MemoryStore, local
 async def test_the_longest_unobserved_session_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a session's time starts again, and that of the others stays."""
     monkeypatch.setattr(local, "REMEMBERED_SESSIONS", 2)
-    now = 0
-    store = MemoryStore(lambda: now)
-    for session in ("a", "b", "c"):
-        now += 1
-        await store.unobserved_since(session)
-    now = 10
+    times = iter([1, 2, 3, 10, 10, 10])
+    store = MemoryStore(lambda: next(times))
+    assert [await store.unobserved_since(session) for session in ("a", "b", "c")] == [1, 2, 3]
     assert [await store.unobserved_since(session) for session in ("c", "b", "a")] == [3, 2, 10]
 
 
