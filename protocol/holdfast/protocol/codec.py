@@ -94,7 +94,7 @@ class MsgpackCodec:
                 max_ext_len=0,
             )
         except (ValueError, RecursionError, msgpack.UnpackException) as error:
-            raise MalformedError(f"not msgpack: {error or type(error).__name__}") from None
+            raise MalformedError(f"not msgpack: {str(error) or type(error).__name__}") from None
         return clean(value, max_items=max_items)
 
 

@@ -4,6 +4,7 @@ from holdfast.server.registry.compaction import Compaction, closed_runs, compact
 from holdfast.server.registry.decide import decide
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.lookups import keys
+from holdfast.server.registry.owned import part_number
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
 from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, IllegalEvent, Phase
 from holdfast.server.registry.upkeep import due_at
@@ -66,4 +67,5 @@ __all__ = [
     "fold",
     "keys",
     "load",
+    "part_number",
 ]

@@ -211,6 +211,8 @@ def _terms(draft: Draft, command: Send) -> Terms:
         terms["deadlineAt"] = draft.context.now + command.deadline_ms
     if command.when_abandoned is not None:
         terms["abandonMs"] = command.when_abandoned.cancel_after_ms
+    if command.metadata is not None:
+        terms["metadata"] = command.metadata
     return terms
 
 

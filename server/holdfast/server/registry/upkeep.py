@@ -52,7 +52,7 @@ def decide_sweep(state: SessionState, context: Context) -> Decision:
     """Ends or takes over runs of nodes without a lease, settles what they left, starts the queue's head."""
     draft = Draft(state, context)
     for run in list(state.runs.values()):
-        if run.node == context.node or run.node in context.live_nodes:
+        if run.run_id in context.working if run.node == context.node else run.node in context.live_nodes:
             continue
         if run.phase is Phase.STOPPING:
             stopped_after_ms = max(0, context.now - run.ended_at)

@@ -46,6 +46,8 @@ class Context:
     """False while draining: no run starts here."""
     live_nodes: frozenset[str] = frozenset()
     """Nodes whose lease is in force, for `Sweep`."""
+    working: frozenset[str] = frozenset()
+    """Runs that somebody works on here: others of this node, for `Sweep`, are as good as a dead node's."""
     unobserved_since: int | None = None
     """Since when nobody has watched, for `Upkeep`; None where somebody does, or it is not known."""
     archive: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -1,0 +1,39 @@
+"""Holdfast's server: sessions, runs and agents, to be embedded or served.
+
+    server = Server()
+
+    @server.agent("assistant")
+    async def assistant(run: Run):
+        async for delta in my_model(run.messages):
+            yield delta
+
+`holdfast serve my_module:server` runs it.
+"""
+
+from holdfast.server.agent import Agent, AgentFunction
+from holdfast.server.agents.errors import AgentError
+from holdfast.server.node import Node
+from holdfast.server.run import Answer, OutputTooLarge, Run, Steer
+from holdfast.server.session import Session, SessionFailed
+from holdfast.server.settings import SessionSettings
+from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, StoreUnavailable, open_store
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "AgentFunction",
+    "Answer",
+    "MemoryStore",
+    "Node",
+    "OutputTooLarge",
+    "Run",
+    "Session",
+    "SessionFailed",
+    "SessionSettings",
+    "SqliteStore",
+    "Steer",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "open_store",
+]

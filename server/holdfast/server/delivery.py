@@ -1,0 +1,174 @@
+"""Who watches a session, and how what was committed reaches them.
+
+Used by the session's actor only. Frames are built once for all subscribers of an encoding and written straight to the
+wires that take them; the others catch up by jobs of their own, so that no reader can slow another one or an agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.commands import Cursor
+from holdfast.protocol.control import Resume
+from holdfast.protocol.events import Event
+from holdfast.server.clock import Clock, Timer
+from holdfast.server.journal import Journal
+from holdfast.server.paging import merged, snapshots
+from holdfast.server.settings import SessionSettings
+from holdfast.server.subscriber import Subscriber
+
+_PRESENCE_ENTRIES: Final = 50
+
+
+class Delivery:
+    """The subscribers of one session on this node.
+
+    `lag` is called for a live subscriber that falls behind; its catch-up is then the caller's to run.
+    """
+
+    def __init__(
+        self, journal: Journal, clock: Clock, settings: SessionSettings, lag: Callable[[Subscriber], None]
+    ) -> None:
+        self.subscribers: dict[Subscriber, None] = {}
+        self._journal = journal
+        self._clock = clock
+        self._settings = settings
+        self._lag = lag
+        self._presence_timer: Timer | None = None
+        self._presence_at = 0.0
+
+    # Live
+
+    def fan_out(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
+        """Writes committed events to everyone who is live. `encoded` is their msgpack."""
+        if not self.subscribers:
+            return
+        last = events[-1]["seq"]
+        by_encoding: dict[bool, bytes] = {}
+        for subscriber in self.subscribers:
+            if subscriber.behind:
+                continue
+            wire = subscriber.wire
+            if wire.congested:
+                subscriber.behind = True
+                self._lag(subscriber)
+                continue
+            frames = by_encoding.get(wire.codec.text)
+            if frames is None:
+                payloads = encoded if wire.codec is MSGPACK_CODEC else [wire.codec.encode(event) for event in events]
+                frames = b"".join([wire.frame(payload) for payload in payloads])
+                by_encoding[wire.codec.text] = frames
+            wire.write(frames)
+            subscriber.seq = last
+
+    def reset_all(self) -> None:
+        """Everyone needs a snapshot that announces a new epoch."""
+        for subscriber in self.subscribers:
+            subscriber.snapshot = subscriber.reset = True
+            if not subscriber.behind:
+                subscriber.behind = True
+                self._lag(subscriber)
+
+    # Joining and catching up
+
+    async def join(self, subscriber: Subscriber, cursor: Cursor | None) -> Resume:
+        """Takes a subscriber in, behind; how it will be brought to the head."""
+        journal = self._journal
+        resume: Resume
+        if cursor is None:
+            resume = "snapshot"
+        elif (
+            cursor.epoch == journal.epoch and cursor.seq <= journal.head and await journal.is_at(cursor.seq, cursor.at)
+        ):
+            resume = "tail"
+            subscriber.seq = cursor.seq
+        else:
+            resume = "reset"
+        subscriber.snapshot = resume != "tail"
+        subscriber.reset = resume == "reset"
+        self.subscribers[subscriber] = None
+        self.presence_changed()
+        return resume
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Lets a subscriber go. Harmless when it has gone."""
+        if self.subscribers.pop(subscriber, subscriber) is None:
+            self.presence_changed()
+
+    async def advance(self, subscriber: Subscriber) -> list[Mapping[str, Any]]:
+        """The next messages for a subscriber that is behind; none when it has just gone live.
+
+        After a snapshot it stands at the snapshot's seq.
+        """
+        journal = self._journal
+        if not subscriber.snapshot:
+            if journal.head - subscriber.seq > self._settings.snapshot_beyond:
+                subscriber.snapshot = True
+            else:
+                events = await journal.events(subscriber.seq, max_bytes=self._settings.catch_up_bytes)
+                if events is None:
+                    subscriber.snapshot = True
+                elif not events:
+                    subscriber.caught_up()
+                    return []
+                else:
+                    subscriber.seq = events[-1]["seq"]
+                    return list(merged(events))
+        messages, more = await journal.messages(None, subscriber.messages)
+        state = journal.state
+        built: list[Mapping[str, Any]] = list(
+            snapshots(
+                epoch=journal.epoch,
+                seq=journal.head,
+                at=state.at,
+                reset=subscriber.reset,
+                messages=messages,
+                runs=[run.snapshot() for run in state.transcript.runs.values()],
+                more=more,
+            )
+        )
+        subscriber.seq = journal.head
+        subscriber.snapshot = subscriber.reset = False
+        return built
+
+    # Presence
+
+    def presence_changed(self) -> None:
+        """Tells everyone who is here, soon, and at most once in a while."""
+        if self._presence_timer is not None or not self.subscribers:
+            return
+        due = self._presence_at + self._settings.presence_every_ms / 1000 - self._clock.monotonic()
+        self._presence_timer = self._clock.call_later(max(0.0, due), self._send_presence)
+
+    def _send_presence(self) -> None:
+        self._presence_timer = None
+        self._presence_at = self._clock.monotonic()
+        message = presence(self.subscribers)
+        for subscriber in list(self.subscribers):
+            subscriber.control(message)
+
+    def close(self) -> None:
+        """Stops the timer."""
+        if self._presence_timer is not None:
+            self._presence_timer.cancel()
+            self._presence_timer = None
+
+
+def presence(subscribers: Iterable[Subscriber]) -> dict[str, Any]:
+    """The `presence` message for these subscribers."""
+    everyone = list(subscribers)
+    return {
+        "type": "presence",
+        "devices": [
+            {
+                "connection": subscriber.connection,
+                "device": subscriber.device,
+                "principal": subscriber.principal,
+                "since": subscriber.since,
+            }
+            for subscriber in everyone[:_PRESENCE_ENTRIES]
+        ],
+        "total": len(everyone),
+    }

@@ -1,0 +1,306 @@
+"""A session's log as one actor works with it: the folded state, and the store behind it.
+
+The state runs ahead of the store by what is being appended, never by more. Whatever the store does not answer is asked
+again, unchanged, until it does: nothing else of the session happens here meanwhile, so an append whose outcome is
+unknown is never followed by another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.events import Event, Message
+from holdfast.server.clock import Clock
+from holdfast.server.records import decode_batch, decode_value, encode_batch, encode_value
+from holdfast.server.registry import Record, SessionState, compact, compacted, fold, load
+from holdfast.server.settings import SessionSettings
+from holdfast.server.store import (
+    Appended,
+    Batch,
+    Checkpoint,
+    Conflict,
+    Log,
+    Store,
+    StoredMessage,
+    StoreUnavailable,
+)
+
+_T = TypeVar("_T")
+_READ_BYTES: Final = 1024 * 1024
+_RETRY_SECONDS: Final = (0.02, 0.05, 0.1, 0.25, 0.5)
+_log = structlog.get_logger("holdfast.session")
+
+
+class Journal:
+    """The state of one session and its store. Used by the session's actor only, one call at a time.
+
+    `waiting` is called before every further try at a store that does not answer.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        store: Store,
+        *,
+        node: str,
+        clock: Clock,
+        settings: SessionSettings,
+        waiting: Callable[[], None],
+    ) -> None:
+        self.session = session
+        self.state = SessionState("")
+        """With what is being appended; between two commits it is what the store has."""
+        self.epoch = ""
+        self.head = 0
+        """The last event that the store has accepted, as far as this node has seen."""
+        self.contended = False
+        """Whether another node lost a race against the last append."""
+        self._store = store
+        self._node = node
+        self._clock = clock
+        self._settings = settings
+        self._waiting = waiting
+        self._recent: list[Event] = []
+        self._recent_bytes: list[int] = []
+        self._recent_total = 0
+
+    # The log
+
+    async def load(self) -> None:
+        """Folds the state from the store; creates the log if there is none."""
+        self._adopt(await self._open())
+
+    async def append(self, records: Sequence[Record]) -> list[bytes] | None:
+        """Appends what the state has been moved on by; the events as encoded, one by one, when it is in the log.
+
+        None after a conflict: nothing was added, and the state must be folded anew (`reload`).
+        """
+        encoded = [MSGPACK_CODEC.encode(record.event) for record in records]
+        batch = Batch(
+            batch_id=secrets.token_hex(8),
+            first_seq=records[0].event["seq"],
+            last_seq=records[-1].event["seq"],
+            payload=encode_batch(records, encoded),
+        )
+        unfinished = self.state.unfinished
+        tries = 0
+
+        async def append() -> Appended | Conflict:
+            nonlocal tries
+            tries += 1
+            return await self._store.append(
+                self.session, self.epoch, self.head, batch, node=self._node, unfinished=unfinished
+            )
+
+        result = await self._until_available(append)
+        if isinstance(result, Conflict):
+            # A try whose answer was lost may have been accepted, and others may have appended behind it.
+            if tries == 1 or not await self._has_batch(batch):
+                return None
+        else:
+            self.contended = result.contended
+        self.head = batch.last_seq
+        self._keep([record.event for record in records], [len(item) for item in encoded])
+        return encoded
+
+    async def _has_batch(self, batch: Batch) -> bool:
+        tail = await self._until_available(
+            lambda: self._store.read(self.session, batch.first_seq - 1, len(batch.payload))
+        )
+        return any(found.batch_id == batch.batch_id for found in tail.batches)
+
+    async def reload(self) -> list[Event] | None:
+        """Folds the state anew from the store, and returns the events that this node had not seen.
+
+        None where there is no telling: the log has a new epoch, or the missed events were trimmed. Every subscriber
+        then needs a snapshot. A store that has lost what it had accepted gets a new epoch here.
+        """
+        epoch, head = self.epoch, self.head
+        log = await self._open()
+        while log.head.epoch == epoch and log.head.seq < head:
+            new_epoch = new_epoch_name()
+            expected = log.head
+            _log.warning("store lost events", session=self.session, had=head, has=expected.seq, epoch=new_epoch)
+            await self._until_available(partial(self._store.new_epoch, self.session, expected, new_epoch, head))
+            log = await self._open()
+        self._adopt(log)
+        if self.epoch != epoch:
+            return None
+        missed = await self.events(head, up_to=self.head)
+        if missed is None:
+            self._forget_recent(keep=False)
+            return None
+        self._keep(missed, [len(MSGPACK_CODEC.encode(event)) for event in missed])
+        return missed
+
+    async def moved_on(self) -> bool:
+        """Whether the store's head is not the one this node knows. One read; for stores that others use too."""
+        if self._store.exclusive:
+            return False
+        head = await self._until_available(lambda: self._store.head(self.session))
+        return head is None or (head.epoch, head.seq) != (self.epoch, self.head)
+
+    async def _open(self) -> Log:
+        return await self._until_available(lambda: self._store.open(self.session, new_epoch_name()))
+
+    def _adopt(self, log: Log) -> None:
+        state = load(decode_value(log.checkpoint.payload)) if log.checkpoint else SessionState("")
+        for batch in log.batches:
+            for record in decode_batch(batch.payload):
+                if record.event["seq"] > state.seq + 1:
+                    state.transcript.seq = record.event["seq"] - 1  # a new epoch numbers on above the lost events
+                if record.event["seq"] > state.seq:
+                    fold(state, record)
+        state.transcript.epoch = log.head.epoch
+        state.transcript.seq = log.head.seq
+        if (log.head.epoch, log.head.seq) != (self.epoch, self.head):
+            self._forget_recent(keep=log.head.epoch == self.epoch)
+        self.state, self.epoch = state, log.head.epoch
+        self.head = log.head.seq
+
+    # Reading
+
+    async def events(self, after: int, *, up_to: int | None = None, max_bytes: int | None = None) -> list[Event] | None:
+        """Committed events behind `after`, in order; about `max_bytes` of them. None where they were trimmed."""
+        last = self.head if up_to is None else up_to
+        if after >= last:
+            return []
+        recent = self._recent
+        if recent and recent[0]["seq"] <= after + 1 and recent[-1]["seq"] >= last:
+            start = after + 1 - recent[0]["seq"]
+            return self._cut(recent[start : last + 1 - recent[0]["seq"]], start, max_bytes)
+        events: list[Event] = []
+        while after < last:
+            limit = _READ_BYTES if max_bytes is None else max_bytes
+            tail = await self._until_available(partial(self._store.read, self.session, after, limit))
+            if tail.floor > after or not tail.batches or tail.head.epoch != self.epoch:
+                return None
+            for batch in tail.batches:
+                for record in decode_batch(batch.payload):
+                    if after < record.event["seq"] <= last:
+                        if record.event["seq"] != after + 1:
+                            return None
+                        events.append(record.event)
+                        after = record.event["seq"]
+            if max_bytes is not None:
+                break
+        return events
+
+    def _cut(self, events: list[Event], start: int, max_bytes: int | None) -> list[Event]:
+        if max_bytes is None:
+            return events
+        total = 0
+        for index, size in enumerate(self._recent_bytes[start : start + len(events)]):
+            total += size
+            if total > max_bytes:
+                return events[: index + 1]
+        return events
+
+    async def is_at(self, seq: int, at: int | None) -> bool:
+        """Whether the log's event `seq` can be had and carries the time `at`; seq 0 is the beginning."""
+        if seq == self.head:
+            return at == self.state.at or (seq == 0 and at is None)
+        if seq == 0:
+            first = await self.events(0, max_bytes=1)
+            return first is not None
+        found = await self.events(seq - 1, max_bytes=1)
+        return bool(found) and found is not None and found[0]["at"] == at
+
+    async def messages(self, before: int | None, limit: int) -> tuple[list[Message], bool]:
+        """The `limit` last transcript messages before the seq `before`, and whether there are older ones."""
+        held = [message for message in self.state.transcript.messages() if before is None or message["seq"] < before]
+        archived: list[StoredMessage] = []
+        if self.state.archived or self.state.marks:
+            archived = await self._until_available(lambda: self._store.messages(self.session, before, limit + 1))
+        known = {message["id"] for message in held}
+        merged = [decode_value(item.payload) for item in archived if item.message_id not in known]
+        merged.extend(held)
+        merged.sort(key=lambda message: message["seq"])
+        more = len(merged) > limit
+        return (merged[-limit:] if limit else []), more
+
+    async def find(self, keys: Sequence[str]) -> Mapping[str, Any]:
+        """The archive's records for `keys`."""
+        if not keys:
+            return {}
+        found = await self._until_available(lambda: self._store.find(self.session, keys))
+        return {key: decode_value(payload) for key, payload in found.items()}
+
+    async def live_nodes(self) -> frozenset[str]:
+        """Nodes whose lease is in force."""
+        return await self._until_available(self._store.live_nodes)
+
+    async def observe(self, observers: int) -> None:
+        """Tells the store how many watch the session through this node."""
+        await self._until_available(lambda: self._store.observe(self.session, self._node, observers))
+
+    async def unobserved_since(self) -> int | None:
+        """Since when nobody has watched through any node; None if somebody does."""
+        return await self._until_available(lambda: self._store.unobserved_since(self.session))
+
+    # Compaction
+
+    async def compact(self) -> None:
+        """Writes a checkpoint at the head, archives what has ended, trims what is older than the replay window."""
+        compaction = compact(self.state, now=self._clock.now(), replay_window_ms=self._settings.replay_window_ms)
+        messages = [
+            StoredMessage(message["seq"], message["id"], encode_value(message)) for message in compaction.messages
+        ]
+        records = {key: encode_value(record) for key, record in compaction.records.items()}
+        checkpoint = Checkpoint(compaction.seq, encode_value(compaction.checkpoint))
+        written = await self._until_available(
+            lambda: self._store.compact(
+                self.session,
+                self.epoch,
+                checkpoint,
+                messages=messages,
+                records=records,
+                trim_to=compaction.trim_to,
+            )
+        )
+        if written:
+            compacted(self.state, compaction)
+
+    # Inside
+
+    async def _until_available(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        tries = 0
+        while True:
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                if tries == 0:
+                    _log.warning("store unavailable", session=self.session, error=str(error))
+                self._waiting()
+                await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+                tries += 1
+
+    def _keep(self, events: Sequence[Event], sizes: Sequence[int]) -> None:
+        self._recent.extend(events)
+        self._recent_bytes.extend(sizes)
+        self._recent_total += sum(sizes)
+        settings = self._settings
+        # Half goes at once, so that letting go costs next to nothing per event.
+        if len(self._recent) > settings.recent_events or self._recent_total > settings.recent_bytes:
+            while self._recent and (
+                len(self._recent) > settings.recent_events // 2 or self._recent_total > settings.recent_bytes // 2
+            ):
+                drop = max(1, len(self._recent) // 4)
+                self._recent_total -= sum(self._recent_bytes[:drop])
+                del self._recent[:drop], self._recent_bytes[:drop]
+
+    def _forget_recent(self, *, keep: bool) -> None:
+        if not keep:
+            self._recent, self._recent_bytes, self._recent_total = [], [], 0
+
+
+def new_epoch_name() -> str:
+    """A random name for a numbering."""
+    return secrets.token_urlsafe(6)

@@ -1,0 +1,215 @@
+"""A node: one server process, its open sessions, its lease, and the sweep that finishes what dead nodes began."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+
+from holdfast.server.agent import Agent
+from holdfast.server.clock import Clock, SystemClock, Timer
+from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
+from holdfast.server.session import Session
+from holdfast.server.settings import SessionSettings
+from holdfast.server.store import Head, Store, StoreUnavailable
+from holdfast.server.worker import RunWorker
+
+LEASE_MS: Final = 10_000
+"""How long a node that says nothing counts as alive; its runs are ended or taken over then."""
+TICK_SECONDS: Final = 1.0
+"""Between two rounds of the node: lease, idle sessions, heads of shared sessions with work."""
+SWEEP_TICKS: Final = 5
+IDLE_SECONDS: Final = 30.0
+"""A session that nobody has used for this long is closed; opening it again costs one read."""
+_log = structlog.get_logger("holdfast.node")
+
+
+class Node:
+    """Runs sessions over a store. `start` it, `drain` it before it goes, `stop` it.
+
+    It is the `Host` of its sessions. `node` is new for every process, so that what a dead one left behind can never be
+    taken for its own.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        agents: Mapping[str, Agent],
+        *,
+        clock: Clock | None = None,
+        settings: SessionSettings | None = None,
+    ) -> None:
+        self.node = f"n-{secrets.token_hex(6)}"
+        self.store = store
+        self.agents = agents
+        self.traits: Mapping[str, AgentTraits] = {name: agent.traits for name, agent in agents.items()}
+        self.clock = clock or SystemClock()
+        self.settings = settings or SessionSettings()
+        self.accepting = True
+        self.sessions: dict[str, Session] = {}
+        self._users: dict[str, int] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tick_timer: Timer | None = None
+        self._ticking: asyncio.Task[None] | None = None
+        self._ticks = 0
+        self._renewed_at = 0.0
+        self._unwatch = _nothing
+
+    async def start(self) -> None:
+        """Opens the store, takes the lease, and ends or takes over what dead nodes left."""
+        await self.store.start()
+        await self.store.renew(self.node, LEASE_MS)
+        self._renewed_at = self.clock.monotonic()
+        if not self.store.exclusive:
+            self._unwatch = self.store.watch(self.node, self._woken)
+        await self.sweep()
+        self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
+
+    async def stop(self) -> None:
+        """Closes all sessions and the store. Agents that still work are stopped without a word in the log."""
+        self.accepting = False
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        if self._ticking is not None:
+            await asyncio.gather(self._ticking, return_exceptions=True)
+        self._unwatch()
+        for session in self.sessions.values():
+            for worker in session.workers.values():
+                worker.drop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self.settings.grace_ms / 1000)
+        await asyncio.gather(*self._closing.values(), return_exceptions=True)
+        await asyncio.gather(*(session.close() for session in self.sessions.values()), return_exceptions=True)
+        self.sessions.clear()
+        try:
+            await self.store.release(self.node)
+        except StoreUnavailable as error:
+            _log.warning("lease not released", node=self.node, error=str(error))
+        await self.store.close()
+
+    async def drain(self, timeout_ms: int) -> None:
+        """Starts no run any more, lets those that work here finish, and ends the rest as cancelled by the shutdown.
+
+        Returns when nothing works here. Queued runs stay in the log, for the next node.
+        """
+        self.accepting = False
+        working = [session for session in self.sessions.values() if session.workers]
+        deadline = self.clock.monotonic() + timeout_ms / 1000
+        while any(session.workers for session in working) and self.clock.monotonic() < deadline:
+            await self._pause(min(0.1, max(0.0, deadline - self.clock.monotonic())))
+        for session in working:
+            for run_id in list(session.workers):
+                session.chore(Stop(run_id, "shutdown"))
+        while any(session.workers for session in working):
+            await self._pause(0.02)
+
+    async def _pause(self, seconds: float) -> None:
+        passed = asyncio.Event()
+        timer = self.clock.call_later(seconds, passed.set)
+        try:
+            await passed.wait()
+        finally:
+            timer.cancel()
+
+    # Sessions
+
+    @asynccontextmanager
+    async def open(self, session_id: str) -> AsyncGenerator[Session]:
+        """The session, held open while the block lasts. Raises SessionFailed, which may be tried again."""
+        session = await self._opened(session_id)
+        self._users[session_id] = self._users.get(session_id, 0) + 1
+        try:
+            yield session
+        finally:
+            self._users[session_id] -= 1
+            if not self._users[session_id]:
+                del self._users[session_id]
+
+    async def _opened(self, session_id: str) -> Session:
+        while session_id in self._closing:
+            await asyncio.wait({self._closing[session_id]})
+        session = self.sessions.get(session_id)
+        if session is not None and session.failed:
+            del self.sessions[session_id]
+            session = None
+        if session is None:
+            session = self.sessions[session_id] = Session(session_id, self)
+            session.start()
+        return session
+
+    def start_worker(self, session: Session, run: RunState) -> RunWorker:
+        """Starts the task that works on a run."""
+        worker = RunWorker(session, run, self.agents[run.agent], clock=self.clock, settings=self.settings)
+        self._tasks.add(worker.task)
+        worker.task.add_done_callback(self._tasks.discard)
+        return worker
+
+    # Upkeep
+
+    async def sweep(self) -> None:
+        """Looks through the index: ends, takes over or settles what nodes without a lease left."""
+        for session_id in await self.store.unfinished():
+            session = await self._opened(session_id)
+            session.chore(Sweep())
+
+    def _tick(self) -> None:
+        self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
+        if self._ticking is None or self._ticking.done():
+            self._ticking = asyncio.create_task(self._round(), name="node round")
+
+    async def _round(self) -> None:
+        self._ticks += 1
+        try:
+            await self.store.renew(self.node, LEASE_MS)
+            self._renewed_at = self.clock.monotonic()
+            if not self.store.exclusive and self._ticks % SWEEP_TICKS == 0:
+                await self.sweep()
+        except StoreUnavailable as error:
+            _log.warning("lease not renewed", node=self.node, error=str(error))
+            if self.clock.monotonic() - self._renewed_at > LEASE_MS / 1000 and not self.store.exclusive:
+                self._stop_agents()
+        if not self.store.exclusive:
+            for session in self.sessions.values():
+                if session.workers or self._ticks % SWEEP_TICKS == 0:
+                    session.store_moved()
+        self._close_idle()
+
+    def _stop_agents(self) -> None:
+        """Without a lease others may end or restart the runs at any time: what is done here may be done twice."""
+        for session in self.sessions.values():
+            for worker in list(session.workers.values()):
+                worker.ended(None)
+
+    def _close_idle(self) -> None:
+        now = self.clock.monotonic()
+        for session_id, session in list(self.sessions.items()):
+            idle_since = session.idle_since
+            if session.failed or (
+                session_id not in self._users
+                and not session.busy
+                and idle_since is not None
+                and now - idle_since > IDLE_SECONDS
+                and not session.waiting
+            ):
+                del self.sessions[session_id]
+                self._closing[session_id] = asyncio.create_task(self._close(session), name=f"close {session_id}")
+
+    async def _close(self, session: Session) -> None:
+        try:
+            await session.close()
+        finally:
+            del self._closing[session.id]
+
+    def _woken(self, session_id: str, head: Head) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None:
+            session.store_moved()
+
+
+def _nothing() -> None:
+    """There is no watch to end."""

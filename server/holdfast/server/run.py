@@ -1,0 +1,383 @@
+"""`Run`: what an agent holds while it works on an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+
+from holdfast.protocol.codec import JSON_CODEC
+from holdfast.protocol.errors import HoldfastError
+from holdfast.protocol.events import Message, PendingSteer, Request, RequestKind
+from holdfast.protocol.values import EVENT_BYTES, JSON, clean, clean_text
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_CHUNK_BYTES = EVENT_BYTES - 2048
+_CAMEL = {"call_id": "callId"}
+_REQUEST_FIELDS: Mapping[RequestKind, frozenset[str]] = {
+    "approval": frozenset({"callId", "name", "input"}),
+    "input": frozenset({"prompt", "schema"}),
+    "tool": frozenset({"callId", "name", "input", "device"}),
+}
+_REQUIRED_FIELDS: Mapping[RequestKind, frozenset[str]] = {
+    "approval": frozenset({"callId", "name", "input"}),
+    "input": frozenset({"prompt"}),
+    "tool": frozenset({"callId", "name", "input"}),
+}
+
+
+class OutputTooLarge(HoldfastError):
+    """A piece of output does not fit into one event (256 KiB). Nothing of it was added."""
+
+    code = "too_large"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. `value`, `by` and `device` are there when it was answered."""
+
+    outcome: Literal["answered", "expired", "withdrawn"]
+    value: JSON = None
+    by: str | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """A message for a run that is going on, as its agent takes it."""
+
+    steer_id: str
+    parts: list[dict[str, Any]]
+    by: str
+    device: str
+
+    @property
+    def text(self) -> str:
+        """Its text parts, joined."""
+        return "".join(str(part.get("text", "")) for part in self.parts if part.get("kind") == "text")
+
+
+class Desk(Protocol):
+    """Where a run's output goes, and its input comes from: the worker's side of a `Run`."""
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        ...
+
+    @property
+    def info(self) -> RunDetails:
+        """What does not change."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run has ended or is about to. Readable from any thread."""
+        ...
+
+    def messages(self) -> list[Message]:
+        """The transcript with the own answer so far."""
+        ...
+
+    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
+        """Takes text; waits while too much of it waits for the store."""
+        ...
+
+    async def write(self, kind: str, fields: dict[str, JSON]) -> None:
+        """Takes a chunk of another kind, clean and small enough."""
+        ...
+
+    async def request(self, request: Request, expires_ms: int | None) -> Answer:
+        """Opens a request and waits for what becomes of it."""
+        ...
+
+    async def take_steers(self) -> list[PendingSteer]:
+        """Applies all pending steers."""
+        ...
+
+    def next_id(self, prefix: str) -> str:
+        """An id that the run has not had."""
+        ...
+
+    def add_usage(self, usage: Mapping[str, JSON]) -> None:
+        """Merges usage."""
+        ...
+
+    def scope(self, scope: InterruptScope | None) -> None:
+        """Sets what a `now` steer interrupts, for agents that take steers themselves."""
+        ...
+
+    @property
+    def steers_pending(self) -> bool:
+        """Whether steers wait that were accepted with boundary `now`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """A run's particulars."""
+
+    run_id: str
+    agent: str
+    by: str
+    device: str
+    attempt: int
+    metadata: Mapping[str, JSON]
+
+
+@dataclass(slots=True, eq=False)
+class InterruptScope:
+    """The body of `run.interruptible()`. `interrupted` tells afterwards whether a steer cut it short."""
+
+    task: asyncio.Task[Any]
+    interrupted: bool = False
+
+    def interrupt(self) -> None:
+        """Cancels the body, once."""
+        if not self.interrupted:
+            self.interrupted = True
+            self.task.cancel()
+
+
+class Run:
+    """A run, as its agent holds it.
+
+    Output is handed over at once and reaches the log in order; the methods wait only while too much of it waits for
+    the store. When the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent
+    where it waits, and every later method call raises it again: let it pass, and close what you opened in a `finally`.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.interrupted = False
+        """Whether a `now` steer has ended this call: the agent is called again, with a run of its own."""
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self._desk.session_id
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, unique in its session."""
+        return self._desk.info.run_id
+
+    @property
+    def agent(self) -> str:
+        """The name that the agent was asked for by."""
+        return self._desk.info.agent
+
+    @property
+    def by(self) -> str:
+        """The principal who sent the message."""
+        return self._desk.info.by
+
+    @property
+    def device(self) -> str:
+        """The device that it was sent from."""
+        return self._desk.info.device
+
+    @property
+    def attempt(self) -> int:
+        """1, or more where a restartable agent goes on after its node has died."""
+        return self._desk.info.attempt
+
+    @property
+    def metadata(self) -> Mapping[str, JSON]:
+        """What the sender gave with the message."""
+        return self._desk.info.metadata
+
+    @property
+    def messages(self) -> list[Message]:
+        """The transcript as the next model call should see it: last this run's own answer, if it has parts.
+
+        Stopped runs are in it with what was kept, applied steers as parts of the answer they went into.
+        `holdfast.server.prompt` has it in the forms of the usual APIs. Bounded by the server's `history_messages`.
+        """
+        return self._desk.messages()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run has been stopped. Readable from any thread."""
+        return self._desk.stopping
+
+    async def text(self, delta: str) -> None:
+        """Adds to the answer's text. Raises TypeError for anything but a string."""
+        self._check()
+        await self._desk.write_text("text", _text(delta))
+
+    async def reasoning(self, delta: str) -> None:
+        """Adds to the answer's reasoning."""
+        self._check()
+        await self._desk.write_text("reasoning", _text(delta))
+
+    async def tool_call(self, name: str, input: JSON, *, call_id: str | None = None) -> str:
+        """Adds a whole tool call and returns its id. It may complete one that was streamed as deltas."""
+        chosen = call_id or self._desk.next_id("call")
+        await self._write("tool_call", {"callId": chosen, "name": name, "input": input, "done": True})
+        return chosen
+
+    async def tool_call_delta(self, call_id: str, name: str, delta: str, *, done: bool = False) -> None:
+        """Adds argument text to a tool call that is being streamed; `done` closes it."""
+        fields: dict[str, JSON] = {"callId": call_id, "name": name, "delta": _text(delta)}
+        if done:
+            fields["done"] = True
+        await self._write("tool_call", fields)
+
+    async def tool_result(self, call_id: str, *, output: JSON = None, error: str | None = None) -> None:
+        """Adds what a tool gave back: its output, or the error that its caller is told."""
+        fields: dict[str, JSON] = {"callId": call_id, "done": True}
+        fields |= {"output": output} if error is None else {"error": error}
+        await self._write("tool_result", fields)
+
+    async def data(self, name: str, value: JSON) -> None:
+        """Adds a value for the application's own use."""
+        await self._write("data", {"name": name, "value": value, "done": True})
+
+    async def source(self, url: str, title: str | None = None) -> None:
+        """Adds a source that the answer draws on."""
+        fields: dict[str, JSON] = {"url": url, "done": True}
+        fields |= {} if title is None else {"title": title}
+        await self._write("source", fields)
+
+    async def file(self, url: str, *, title: str | None = None, media_type: str | None = None) -> None:
+        """Adds a file that the answer made."""
+        fields: dict[str, JSON] = {"url": url, "done": True}
+        fields |= {} if title is None else {"title": title}
+        fields |= {} if media_type is None else {"mediaType": media_type}
+        await self._write("file", fields)
+
+    async def ask(self, kind: RequestKind, *, expires_ms: int | None = None, **fields: JSON) -> Answer:
+        """Asks a person or a client, and waits for what becomes of it; the run is `waiting` meanwhile.
+
+        `approval` and `tool` take `call_id`, `name` and `input` (`tool` also `device`), `input` takes `prompt` and
+        `schema`. Cancelled, it takes the request back. Any device of the session may answer.
+        """
+        self._check()
+        named = {
+            _CAMEL.get(name, name): value for name, value in fields.items() if value is not None or name == "input"
+        }
+        unknown, missing = named.keys() - _REQUEST_FIELDS[kind], _REQUIRED_FIELDS[kind] - named.keys()
+        if unknown or missing:
+            raise TypeError(f"ask({kind!r}): unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
+        request: dict[str, JSON] = {"id": self._desk.next_id("q"), "kind": kind, **_checked(named)}
+        return await self._desk.request(cast("Request", request), expires_ms)
+
+    async def steers(self) -> list[Steer]:
+        """Takes all steers that wait, in order: they are in the log as applied before this returns.
+
+        For agents registered with `takes_steers`; all others get them in `messages` when they are called again.
+        """
+        self._check()
+        return [
+            Steer(item["steerId"], item["parts"], item["by"], item["device"]) for item in await self._desk.take_steers()
+        ]
+
+    @asynccontextmanager
+    async def interruptible(self) -> AsyncGenerator[InterruptScope]:
+        """A block that a `now` steer cuts short, for agents registered with `takes_steers`.
+
+            async with run.interruptible() as scope:
+                async for delta in model(...): await run.text(delta)
+            steers = await run.steers()
+
+        The block ends at its await; `scope.interrupted` tells. A steer that waits already interrupts at the first
+        await. Stopping the run is not an interruption: it goes on out of the block.
+        """
+        self._check()
+        task = asyncio.current_task()
+        assert task is not None, "an agent runs in a task"
+        scope = InterruptScope(task)
+        self._desk.scope(scope)
+        if self._desk.steers_pending:
+            scope.interrupt()
+        try:
+            yield scope
+        except asyncio.CancelledError:
+            if not scope.interrupted or self._desk.stopping or task.uncancel():
+                raise
+        else:
+            if scope.interrupted:  # the body swallowed the cancellation, or ended in the same step
+                task.uncancel()
+        finally:
+            self._desk.scope(None)
+
+    async def usage(self, usage: Mapping[str, JSON]) -> None:
+        """Records what the run has used; later values replace earlier ones of the same name.
+
+        It is part of the run's end, or, where the run was stopped before, of `run.settled`.
+        """
+        self._desk.add_usage(cast("dict[str, JSON]", clean(dict(usage))))
+
+    async def to_thread(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Calls a synchronous function in a thread, and nobody waits for it but this run.
+
+        A thread cannot be stopped: cancelled, this waits for the function to return before it lets the cancellation
+        pass, so that a run says that it has stopped only when it has. `run.cancelled` tells the function.
+        """
+        self._check()
+        result: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def finish(value: _R | None, error: BaseException | None) -> None:
+            if not result.done():
+                if error is None:
+                    result.set_result(cast("_R", value))
+                else:
+                    result.set_exception(error)
+
+        def work() -> None:
+            try:
+                value = function(*args, **kwargs)
+            except BaseException as error:
+                outcome: tuple[_R | None, BaseException | None] = (None, error)
+            else:
+                outcome = (value, None)
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(finish, *outcome)
+
+        threading.Thread(target=work, name=f"run {self.run_id}", daemon=True).start()
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            await _until_done(result)
+            raise
+
+    async def _write(self, kind: str, fields: dict[str, JSON]) -> None:
+        self._check()
+        for name in ("callId", "name"):
+            if name in fields and not isinstance(fields[name], str):
+                raise TypeError(f"{name} is a string")
+        await self._desk.write(kind, _checked(fields))
+
+    def _check(self) -> None:
+        """Whoever goes on after being stopped or interrupted is told again."""
+        if self.interrupted or self._desk.stopping:
+            raise asyncio.CancelledError
+
+
+async def _until_done(future: asyncio.Future[Any]) -> None:
+    while not future.done():
+        try:
+            await asyncio.wait({future})
+        except asyncio.CancelledError:
+            continue  # the thread cannot be stopped; the grace of the run is what bounds this
+    future.exception()
+
+
+def _text(delta: object) -> str:
+    if not isinstance(delta, str):
+        raise TypeError(f"text is a string, not {type(delta).__name__}")
+    return clean_text(delta)
+
+
+def _checked(fields: Mapping[str, JSON]) -> dict[str, JSON]:
+    """The fields as clean values that fit into one event: what cannot be encoded fails here, and only here."""
+    cleaned = cast("dict[str, JSON]", clean(dict(fields)))
+    if len(JSON_CODEC.encode(cleaned)) > _CHUNK_BYTES:
+        raise OutputTooLarge(f"a piece of output holds at most {_CHUNK_BYTES} bytes")
+    return cleaned

@@ -1,0 +1,683 @@
+"""The session actor: one task per open session that owns its state and moves it on.
+
+Its loop is a group commit: take all that is pending, decide it in order on the state, append the result once, and only
+then tell anybody. Reads that must not see a state half way (joins, snapshots, history) are jobs that run between two
+commits. On a conflict the state is folded anew from the store and everything is decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.commands import Cancel, Cursor
+from holdfast.protocol.control import Ack
+from holdfast.protocol.errors import CommandError, HoldfastError
+from holdfast.protocol.events import Event, Message
+from holdfast.server.clock import Clock, Timer
+from holdfast.server.delivery import Delivery
+from holdfast.server.journal import Journal
+from holdfast.server.paging import pages
+from holdfast.server.registry import (
+    AgentTraits,
+    Ask,
+    Context,
+    Decision,
+    OwnedWork,
+    Owner,
+    Phase,
+    Record,
+    RunState,
+    Settle,
+    Stop,
+    Sweep,
+    Upkeep,
+    Work,
+    closed_runs,
+    decide,
+    due_at,
+    keys,
+)
+from holdfast.server.settings import SessionSettings
+from holdfast.server.store import Store
+from holdfast.server.subscriber import Subscriber
+
+_T = TypeVar("_T")
+_log = structlog.get_logger("holdfast.session")
+
+Answer = Callable[[Ack | CommandError], None]
+"""Takes a command's outcome, once, after everything that was committed with it has been written."""
+
+
+class SessionFailed(HoldfastError):
+    """The session's actor has ended by an error of its own. Its log is as it was; it can be opened anew."""
+
+    code = "internal"
+    retryable = True
+
+
+@dataclass(slots=True)
+class Output:
+    """A piece of work from an agent, and who is told what was decided."""
+
+    work: OwnedWork
+    size: int = 0
+    done: Callable[[Decision], None] | None = None
+
+
+class Worker(Protocol):
+    """What the actor needs of the task that works on a run here. `run.py` has the real one."""
+
+    @property
+    def owner(self) -> Owner:
+        """The attempt it works on."""
+        ...
+
+    def take(self) -> list[Output]:
+        """All output that waits, in order."""
+        ...
+
+    def committed(self, outputs: Sequence[Output]) -> None:
+        """What `take` gave is in the log, or was refused."""
+        ...
+
+    def halt(self) -> None:
+        """Stops the agent: its run is about to end."""
+        ...
+
+    def stranded(self) -> None:
+        """The cancel that it was halted for was refused: the run has not ended."""
+        ...
+
+    def ended(self, event: Mapping[str, Any] | None) -> None:
+        """The run has ended with this event; None where it is no longer this worker's."""
+        ...
+
+    def steered(self, boundary: str) -> None:
+        """A steer was accepted."""
+        ...
+
+    def resolved(self, event: Mapping[str, Any]) -> None:
+        """A request was resolved by this event."""
+        ...
+
+    def reconcile(self, run: RunState, pending_steers: int) -> None:
+        """Events were missed: this is how the run stands now."""
+        ...
+
+    def drop(self) -> None:
+        """Stops the agent without a word in the log."""
+        ...
+
+
+class Host(Protocol):
+    """The node that a session lives on."""
+
+    @property
+    def node(self) -> str:
+        """New at every process start."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where the logs are."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def settings(self) -> SessionSettings:
+        """Bounds and times."""
+        ...
+
+    @property
+    def traits(self) -> Mapping[str, AgentTraits]:
+        """The agents that this node can run; the first is the default."""
+        ...
+
+    @property
+    def accepting(self) -> bool:
+        """False while draining."""
+        ...
+
+    def start_worker(self, session: Session, run: RunState) -> Worker:
+        """Starts the task that works on a run."""
+        ...
+
+
+@dataclass(slots=True)
+class _Item:
+    """A piece of work that waits, and what became of it."""
+
+    work: Work
+    arrived: float
+    answer: Answer | None = None
+    output: Output | None = None
+    decision: Decision | None = None
+    error: CommandError | None = None
+
+
+class Session:
+    """One open session on one node. `start` it, and `close` it when nobody needs it."""
+
+    def __init__(self, session_id: str, host: Host) -> None:
+        self.id = session_id
+        self.workers: dict[str, Worker] = {}
+        """Those that work here, by run id, until the work has stopped and is settled."""
+        self.idle_since: float | None = None
+        """The monotonic time since when nothing has been going on here."""
+        self._host = host
+        self._journal = Journal(
+            session_id,
+            host.store,
+            node=host.node,
+            clock=host.clock,
+            settings=host.settings,
+            waiting=self._answer_late,
+        )
+        self.delivery = Delivery(self._journal, host.clock, host.settings, self._catch_up_later)
+        self._commands: deque[_Item] = deque()
+        self._chores: deque[_Item] = deque()
+        self._ready: dict[str, Worker] = {}
+        self._jobs: deque[Callable[[], Awaitable[None]]] = deque()
+        self._waiters: set[asyncio.Future[Any]] = set()
+        self._batch: list[_Item] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._catch_ups: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, Timer] = {}
+        self._hold_until = 0.0
+        self._observers: int | None = 0
+        self._refresh = False
+        self._compact = False
+        self._closing = False
+
+    # From outside
+
+    def start(self) -> None:
+        """Begins to work: loads the state first."""
+        self._task = asyncio.create_task(self._main(), name=f"session {self.id}")
+
+    async def close(self) -> None:
+        """Ends when what is pending has been committed. Workers must have ended before."""
+        self._closing = True
+        self._notify()
+        for task in list(self._catch_ups):
+            task.cancel()
+        await asyncio.gather(*self._catch_ups, return_exceptions=True)
+        if self._task is not None:
+            await self._task
+        self.delivery.close()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on here: subscribers, workers, or work that waits."""
+        return bool(
+            self.delivery.subscribers or self.workers or self._commands or self._chores or self._jobs or self._batch
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a time is to come that only an open session keeps: an expiry, a deadline, a compaction."""
+        return bool(self._timers)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the actor has ended by an error of its own; the node then opens the session anew."""
+        return self._task is not None and self._task.done() and not self._closing
+
+    def submit(self, ask: Ask, answer: Answer) -> None:
+        """Brings a command; `answer` is called with its outcome.
+
+        A cancel stops the agent at once if it works here, before anything is in the log.
+        """
+        command = ask.command
+        if isinstance(command, Cancel) and command.run_id is not None:
+            worker = self.workers.get(command.run_id)
+            known = (ask.principal, command.id) in self._journal.state.memories
+            if worker is not None and not known:
+                worker.halt()
+        self._commands.append(_Item(ask, self._host.clock.monotonic(), answer=answer))
+        self._notify()
+
+    def produced(self, worker: Worker) -> None:
+        """A worker has output to take."""
+        self._ready[worker.owner.run_id] = worker
+        self._notify()
+
+    def chore(self, work: Stop | Upkeep | Sweep | Settle) -> None:
+        """Brings work of the server's own."""
+        self._chores.append(_Item(work, self._host.clock.monotonic()))
+        self._notify()
+
+    def store_moved(self) -> None:
+        """Another node has appended, or may have: look at the store's head."""
+        self._refresh = True
+        self._notify()
+
+    def worker_done(self, worker: Worker) -> None:
+        """The worker's task has stopped, and everything it had to say has been committed."""
+        if self.workers.get(worker.owner.run_id) is worker:
+            del self.workers[worker.owner.run_id]
+        self._notify()
+
+    async def between_commits(self, job: Callable[[Journal], Awaitable[_T]]) -> _T:
+        """Runs `job` in the actor while the state is what the store has, and returns its result."""
+        if self.failed:
+            raise SessionFailed(f"session {self.id} failed on this node")
+        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await job(self._journal)
+            except Exception as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(result)
+
+        self._jobs.append(run)
+        self._waiters.add(done)
+        done.add_done_callback(self._waiters.discard)
+        self._notify()
+        return await done
+
+    async def join(self, subscriber: Subscriber, cursor: Cursor | None, welcome: Mapping[str, Any]) -> None:
+        """Takes a subscriber in: sends `welcome`, completed, then what it missed, then `caughtUp`; then it is live.
+
+        Returns when it is live for the first time. Cancelled, it leaves the subscriber in; call `leave`.
+        """
+
+        async def join(journal: Journal) -> None:
+            if await journal.moved_on():
+                await self._reload()
+            resume = await self.delivery.join(subscriber, cursor)
+            subscriber.write({**welcome, "epoch": journal.epoch, "head": journal.head, "resume": resume})
+            subscriber.control({"type": "caughtUp", "seq": journal.head, "at": journal.state.at})
+
+        await self.between_commits(join)
+        await self.catch_up(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Lets a subscriber go. It is no cancel: the runs go on."""
+        self.delivery.leave(subscriber)
+        self._notify()
+
+    async def catch_up(self, subscriber: Subscriber) -> None:
+        """Brings a subscriber that is behind to the head, as fast as its wire takes it. Raises TimeoutError."""
+        while subscriber.behind and not subscriber.wire.closed:
+            await subscriber.wire.drained()
+            for message in await self.between_commits(lambda _: self.delivery.advance(subscriber)):
+                await subscriber.wire.drained()
+                subscriber.write(message)
+
+    async def history(self, command_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
+        """The `page` messages that answer `history`."""
+
+        async def read(journal: Journal) -> list[dict[str, Any]]:
+            messages, more = await journal.messages(before, limit)
+            return list(pages(command_id, messages, more=more))
+
+        return await self.between_commits(read)
+
+    async def conversation(self, run_id: str) -> list[Message]:
+        """The transcript as a run's agent should see it: all messages before its answer, bounded by the settings."""
+
+        async def read(journal: Journal) -> list[Message]:
+            view = journal.state.transcript.runs.get(run_id)
+            before = None if view is None else view.info.get("startedSeq")
+            messages, _ = await journal.messages(before, self._host.settings.history_messages)
+            return messages
+
+        return await self.between_commits(read)
+
+    # The loop
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _main(self) -> None:
+        try:
+            await self._journal.load()
+            self._after_lifecycle()
+            while True:
+                await self._pending()
+                if self._closing and not (self._commands or self._chores or self._ready or self._jobs):
+                    return
+                await self._round()
+        except Exception:
+            _log.exception("session failed", session=self.id)
+            self._fail_everything()
+            raise
+
+    async def _pending(self) -> None:
+        """Returns when there is something to do."""
+        while not (
+            self._commands
+            or self._chores
+            or self._jobs
+            or self._refresh
+            or self._compact
+            or self._closing
+            or len(self.delivery.subscribers) != self._observers
+            or (self._ready and self._host.clock.monotonic() >= self._hold_until)
+        ):
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+            self._wake = None
+
+    async def _round(self) -> None:
+        if self._refresh:
+            self._refresh = False
+            if await self._journal.moved_on():
+                await self._reload()
+        while self._jobs:
+            await self._jobs.popleft()()
+        if len(self.delivery.subscribers) != self._observers:
+            self._observers = len(self.delivery.subscribers)
+            await self._journal.observe(self._observers)
+            self._schedule_upkeep(await self._unobserved_since())
+        taken = self._take()
+        if self._batch:
+            try:
+                await self._commit(taken)
+            finally:
+                self._batch = []
+        if self._compact:
+            self._compact = False
+            await self._journal.compact()
+        self.idle_since = None if self.busy else self.idle_since or self._host.clock.monotonic()
+
+    def _take(self) -> list[tuple[Worker, list[Output]]]:
+        """Moves what is pending into the batch: commands first, so that a cancel never waits behind chunks."""
+        now = self._host.clock.monotonic()
+        self._batch.extend(self._commands)
+        self._commands.clear()
+        self._batch.extend(self._chores)
+        self._chores.clear()
+        taken: list[tuple[Worker, list[Output]]] = []
+        if self._ready and now >= self._hold_until:
+            ready, self._ready = self._ready, {}
+            for worker in ready.values():
+                outputs = worker.take()
+                taken.append((worker, outputs))
+                for output in outputs:
+                    self._batch.append(_Item(output.work, now, output=output))
+        return taken
+
+    async def _commit(self, taken: list[tuple[Worker, list[Output]]]) -> None:
+        """Decides the batch and appends it, as often as it takes; then tells everybody."""
+        records: list[Record] = []
+        encoded: list[bytes] | None = []
+        while True:
+            asks = any(isinstance(item.work, Ask) for item in self._batch)
+            # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
+            if asks and await self._journal.moved_on():
+                await self._reload()
+            records = await self._decide()
+            if not records:
+                break
+            encoded = await self._journal.append(records)
+            if encoded is not None:
+                break
+            await self._reload()
+        if self._journal.contended:
+            self._journal.contended = False
+            self._hold(self._host.settings.contended_hold_ms / 1000)
+        if records and encoded:
+            events = [record.event for record in records]
+            self.delivery.fan_out(events, encoded)
+            self._effects(events)
+        for item in self._batch:
+            self._tell(item)
+            self._release_if_refused(item)
+        for worker, outputs in taken:
+            worker.committed(outputs)
+
+    async def _decide(self) -> list[Record]:
+        context = await self._context()
+        state = self._journal.state
+        records: list[Record] = []
+        for item in self._batch:
+            item.decision, item.error = None, None
+            try:
+                item.decision = decide(state, item.work, context)
+            except CommandError as error:
+                item.error = error
+            except Exception:
+                _log.exception("deciding failed", session=self.id, work=type(item.work).__name__)
+                item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
+                # What was decided so far may stand half way in the state: begin again without this item.
+                await self._reload()
+                self._drop(item)
+                return await self._decide()
+            else:
+                records.extend(item.decision.records)
+        return records
+
+    def _drop(self, item: _Item) -> None:
+        self._batch.remove(item)
+        self._tell(item)
+
+    async def _context(self) -> Context:
+        journal, host = self._journal, self._host
+        wanted = [key for item in self._batch if isinstance(item.work, Ask) for key in keys(journal.state, item.work)]
+        sweeping = any(isinstance(item.work, Sweep) for item in self._batch)
+        upkeeping = any(isinstance(item.work, Upkeep) for item in self._batch)
+        return Context(
+            now=host.clock.now(),
+            node=host.node,
+            agents=host.traits,
+            accepting=host.accepting,
+            live_nodes=await journal.live_nodes() if sweeping else frozenset(),
+            working=frozenset(self.workers),
+            unobserved_since=await self._unobserved_since() if upkeeping else None,
+            archive=await journal.find(wanted),
+            limits=host.settings.limits,
+        )
+
+    async def _unobserved_since(self) -> int | None:
+        if self.delivery.subscribers or not any("abandonMs" in run.terms for run in self._journal.state.open_runs()):
+            return None
+        return await self._journal.unobserved_since()
+
+    async def _reload(self) -> None:
+        """Folds the state anew, and brings everyone here to where the log is now."""
+        missed = await self._journal.reload()
+        if missed is None:
+            self.delivery.reset_all()
+        elif missed:
+            encoded = [MSGPACK_CODEC.encode(event) for event in missed]
+            self.delivery.fan_out(missed, encoded)
+            self._effects(missed)
+        self._reconcile()
+
+    # What follows from events
+
+    def _effects(self, events: Sequence[Event]) -> None:
+        lifecycle = False
+        for event in events:
+            if event["type"] == "run.chunk":
+                continue
+            lifecycle = True
+            match event["type"]:
+                case "run.started":
+                    self._on_started(event)
+                case "run.ended":
+                    self._on_ended(event)
+                case "run.resolved":
+                    self._on_resolved(event)
+                case "steer.accepted":
+                    self._on_steer(event)
+                case _:
+                    """Concerns no worker."""
+        if lifecycle:
+            self._after_lifecycle()
+
+    def _on_started(self, event: Mapping[str, Any]) -> None:
+        run = self._journal.state.runs.get(event["runId"])
+        if run is None or event["node"] != self._host.node or run.attempt != event["attempt"]:
+            worker = self.workers.get(event["runId"])
+            if worker is not None:  # taken over elsewhere
+                worker.ended(None)
+            return
+        if run.active:
+            self.workers[run.run_id] = self._host.start_worker(self, run)
+
+    def _on_ended(self, event: Mapping[str, Any]) -> None:
+        run = self._journal.state.runs.get(event["runId"])
+        worker = self.workers.get(event["runId"])
+        if worker is not None:
+            worker.ended(event)
+        elif run is not None and run.phase is Phase.STOPPING and run.node == self._host.node:
+            self.chore(Settle(Owner(run.run_id, run.node, run.attempt), stopped_after_ms=0, confirmed=True))
+
+    def _on_steer(self, event: Mapping[str, Any]) -> None:
+        worker = self.workers.get(event["runId"])
+        if worker is not None:
+            worker.steered(event["boundary"])
+
+    def _on_resolved(self, event: Mapping[str, Any]) -> None:
+        worker = self.workers.get(event["runId"])
+        if worker is not None:
+            worker.resolved(event)
+
+    def _reconcile(self) -> None:
+        """After a reload: workers whose run ended elsewhere stop, runs of this node that nobody works on are swept."""
+        state = self._journal.state
+        for run_id, worker in list(self.workers.items()):
+            run = state.runs.get(run_id)
+            if run is None or not run.open or Owner(run_id, run.node, run.attempt) != worker.owner:
+                if run is None or run.phase is not Phase.STOPPING:
+                    worker.ended(None)
+                continue
+            worker.reconcile(run, len(state.pending_steers(run_id)))
+        orphaned = any(
+            run.node == self._host.node and run.phase is not Phase.CLOSED and run.run_id not in self.workers
+            for run in state.runs.values()
+        )
+        if orphaned:
+            self.chore(Sweep())
+        self._after_lifecycle()
+
+    def _after_lifecycle(self) -> None:
+        state = self._journal.state
+        if state.queue and state.main is None:
+            head = state.runs[state.queue[0]]
+            if self._host.accepting and head.agent in self._host.traits:
+                self.chore(Upkeep())
+        if closed_runs(state) and "compact" not in self._timers:
+            self._after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
+        self._schedule_upkeep(None)
+        if any("abandonMs" in run.terms for run in state.open_runs()) and not self.delivery.subscribers:
+            self._observers = None  # makes the next round read the presence, which the due time depends on
+
+    def _compact_now(self) -> None:
+        self._compact = True
+        self._notify()
+
+    def _schedule_upkeep(self, unobserved_since: int | None) -> None:
+        due = due_at(self._journal.state, unobserved_since)
+        timer = self._timers.pop("upkeep", None)
+        if timer is not None:
+            timer.cancel()
+        if due is not None:
+            wait_ms = max(0, due - self._host.clock.now())
+            # A wait of more than a day is cut, and looked at again.
+            self._after("upkeep", min(wait_ms, 86_400_000) / 1000, functools.partial(self.chore, Upkeep()))
+
+    def _hold(self, seconds: float) -> None:
+        self._hold_until = self._host.clock.monotonic() + seconds
+        self._after("hold", seconds, self._notify)
+
+    def _after(self, name: str, seconds: float, call: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.pop(name, None)
+            call()
+
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        self._timers[name] = self._host.clock.call_later(seconds, fire)
+
+    # Telling
+
+    def _tell(self, item: _Item) -> None:
+        if item.output is not None:
+            if item.output.done is not None:
+                item.output.done(item.decision or Decision(refused=True))
+        elif item.answer is not None:
+            answer, item.answer = item.answer, None
+            if item.error is not None:
+                answer(item.error)
+            elif item.decision is not None and item.decision.reply is not None:
+                answer(item.decision.reply)
+
+    def _release_if_refused(self, item: _Item) -> None:
+        """A cancel halts its agent before it is decided; where the run goes on, the agent's worker has to know."""
+        if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel) and item.work.command.run_id:
+            run_id = item.work.command.run_id
+            run = self._journal.state.runs.get(run_id)
+            worker = self.workers.get(run_id)
+            if run is not None and run.open and worker is not None:
+                worker.stranded()
+
+    def _answer_late(self) -> None:
+        """The store does not answer: commands that have waited long enough are told. They may be in the log yet."""
+        oldest = self._host.clock.monotonic() - self._host.settings.unavailable_ms / 1000
+        for item in [*self._batch, *self._commands]:
+            if item.answer is not None and item.arrived <= oldest:
+                answer, item.answer = item.answer, None
+                answer(CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000))
+        # A cancel has stopped its agent already: it stays, though its sender was answered, but only once.
+        waiting, self._commands = self._commands, deque()
+        kept: set[tuple[str, str]] = set()
+        for item in waiting:
+            if isinstance(item.work, Ask) and item.answer is None:
+                key = (item.work.principal, item.work.command.id)
+                if not isinstance(item.work.command, Cancel) or key in kept:
+                    continue
+                kept.add(key)
+            self._commands.append(item)
+
+    def _fail_everything(self) -> None:
+        for item in [*self._batch, *self._commands]:
+            if item.answer is not None:
+                answer, item.answer = item.answer, None
+                answer(CommandError("internal", "the session failed; its server's log has the reason", retryable=True))
+        self._commands.clear()
+        for subscriber in list(self.delivery.subscribers):
+            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+        for waiter in list(self._waiters):
+            if not waiter.done():
+                waiter.set_exception(SessionFailed(f"session {self.id} failed on this node"))
+        for worker in list(self.workers.values()):
+            worker.drop()
+        self.workers.clear()
+
+    def _catch_up_later(self, subscriber: Subscriber) -> None:
+        task = asyncio.create_task(self._catch_up(subscriber), name=f"catch up {subscriber.connection}")
+        self._catch_ups.add(task)
+        task.add_done_callback(self._catch_ups.discard)
+
+    async def _catch_up(self, subscriber: Subscriber) -> None:
+        try:
+            await self.catch_up(subscriber)
+        except TimeoutError:
+            subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")

@@ -1,0 +1,96 @@
+"""One connection's place in the log: a cursor, a wire, and what happens when the wire is slow.
+
+A subscriber is *live* while its wire takes what it is given: events are written straight to it. When the wire is
+congested it falls behind: single events pass it by, control messages wait, and a catch-up brings it the missed range
+in pieces, as fast as it reads. Joining is the same thing: a subscriber that begins behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.codec import Codec
+
+WAITING_CONTROLS: Final = 256
+"""Control messages that may wait for a catch-up; a connection with more is closed as too slow."""
+
+
+class Wire(Protocol):
+    """What a subscriber writes to. The gateway's is a WebSocket connection, a test's a list."""
+
+    @property
+    def codec(self) -> Codec:
+        """How messages are encoded."""
+        ...
+
+    @property
+    def congested(self) -> bool:
+        """Whether what was written waits for the reader."""
+        ...
+
+    def frame(self, payload: bytes) -> bytes:
+        """The bytes of a frame with this payload, the same for every wire of this codec."""
+        ...
+
+    def write(self, frames: bytes) -> None:
+        """Writes whole frames, without waiting. Does nothing when the connection is closed."""
+        ...
+
+    async def drained(self) -> None:
+        """Returns when the wire is not congested or is closed. Raises TimeoutError for a reader that reads nothing."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begins closing, without waiting."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Subscriber:
+    """One connection's cursor. Only the session's actor moves it."""
+
+    connection: str
+    principal: str
+    device: str
+    since: int
+    """When it joined, ms since the epoch."""
+    wire: Wire
+    messages: int
+    """How many transcript messages a snapshot for it holds at most."""
+    seq: int = 0
+    """Everything up to here has been written."""
+    behind: bool = True
+    snapshot: bool = False
+    """What it needs next is a snapshot."""
+    reset: bool = False
+    """And that snapshot announces a new epoch."""
+    waiting: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """Control messages that wait for the catch-up."""
+
+    def control(self, message: Mapping[str, Any]) -> None:
+        """Sends a control message, after all events that were committed before it."""
+        if not self.behind:
+            self.write(message)
+        elif len(self.waiting) < WAITING_CONTROLS:
+            self.waiting.append(message)
+        else:
+            self.wire.close(CloseCode.TOO_SLOW, "too many answers wait for this connection")
+
+    def write(self, message: Mapping[str, Any]) -> None:
+        """Writes a message at once, whatever the subscriber's place."""
+        self.wire.write(self.wire.frame(self.wire.codec.encode(message)))
+
+    def caught_up(self) -> None:
+        """It has everything up to the head: it goes live, and what waited is sent."""
+        self.behind = False
+        waiting, self.waiting = self.waiting, []
+        for message in waiting:
+            self.write(message)

@@ -1,0 +1,103 @@
+"""A WebSocket connection as a session's subscriber writes to it.
+
+The bytes of a server's frame are the same for every connection without compression, so a frame is built once for all
+readers of an encoding and written straight to each transport: half the cost of sending through the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import OPEN
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.codec import Codec
+
+WRITE_LIMIT: Final = 64 * 1024
+"""Bytes that wait in the transport before a wire counts as congested."""
+WAITING_BYTES: Final = 8 * 1024 * 1024
+"""Bytes that wait before a reader that takes nothing is closed without further patience."""
+_TEXT: Final = 0x81
+_BINARY: Final = 0x82
+_REASON_BYTES: Final = 123
+"""What a close frame has room for."""
+
+
+def frame(payload: bytes, *, text: bool) -> bytes:
+    """One whole, unmasked frame with this payload."""
+    opcode = _TEXT if text else _BINARY
+    length = len(payload)
+    if length < 126:
+        return bytes((opcode, length)) + payload
+    if length < 65_536:
+        return bytes((opcode, 126, length >> 8, length & 0xFF)) + payload
+    return bytes((opcode, 127)) + length.to_bytes(8, "big") + payload
+
+
+class SocketWire:
+    """The wire of one open WebSocket connection.
+
+    It never waits for its reader by itself and owns no timer: whoever watches over the connection looks at `sent` and
+    at `congested`, and closes a wire that makes no progress. A connection closed in any way releases `drained`.
+    """
+
+    __slots__ = ("_socket", "_written", "close_code", "codec", "started")
+
+    def __init__(self, socket: ServerConnection, codec: Codec) -> None:
+        self.codec = codec
+        self.close_code: CloseCode | None = None
+        """With which code this side began to close."""
+        self.started: asyncio.Future[None] | None = None
+        """Set when the first bytes are written, if somebody put it here to wait for them."""
+        self._socket = socket
+        self._written = 0
+
+    @property
+    def congested(self) -> bool:
+        """Whether the reader lags: more than `WRITE_LIMIT` waited, and not a quarter of it is the rest yet."""
+        return self._socket.paused
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._socket.protocol.state is not OPEN
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the kernel has taken so far. It grows while the reader reads."""
+        return self._written - self._socket.transport.get_write_buffer_size()
+
+    def frame(self, payload: bytes) -> bytes:
+        """The bytes of a frame with this payload, the same for every wire of this codec."""
+        return frame(payload, text=self.codec.text)
+
+    def write(self, frames: bytes) -> None:
+        """Writes whole frames, without waiting. Does nothing when the connection is closed."""
+        socket = self._socket
+        if socket.protocol.state is not OPEN:
+            return
+        socket.transport.write(frames)
+        self._written += len(frames)
+        if self.started is not None and not self.started.done():
+            self.started.set_result(None)
+        if socket.paused and socket.transport.get_write_buffer_size() > WAITING_BYTES:
+            self.close(CloseCode.TOO_SLOW, "this connection does not read")
+
+    async def drained(self) -> None:
+        """Returns when the wire is not congested or is closed; a reader that reads nothing is closed by its watcher."""
+        while self._socket.paused and self._socket.protocol.state is OPEN:
+            try:
+                await self._socket.drain()
+            except OSError:
+                return  # lost meanwhile
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Begins closing, without waiting: the close frame follows what was written before."""
+        protocol = self._socket.protocol
+        if protocol.state is not OPEN:
+            return
+        self.close_code = code
+        protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
+        self._socket.send_data()

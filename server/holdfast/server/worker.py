@@ -1,0 +1,419 @@
+"""The task that works on one run here: it calls the agent, takes its output, stops it, and says when it has stopped.
+
+    CALLING ──agent done──► FINISHING ──terminal in the log──► ENDED
+       │  ▲                     │
+       │  └──steers applied─────┘
+       └──halt, or the terminal came from elsewhere──► STOPPING ──agent has stopped──► ENDED
+
+The session's actor owns the log; this owns the agent's task. A cancel is entered by the actor; what is cancelled here
+is only the agent, and never the writing of what it has said before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from enum import Enum
+from typing import Any, Final, Literal, cast
+
+import structlog
+
+from holdfast.protocol.events import Failure, Message, PendingSteer, Request
+from holdfast.protocol.transcript import OpenMessage, OpenPart
+from holdfast.protocol.values import JSON
+from holdfast.server.agent import Agent
+from holdfast.server.agents.errors import AgentError
+from holdfast.server.clock import Clock, Timer
+from holdfast.server.registry import (
+    Chunk,
+    Decision,
+    Finish,
+    OpenRequest,
+    OwnedWork,
+    Owner,
+    RetractRequest,
+    RunState,
+    Settle,
+    TakeSteers,
+    part_number,
+)
+from holdfast.server.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
+from holdfast.server.session import Output, Session
+from holdfast.server.settings import SessionSettings
+
+_TEXT_LENGTH: Final = 40_000
+"""Code points of text in one event: under 256 KiB in any encoding."""
+_log = structlog.get_logger("holdfast.run")
+
+
+class Stage(Enum):
+    """How far the work on a run is."""
+
+    CALLING = "calling"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class RunWorker:
+    """Works on one attempt of one run. Created by the node when its `run.started` is in the log."""
+
+    def __init__(
+        self, session: Session, run: RunState, agent: Agent, *, clock: Clock, settings: SessionSettings
+    ) -> None:
+        self.owner = Owner(run.run_id, run.node, run.attempt)
+        self.info = RunDetails(run.run_id, run.agent, run.by, run.device, run.attempt, run.terms.get("metadata", {}))
+        self.stage = Stage.CALLING
+        self._session = session
+        self._agent = agent
+        self._clock = clock
+        self._settings = settings
+        self._answer = _copy(run.answer)
+        self._before: list[Message] = []
+        self._outputs: list[Output] = []
+        self._waiting_bytes = 0
+        self._waiting_chunks = 0
+        self._room: asyncio.Event | None = None
+        self._produced_bytes = 0
+        self._usage: dict[str, JSON] = {}
+        self._ids = 0
+        self._requests: dict[str, asyncio.Future[Answer]] = {}
+        self._steers_wait: str | None = None
+        """The strongest boundary among the steers that were accepted and not taken."""
+        self._call: asyncio.Task[None] | None = None
+        self._current: Run | None = None
+        self._scope: InterruptScope | None = None
+        self._stopped_at: float | None = None
+        self._over = False
+        """Whether the run's terminal is in the log, or it is no longer this worker's."""
+        self._settle_due = False
+        self._grace: Timer | None = None
+        self.task = asyncio.create_task(self._drive(), name=f"run {run.run_id}")
+        """Ends when nothing of the agent is left."""
+        self.task.add_done_callback(self._driven)
+
+    # What the session's actor calls
+
+    def take(self) -> list[Output]:
+        """All output that waits, in order."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def committed(self, outputs: Sequence[Output]) -> None:
+        """What `take` gave is in the log, or was refused: there is room again."""
+        for output in outputs:
+            self._waiting_bytes -= output.size
+        if self._outputs:
+            self._waiting_chunks = len(self._outputs)
+        else:
+            self._waiting_chunks = 0
+        if self._room is not None:
+            self._room.set()
+
+    def halt(self) -> None:
+        """Stops the agent at once. Its run is about to end: what it says from now on is not taken."""
+        if self.stage is Stage.CALLING:
+            self.stage = Stage.STOPPING
+            self._stopped_at = self._clock.monotonic()
+            if self._call is not None:
+                self._call.cancel()
+            if self._room is not None:
+                self._room.set()
+
+    def stranded(self) -> None:
+        """The cancel that it was halted for was refused: the run cannot go on, and ends as failed."""
+        if self.stage is Stage.STOPPING and not self._settle_due:
+            error: Failure = {"code": "stopped", "message": "The agent was stopped by a cancel that was then refused."}
+            self._put(Finish(self.owner, "failed", error=error, usage=self._usage or None))
+
+    def ended(self, event: Mapping[str, Any] | None) -> None:
+        """The run has ended, by this event or (None) for this worker only: its agent stops.
+
+        For a run that was cancelled or expired the settling is due from here.
+        """
+        if self.stage is Stage.ENDED:
+            return
+        self.halt()
+        self._over = True
+        if event is not None and event["reason"] in ("cancelled", "expired"):
+            self._settle_due = True
+            if not self.task.done():
+                self._grace = self._clock.call_later(self._settings.grace_ms / 1000, self._grace_over)
+        if self.task.done():
+            self._close(confirmed=True)
+
+    def steered(self, boundary: str) -> None:
+        """A steer was accepted: a `now` one interrupts the call that is going on."""
+        if self._steers_wait != "now":
+            self._steers_wait = boundary
+        if boundary == "now":
+            self._interrupt()
+
+    def resolved(self, event: Mapping[str, Any]) -> None:
+        """A request was resolved by this event."""
+        waiter = self._requests.pop(event["requestId"], None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(Answer(event["outcome"], event.get("value"), event.get("by"), event.get("device")))
+
+    def reconcile(self, run: RunState, pending_steers: int) -> None:
+        """Events were missed: requests that are gone are withdrawn, steers that wait interrupt."""
+        for request_id in [known for known in self._requests if known in run.resolved]:
+            waiter = self._requests.pop(request_id)
+            if not waiter.done():
+                waiter.set_result(Answer("withdrawn"))
+        if pending_steers and self._steers_wait is None:
+            self.steered("now")
+
+    # What the Run calls
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self._session.id
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run has ended or is about to."""
+        return self.stage is not Stage.CALLING
+
+    @property
+    def steers_pending(self) -> bool:
+        """Whether a steer with boundary `now` waits."""
+        return self._steers_wait == "now"
+
+    def messages(self) -> list[Message]:
+        """The transcript before the run, and its answer so far."""
+        if not self._answer.parts:
+            return list(self._before)
+        return [*self._before, self._answer.view()]
+
+    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
+        """Takes text. Adjacent text that still waits becomes one chunk."""
+        for start in range(0, len(delta), _TEXT_LENGTH):
+            piece = delta if len(delta) <= _TEXT_LENGTH else delta[start : start + _TEXT_LENGTH]
+            size = len(piece) if piece.isascii() else len(piece.encode())
+            self._count(size)
+            self._fold(kind, {"delta": piece})
+            last = self._outputs[-1] if self._outputs else None
+            if last is not None and isinstance(last.work, Chunk) and last.work.kind == kind:
+                waiting = cast("str", last.work.fields["delta"])
+                if len(waiting) + len(piece) <= _TEXT_LENGTH:
+                    last.work.fields["delta"] = waiting + piece
+                    last.size += size
+                    self._waited(size)
+                    continue
+            self._put(Chunk(self.owner, kind, {"delta": piece}), size=size)
+            self._waited(size)
+        if self._full:
+            await self._until_room()
+
+    async def write(self, kind: str, fields: dict[str, JSON]) -> None:
+        """Takes a chunk of another kind."""
+        size = sum(len(value) if isinstance(value, str) else 64 for value in fields.values())
+        self._count(size)
+        self._fold(kind, fields)
+        self._put(Chunk(self.owner, kind, fields), size=size)
+        self._waited(size)
+        if self._full:
+            await self._until_room()
+
+    async def request(self, request: Request, expires_ms: int | None) -> Answer:
+        """Opens a request, waits for what becomes of it, and takes it back when the wait is cancelled."""
+        if expires_ms is not None:
+            request["expiresAt"] = self._clock.now() + expires_ms
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._requests[request["id"]] = waiter
+        self._put(OpenRequest(self.owner, request))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            self._requests.pop(request["id"], None)
+            self._put(RetractRequest(self.owner, request["id"]))
+            raise
+
+    async def take_steers(self) -> list[PendingSteer]:
+        """Applies all pending steers; they are in the log when this returns."""
+        decision = await self._decided(TakeSteers(self.owner))
+        self._apply(decision)
+        return decision.steers
+
+    def next_id(self, prefix: str) -> str:
+        """An id that the run has not had, in any attempt."""
+        self._ids += 1
+        return f"{prefix}-{self.owner.attempt}-{self._ids}"
+
+    def add_usage(self, usage: Mapping[str, JSON]) -> None:
+        """Merges usage."""
+        self._usage.update(usage)
+
+    def scope(self, scope: InterruptScope | None) -> None:
+        """Sets what a `now` steer interrupts."""
+        self._scope = scope
+
+    # The work
+
+    async def _drive(self) -> None:
+        """Calls the agent, again for every steer that interrupts it or is left at its end, and ends the run."""
+        self._before = await self._session.conversation(self.owner.run_id)
+        automatic = not self._agent.takes_steers
+        while self.stage is Stage.CALLING:
+            if automatic and self._steers_wait is not None:
+                await self.take_steers()
+                continue
+            finish = await self._called()
+            if finish is None:
+                continue
+            decision = await self._decided(finish)
+            if decision.refused or not decision.steers:
+                return
+            self._apply(decision)
+
+    async def _called(self) -> Finish | None:
+        """Calls the agent once; how the run ends by it, or None where it was interrupted or stopped."""
+        run = self._current = Run(self)
+        call = self._call = asyncio.create_task(self._agent_call(run), name=f"agent {self.owner.run_id}")
+        await asyncio.wait({call})
+        self._call = self._current = None
+        error = asyncio.CancelledError() if call.cancelled() else call.exception()
+        usage = self._usage or None
+        if self.stage is Stage.CALLING and error is None:
+            return Finish(self.owner, "completed", usage=usage, resume_on_steer=not self._agent.takes_steers)
+        if self.stage is not Stage.CALLING or error is None or run.interrupted:
+            if error is not None and not call.cancelled():
+                _log.info("agent raised while it was stopped", **self._ids_for_log(), error=type(error).__name__)
+            return None
+        return Finish(self.owner, "failed", error=self._failure(error), usage=usage)
+
+    async def _agent_call(self, run: Run) -> None:
+        result = self._agent.function(run)
+        if isinstance(result, AsyncIterator):
+            async with aclosing(cast("Any", result)):
+                async for delta in result:
+                    await run.text(delta)
+        else:
+            await result
+
+    def _failure(self, error: BaseException) -> Failure:
+        if isinstance(error, (AgentError, OutputTooLarge)):
+            _log.info("run failed", **self._ids_for_log(), code=error.code, cause=repr(error.__cause__))
+            return {"code": error.code, "message": str(error)}
+        _log.error("agent raised", **self._ids_for_log(), exc_info=error)
+        return {"code": "agent_error", "message": "The agent failed. The server's log has the reason."}
+
+    def _interrupt(self) -> None:
+        if self.stage is not Stage.CALLING:
+            return
+        if self._agent.takes_steers:
+            if self._scope is not None:
+                self._scope.interrupt()
+        elif self._call is not None:
+            if self._current is not None:
+                self._current.interrupted = True  # from here on this call adds nothing
+            self._call.cancel()
+            if self._room is not None:
+                self._room.set()
+
+    def _apply(self, decision: Decision) -> None:
+        applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
+        for steer, event in zip(decision.steers, applied, strict=True):
+            self._answer.steer(steer, event.get("kept"))
+        self._steers_wait = None
+
+    # Output
+
+    def _put(self, work: OwnedWork, *, size: int = 0, done: Callable[[Decision], None] | None = None) -> None:
+        self._outputs.append(Output(work, size, done))
+        self._session.produced(self)
+
+    async def _decided(self, work: OwnedWork) -> Decision:
+        decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+
+        def done(decision: Decision) -> None:
+            if not decided.done():
+                decided.set_result(decision)
+
+        self._put(work, done=done)
+        return await decided
+
+    def _fold(self, kind: str, fields: Mapping[str, JSON]) -> None:
+        number = part_number(self._answer, kind, fields.get("callId"))
+        if number == len(self._answer.parts):
+            self._answer.parts.append(OpenPart(kind, {}))
+        self._answer.parts[number].fold(fields)
+
+    def _count(self, size: int) -> None:
+        self._produced_bytes += size
+        if self._produced_bytes > self._settings.run_bytes:
+            raise AgentError("limit_reached", f"The answer is longer than {self._settings.run_bytes} bytes.")
+
+    def _waited(self, size: int) -> None:
+        self._waiting_bytes += size
+        self._waiting_chunks += 1
+
+    @property
+    def _full(self) -> bool:
+        return (
+            self._waiting_bytes > self._settings.waiting_bytes or self._waiting_chunks > self._settings.waiting_chunks
+        )
+
+    async def _until_room(self) -> None:
+        self._room = asyncio.Event()
+        try:
+            while self._full and self.stage is Stage.CALLING:
+                self._room.clear()
+                await self._room.wait()
+        finally:
+            self._room = None
+
+    # The end
+
+    def _driven(self, task: asyncio.Task[None]) -> None:
+        """Nothing of the agent is left. A task that never took its first step comes here too."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _log.error("working on a run failed", **self._ids_for_log(), exc_info=error)
+            failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
+            self._put(Finish(self.owner, "failed", error=failure))
+        if self._over:
+            self._close(confirmed=True)
+
+    def _grace_over(self) -> None:
+        if self.stage is not Stage.ENDED:
+            _log.warning("agent ignores cancellation", **self._ids_for_log(), grace_ms=self._settings.grace_ms)
+            if self._call is not None:
+                self._call.cancel()
+            self._close(confirmed=False)
+
+    def _close(self, *, confirmed: bool) -> None:
+        if self.stage is Stage.ENDED:
+            return
+        self.stage = Stage.ENDED
+        if self._grace is not None:
+            self._grace.cancel()
+        if not self._settle_due:
+            self._session.worker_done(self)
+            return
+        started = self._stopped_at if self._stopped_at is not None else self._clock.monotonic()
+        stopped_after_ms = round((self._clock.monotonic() - started) * 1000)
+        self._put(
+            Settle(self.owner, stopped_after_ms, confirmed, usage=self._usage or None),
+            done=lambda _: self._session.worker_done(self),
+        )
+
+    def drop(self) -> None:
+        """Stops the agent without a word in the log: the session or the process ends, the run is found lost later."""
+        self.stage = Stage.ENDED
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._call is not None:
+            self._call.cancel()
+        self.task.cancel()
+
+    def _ids_for_log(self) -> dict[str, Any]:
+        return {"session": self._session.id, "run": self.owner.run_id, "attempt": self.owner.attempt}
+
+
+def _copy(answer: OpenMessage | None) -> OpenMessage:
+    assert answer is not None, "a run that was started has an answer"
+    parts = [OpenPart.of(part.view(), done=True) for part in answer.parts]
+    return OpenMessage(dict(answer.fields), parts)
