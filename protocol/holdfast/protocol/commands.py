@@ -19,7 +19,7 @@ Milliseconds = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 class _Model(BaseModel):
     # Unknown fields are refused: a field ignored would be a promise broken.
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
 
 
 class SeenPosition(_Model):
@@ -208,7 +208,7 @@ class Cursor(BaseModel):
 class Hello(BaseModel):
     """The first message of a connection. Unknown fields in it are ignored."""
 
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(alias_generator=to_camel, extra="ignore", frozen=True, strict=True)
 
     type: Literal["hello"] = "hello"
     token: str | None = None

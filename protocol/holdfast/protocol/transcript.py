@@ -52,8 +52,12 @@ class OpenPart:
         """The open form of a folded part, as a snapshot holds it."""
         fields = dict(part)
         kind = str(fields.pop("kind"))
-        text = fields.pop(_DELTA_FIELD.get(kind, "delta"), None)
-        return cls(kind, fields, text if isinstance(text, str) else None, done=done)
+        field = _DELTA_FIELD.get(kind, "delta")
+        text = fields.get(field)
+        if isinstance(text, str):
+            del fields[field]
+            return cls(kind, fields, text, done=done)
+        return cls(kind, fields, done=done)
 
     @property
     def text(self) -> str:
@@ -67,11 +71,13 @@ class OpenPart:
     def fold(self, chunk: Mapping[str, Any]) -> None:
         """Takes in a `run.chunk` of this part."""
         delta = chunk.get("delta")
-        if delta is not None:
+        if isinstance(delta, str):
             if self._deltas is None:
                 self._deltas = []
             self._deltas.append(delta)
             self.length += len(delta)
+        elif delta is not None:  # of a kind that this version does not know
+            self.fields["delta"] = delta
         if self.kind not in _CUT_KINDS:
             for name, value in chunk.items():
                 if name not in _ENVELOPE and name != "kind":
@@ -83,8 +89,8 @@ class OpenPart:
             self.done = True
 
     def cut(self, length: int) -> None:
-        """Keeps the first `length` code points of the text."""
-        if length < self.length:
+        """Keeps the first `length` code points of text or reasoning; parts of other kinds happened, and stay whole."""
+        if self.kind in _CUT_KINDS and length < self.length:
             self._deltas = [self.text[:length]]
             self.length = length
 
@@ -191,6 +197,7 @@ class Transcript:
         self._ended: dict[str, None] = {}
         self._continued: list[Message] = []
         self._loading: list[RunInfo] = []
+        self._loading_at: tuple[str, int] | None = None
         self._folds: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "message": self._message,
             "run.queued": self._queued,
@@ -217,12 +224,16 @@ class Transcript:
 
         Until the last one is there, what was known before stays in force.
         """
+        cut_at = (snapshot["epoch"], snapshot["seq"])
+        if cut_at != self._loading_at:  # another snapshot has begun before the last one was whole
+            self.discard_partial_snapshot()
+            self._loading_at = cut_at
         self._continued = join_continued(self._continued, snapshot["messages"])
         self._loading.extend(snapshot["runs"])
         if not snapshot["last"]:
             return False
         messages, infos = self._continued, self._loading
-        self._continued, self._loading = [], []
+        self.discard_partial_snapshot()
         self.epoch, self.seq, self.at = snapshot["epoch"], snapshot["seq"], snapshot["at"]
         self.more = snapshot["more"]
         self.runs, self._ended = {}, {}
@@ -251,7 +262,7 @@ class Transcript:
 
     def discard_partial_snapshot(self) -> None:
         """Drops what came of a snapshot whose last message never did: the connection was lost in between."""
-        self._continued, self._loading = [], []
+        self._continued, self._loading, self._loading_at = [], [], None
 
     def messages(self) -> list[Message]:
         """All messages held, in the order of the log. Those of ended runs are shared, not copied."""

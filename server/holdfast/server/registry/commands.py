@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 from holdfast.protocol.codec import JSON_CODEC
@@ -95,6 +96,15 @@ def _remembered(state: SessionState, ask: Ask, context: Context) -> Memory | Non
 
 def _ack(draft: Draft, outcome: str, **fields: Any) -> Ack:
     return cast("Ack", {"type": "ack", "id": draft.command, "outcome": outcome, **fields})
+
+
+def _already_ended(draft: Draft, run_id: str | None, run: RunState | None, archived: Mapping[str, Any] | None) -> Ack:
+    """`already_ended` with the reason and the seq of the run's terminal, from wherever they are known."""
+    if run is not None:
+        return _ack(draft, "already_ended", runId=run_id, reason=run.reason, seq=run.ended_seq)
+    known = archived or {}
+    fields = {name: known[name] for name in ("reason", "seq") if name in known}
+    return _ack(draft, "already_ended", runId=run_id, **fields)
 
 
 # send
@@ -226,12 +236,12 @@ def _cancel(draft: Draft, ask: Ask, command: Cancel) -> Ack:
     run = state.runs.get(run_id)
     if run is not None:
         if not run.open:
-            return _ack(draft, "already_ended", runId=run_id, reason=run.reason, seq=run.ended_seq)
+            return _already_ended(draft, run_id, run, None)
         draft.end(run, "cancelled", cause="user", by=ask.principal, device=ask.device, seen=command.seen)
         return _ack(draft, "cancelled", runId=run_id)
     archived = context.archive.get(run_key(run_id))
     if archived is not None:
-        return _ack(draft, "already_ended", runId=run_id, reason=archived["reason"], seq=archived["seq"])
+        return _already_ended(draft, run_id, None, archived)
     steer = _steer_fate(state, context, run_id)
     if steer is not None:
         steered_run, status = steer
@@ -309,9 +319,9 @@ def _steer(draft: Draft, ask: Ask, command: Steer) -> Ack:
         agent = run.agent if run is not None else archived["agent"] if archived is not None else ""
         return _send_steer(draft, ask, command, parts, agent or None)
     if run is not None:
-        return _ack(draft, "already_ended", runId=run.run_id, reason=run.reason)
+        return _already_ended(draft, run.run_id, run, None)
     if archived is not None:
-        return _ack(draft, "already_ended", runId=command.run_id, reason=archived["reason"])
+        return _already_ended(draft, command.run_id, None, archived)
     return _ack(draft, "unknown_run")
 
 
@@ -378,7 +388,8 @@ def _withdraw(draft: Draft, command: Withdraw) -> Ack:
         case SteerStatus.APPLIED:
             return _ack(draft, "already_applied", runId=run_id)
         case SteerStatus.RETURNED | SteerStatus.SENT:
-            return _ack(draft, "already_ended", runId=run_id)
+            archived = draft.context.archive.get(steer_key(command.steer_id))
+            return _already_ended(draft, run_id, draft.state.runs.get(run_id), archived)
 
 
 # answer
@@ -391,9 +402,9 @@ def _answer(draft: Draft, ask: Ask, command: Answer) -> Ack:
         archived = draft.context.archive.get(run_key(run_id))
         if archived is None:
             return _ack(draft, "unknown_request", runId=run_id)
-        return _ack(draft, "already_ended", runId=run_id, reason=archived["reason"])
+        return _already_ended(draft, run_id, None, archived)
     if not run.open:
-        return _ack(draft, "already_ended", runId=run_id, reason=run.reason)
+        return _already_ended(draft, run_id, run, None)
     request = next(
         (item for item in state.transcript.runs[run_id].info["requests"] if item["id"] == command.request_id),
         None,

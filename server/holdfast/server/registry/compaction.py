@@ -63,7 +63,9 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
         records[run_key(run_id)] = _run_record(state.runs[run_id])
     for steer_id, steer in state.steers.items():
         if steer.run_id in closed:
-            records[steer_key(steer_id)] = {"runId": steer.run_id, "status": steer.status.value}
+            run = state.runs[steer.run_id]
+            fate = {"runId": steer.run_id, "status": steer.status.value, "reason": run.reason, "seq": run.ended_seq}
+            records[steer_key(steer_id)] = fate
     lasting = [key for key, memory in state.memories.items() if memory["lasting"]]
     for key in lasting:
         records[command_key(*key)] = state.memories[key]
