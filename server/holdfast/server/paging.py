@@ -23,14 +23,16 @@ def snapshots(
 ) -> Iterator[dict[str, Any]]:
     """The `snapshot` messages of a session at one seq, each small enough to be sent."""
     head: dict[str, Any] = {"type": "snapshot", "epoch": epoch, "seq": seq, "at": at, "reset": reset}
-    message_groups = list(_grouped(_entries(messages)))
-    run_groups = list(_grouped(runs))
-    for group in message_groups[: len(message_groups) if run_groups else -1]:
-        yield {**head, "messages": group, "runs": [], "more": more, "last": False}
-    rest = [] if run_groups or not message_groups else message_groups[-1]
-    for group in run_groups[:-1]:
-        yield {**head, "messages": [], "runs": group, "more": more, "last": False}
-    yield {**head, "messages": rest, "runs": run_groups[-1] if run_groups else [], "more": more, "last": True}
+    entries = [("messages", entry) for entry in _entries(messages)] + [("runs", entry) for entry in runs]
+    groups = list(_grouped(entries)) or [[]]
+    for index, group in enumerate(groups):
+        yield {
+            **head,
+            "messages": [entry for kind, entry in group if kind == "messages"],
+            "runs": [entry for kind, entry in group if kind == "runs"],
+            "more": more,
+            "last": index == len(groups) - 1,
+        }
 
 
 def pages(command_id: str, messages: Sequence[Message], *, more: bool) -> Iterator[dict[str, Any]]:
