@@ -1,0 +1,151 @@
+"""`Server`: the agents of an application, and what it takes to serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from holdfast.protocol.values import is_id
+from holdfast.server.agent import Agent, AgentFunction
+from holdfast.server.auth import Authenticator
+from holdfast.server.gateway import Gateway
+from holdfast.server.limits import GatewaySettings
+from holdfast.server.node import Node
+from holdfast.server.settings import SessionSettings
+from holdfast.server.store import Store, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that accepts connections."""
+
+    host: str
+    port: int
+    """The one it listens at; chosen by the system where 0 was asked for."""
+    node: Node
+    gateway: Gateway
+
+    @property
+    def url(self) -> str:
+        """For clients: `ws://host:port`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ws://{host}:{self.port}"
+
+
+class Server:
+    """Agents, and how connections to them are admitted.
+
+        server = Server()
+
+        @server.agent("assistant")
+        async def assistant(run: Run):
+            yield "Hello"
+
+    `authenticator` says who a token is; without one everybody is the principal `local`, and the server binds loopback
+    addresses only. The first agent that is registered is the one for sends that name none.
+    """
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator | None = None,
+        settings: SessionSettings | None = None,
+        gateway_settings: GatewaySettings | None = None,
+    ) -> None:
+        self.authenticator = authenticator
+        self.settings = settings or SessionSettings()
+        self.gateway_settings = gateway_settings or GatewaySettings()
+        self._agents: dict[str, Agent] = {}
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """By name, in the order they were registered."""
+        return self._agents
+
+    def agent(
+        self, name: str, *, restartable: bool = False, takes_steers: bool = False
+    ) -> Callable[[AgentFunction], AgentFunction]:
+        """Registers the decorated function, see `add_agent`."""
+
+        def register(function: AgentFunction) -> AgentFunction:
+            self.add_agent(name, function, restartable=restartable, takes_steers=takes_steers)
+            return function
+
+        return register
+
+    def add_agent(
+        self, name: str, function: AgentFunction, *, restartable: bool = False, takes_steers: bool = False
+    ) -> None:
+        """Registers an agent: an async generator of strings, or a coroutine function that uses its `Run`.
+
+        Raises ValueError for a name that is no id or is taken.
+        """
+        if not is_id(name):
+            raise ValueError(f"{name!r} is no name for an agent: letters, digits and . _ : ~ - are")
+        if name in self._agents:
+            raise ValueError(f"there is an agent {name!r} already")
+        self._agents[name] = Agent(name, function, restartable, takes_steers)
+
+    def prefer(self, name: str) -> None:
+        """Makes `name` the agent for sends that name none. Raises KeyError for one that is not registered."""
+        self._agents = {name: self._agents.pop(name), **self._agents}
+
+    @asynccontextmanager
+    async def running(
+        self, *, host: str = "127.0.0.1", port: int = 8787, store: Store | str = "sqlite:///holdfast.db"
+    ) -> AsyncGenerator[Running]:
+        """Serves while the block lasts; `port` 0 lets the system choose.
+
+        Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
+        the node was drained before.
+        """
+        node = Node(open_store(store) if isinstance(store, str) else store, self.agents, settings=self.settings)
+        gateway = Gateway(node, authenticator=self.authenticator, settings=self.gateway_settings)
+        await node.start()
+        try:
+            await gateway.start(host, port)
+            try:
+                yield Running(host, gateway.port, node, gateway)
+            finally:
+                await gateway.stop()
+        finally:
+            await node.stop()
+
+    async def serve(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8787,
+        store: Store | str = "sqlite:///holdfast.db",
+        drain_ms: int = 10_000,
+        on_ready: Callable[[Running], None] | None = None,
+    ) -> None:
+        """Serves until SIGTERM or SIGINT, then drains: runs may finish for `drain_ms`, the rest end as cancelled.
+
+        A second signal ends the draining. Must run in the main thread.
+        """
+        loop = asyncio.get_running_loop()
+        signals: asyncio.Queue[None] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signals.put_nowait, None)
+        try:
+            async with self.running(host=host, port=port, store=store) as running:
+                if on_ready is not None:
+                    on_ready(running)
+                await signals.get()
+                draining = asyncio.create_task(self._drain(running, drain_ms), name="drain")
+                impatient = asyncio.create_task(signals.get(), name="second signal")
+                await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (draining, impatient):
+                    task.cancel()
+                await asyncio.gather(draining, impatient, return_exceptions=True)
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _drain(self, running: Running, drain_ms: int) -> None:
+        running.node.accepting = False
+        await asyncio.gather(running.node.drain(drain_ms), running.gateway.drain())
