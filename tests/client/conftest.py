@@ -10,15 +10,10 @@ import pytest_asyncio
 from tests.client.fake_server import FakeServer
 
 
-@pytest.fixture(autouse=True)
-def no_waiting_between_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reconnects come at once: a full jitter over nothing."""
-    monkeypatch.setattr("holdfast.client.backoff.BASE_SECONDS", 0.0)
-
-
 @pytest_asyncio.fixture
-async def server() -> AsyncIterator[FakeServer]:
-    """A scripted server on the loopback."""
+async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServer]:
+    """A scripted server on the loopback; clients in this process reconnect to it at once."""
+    monkeypatch.setattr("holdfast.client.backoff.BASE_SECONDS", 0.0)
     server = FakeServer()
     await server.start()
     yield server

@@ -6,7 +6,7 @@ It keeps a log (`append`), answers `hello` from it, and hands every command to t
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -100,15 +100,7 @@ class FakeServer:
         connection = self._connection
         assert connection is not None
         codec = _codec(connection)
-        if isinstance(message, list):  # the codecs of the wire package encode single messages only
-            import json
-
-            import msgpack
-
-            packed = json.dumps(message).encode() if codec.text else msgpack.packb(message)
-            await connection.send(packed, text=codec.text)
-            return
-        await connection.send(codec.encode(message), text=codec.text)
+        await connection.send(codec.encode(cast("dict[str, Any]", message)), text=codec.text)
 
     async def ack(self, command: dict[str, Any], outcome: str, **fields: Any) -> None:
         """Acknowledges a command."""
@@ -209,7 +201,7 @@ class FakeServer:
                 "limits": LIMITS,
             }
         )
-        if usable:
+        if usable and cursor is not None:
             for event in self.log[cursor["seq"] :]:
                 await self.say(event)
         else:

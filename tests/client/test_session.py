@@ -21,6 +21,7 @@ from holdfast.client import (
     UnknownRunError,
     connect,
 )
+from holdfast.protocol import Position
 from tests.client.fake_server import FakeServer
 
 
@@ -171,8 +172,12 @@ async def test_seen_is_what_was_taken(server: FakeServer) -> None:
         await server.text(run.id, " unseen")
         while session.position["seq"] < 4:
             await session.changed()
-        for seen, expected in (("taken", {"epoch": "E1", "seq": 3}), (None, None)):
-            cancelling = asyncio.ensure_future(run.cancel(seen=seen))  # type: ignore[arg-type]  # the pairs above
+        cases: list[tuple[Literal["taken"] | None, Position | None]] = [
+            ("taken", {"epoch": "E1", "seq": 3}),
+            (None, None),
+        ]
+        for seen, expected in cases:
+            cancelling = asyncio.ensure_future(run.cancel(seen=seen))
             command = await server.command("cancel")
             assert command.get("seen") == expected
             await server.ack(command, "unknown_run")

@@ -99,8 +99,8 @@ class Connection:
         outbox: Outbox | None = None,
         view: View | None = None,
     ) -> None:
-        self.view = view or View()
-        self.outbox = outbox or Outbox()
+        self.view = View() if view is None else view
+        self.outbox = Outbox() if outbox is None else outbox
         self.failure: HoldfastError | None = None
         """Why there will be no further connection."""
         self.lost: str | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import run_coroutine_threadsafe as submit_to_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from types import TracebackType
@@ -46,11 +47,15 @@ class Portal:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="holdfast client", daemon=True)
         self._thread.start()
-        self.closed = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
 
     def call(self, coroutine: Coroutine[Any, Any, _ResultT]) -> _ResultT:
         """Runs it in the loop and waits. Interrupting the wait cancels the coroutine."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = submit_to_loop(coroutine, self._loop)
         try:
             return future.result()
         except CancelledError:
@@ -69,7 +74,6 @@ class Portal:
 
     def close(self) -> None:
         """Stops the loop and its thread."""
-        self.closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -262,7 +266,7 @@ class Session(Bridge[async_session.Session]):
 
     def close(self) -> None:
         """Closes the connection for good; runs go on. Safe to call again."""
-        if self.portal.closed:
+        if not self.portal.alive:
             return
         try:
             self.portal.call(self.target.close())

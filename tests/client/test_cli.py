@@ -1,0 +1,241 @@
+"""The command line, as a process against the scripted server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from holdfast.client.cli import main
+from tests.client.fake_server import FakeServer
+
+
+@asynccontextmanager
+async def holdfast(server: FakeServer, *arguments: str) -> AsyncGenerator[Any]:
+    """The program as a process; killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from holdfast.client.cli import main; main(prog_name='holdfast')",
+        *arguments,
+        *("--url", server.url, "--session", "trip"),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def output(process: Process, given: bytes | None = None) -> tuple[int | None, str, str]:
+    """Exit code, output, errors of a process that ends by itself."""
+    async with asyncio.timeout(20):
+        out, err = await process.communicate(given)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def accept(server: FakeServer) -> str:
+    """Starts the run that the next command asks for; its id."""
+    command = await server.command("send")
+    await server.start_run(command["id"], command["text"])
+    await server.ack(command, "started", runId=command["id"], seq=len(server.log))
+    return str(command["id"])
+
+
+@pytest.mark.parametrize(("reason", "code"), [("completed", 0), ("failed", 1), ("cancelled", 130)])
+async def test_send_streams_the_answer(server: FakeServer, reason: str, code: int) -> None:
+    """`send` prints the answer to standard output, the run's id beside it, and exits by how the run ended."""
+    async with holdfast(server, "send", "hello") as process:
+        run_id = await accept(server)
+        await server.text(run_id, "Good ")
+        await server.text(run_id, "morning")
+        await server.end_run(run_id, reason)
+        status, out, err = await output(process)
+        assert (status, out) == (code, "Good morning\n")
+        assert err.startswith(f"run {run_id}\n")
+
+
+async def test_send_detached(server: FakeServer) -> None:
+    """`send --detach` prints the run's id and leaves the run alone; `-` reads the text from standard input."""
+    async with holdfast(server, "send", "-", "--detach") as process:
+        process.stdin.write(b"from a pipe")
+        process.stdin.close()
+        run_id = await accept(server)
+        assert await output(process) == (0, f"{run_id}\n", "")
+    assert server.log[0]["message"]["parts"] == [{"kind": "text", "text": "from a pipe"}]
+    assert server.silent()
+
+
+async def test_interrupt_stops_the_run(server: FakeServer) -> None:
+    """Ctrl-C during `send` cancels the run and shows what is kept."""
+    async with holdfast(server, "send", "hello") as process:
+        run_id = await accept(server)
+        await server.text(run_id, "Good\n")
+        assert await process.stdout.readline() == b"Good\n"
+        process.send_signal(signal.SIGINT)
+        command = await server.command("cancel")
+        assert (command["runId"], command["seen"]) == (run_id, {"epoch": "E1", "seq": 3})
+        ended = await server.end_run(run_id, "cancelled")
+        await server.ack(command, "cancelled", runId=run_id, seq=ended["seq"])
+        status, _, err = await output(process)
+        assert status == 130
+        assert "cancelled" in err
+
+
+async def test_second_interrupt_leaves(server: FakeServer) -> None:
+    """A second Ctrl-C leaves without waiting for the server."""
+    async with holdfast(server, "send", "hello") as process:
+        run_id = await accept(server)
+        await server.text(run_id, "Good\n")
+        await process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        await server.command("cancel")
+        process.send_signal(signal.SIGINT)
+        assert (await output(process))[0] == 130
+
+
+async def test_json_events(server: FakeServer) -> None:
+    """`send --json` prints each event of the run, from its first to its last, as a line of JSON."""
+    async with holdfast(server, "send", "hello", "--json") as process:
+        run_id = await accept(server)
+        await server.text(run_id, "Good")
+        await server.end_run(run_id)
+        status, out, _ = await output(process)
+        assert status == 0
+        assert [json.loads(line) for line in out.splitlines()] == server.log
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"),
+    [
+        ({"outcome": "cancelled", "seq": 0}, 0, "r-1 is stopped.\n"),
+        ({"outcome": "already_ended", "reason": "completed"}, 0, "r-1 had ended already (completed).\n"),
+        ({"outcome": "unknown_run"}, 4, "The session knows no run r-1.\n"),
+    ],
+)
+async def test_cancel(server: FakeServer, answer: dict[str, Any], code: int, told: str) -> None:
+    """`cancel RUN` tells the outcome; only a run that nobody knows is no success."""
+    async with holdfast(server, "cancel", "r-1") as process:
+        command = await server.command("cancel")
+        await server.ack(command, **answer)
+        assert await output(process) == (code, told, "")
+
+
+async def test_steer_and_refusal(server: FakeServer) -> None:
+    """`steer` tells its outcome; what the server refuses exits with 4 and a sentence."""
+    async with holdfast(server, "steer", "r-1", "shorter", "--json") as process:
+        command = await server.command("steer")
+        await server.ack(command, "accepted", runId="r-1", seq=0)
+        status, out, _ = await output(process)
+        assert (status, json.loads(out)["outcome"]) == (0, "accepted")
+    async with holdfast(server, "steer", "r-1", "shorter") as process:
+        command = await server.command("steer")
+        error = {"type": "error", "id": command["id"], "code": "forbidden", "message": "not yours"}
+        await server.say({**error, "retryable": False})
+        assert await output(process) == (4, "", "Error: not yours (forbidden)\n")
+
+
+async def test_watch_runs_history(server: FakeServer) -> None:
+    """`watch RUN`, `runs` and `history` show what was, also of another device."""
+    await server.start_run("r-1", "hello")
+    await server.text("r-1", "Good morning")
+    await server.end_run("r-1")
+    async with holdfast(server, "watch", "r-1") as process:
+        assert await output(process) == (0, "Good morning\n", "")
+    async with holdfast(server, "runs") as process:
+        status, out, _ = await output(process)
+        assert (status, out.splitlines()[1].split()) == (0, ["r-1", "completed", "demo", "ana", "tab"])
+    async with holdfast(server, "history") as process:
+        command = await server.command("history")
+        messages = server.snapshot()["messages"]
+        await server.say({"type": "page", "id": command["id"], "messages": messages, "more": False, "last": True})
+        assert await output(process) == (0, "ana: hello\nassistant: Good morning\n", "")
+
+
+async def test_watch_session(server: FakeServer) -> None:
+    """`watch` without a run follows the session until Ctrl-C, which exits with 130."""
+    async with holdfast(server, "watch") as process:
+        async with asyncio.timeout(20):
+            await server.connected.wait()
+        await server.say({"type": "ping", "head": 0})
+        await server.command("pong")  # it has caught up, and follows
+        await server.start_run("r-1", "hello")
+        await server.text("r-1", "Good\n")
+        lines = [await process.stdout.readline() for _ in range(4)]
+        assert lines == [b"\n", b"ana: hello\n", b"[r-1 started, demo]\n", b"Good\n"]
+        process.send_signal(signal.SIGINT)
+        assert (await output(process))[0] == 130
+
+
+async def test_chat_over_pipes(server: FakeServer) -> None:
+    """Piped lines are sent one after the other, each when the run before it has ended; a question takes a line."""
+    async with holdfast(server, "chat") as process:
+        process.stdin.write(b"first\ny\nsecond\n")
+        process.stdin.close()
+        first = await accept(server)
+        await server.text(first, "one")
+        request = {"id": "q-1", "kind": "approval", "callId": "c", "name": "rm", "input": {"path": "/"}}
+        await server.append("run.requested", runId=first, request=request)
+        answer = await server.command("answer")
+        assert (answer["requestId"], answer["value"]) == ("q-1", True)
+        await server.append("run.resolved", runId=first, requestId="q-1", outcome="answered")
+        await server.ack(answer, "accepted", runId=first, seq=len(server.log))
+        assert server.silent()
+        await server.end_run(first)
+        second = await accept(server)
+        await server.text(second, "two")
+        await server.end_run(second, "failed", error={"code": "agent", "message": "it broke"})
+        status, out, err = await output(process)
+        assert (status, out) == (1, "one\ntwo\n")
+        assert f"holdfast cancel {first}" in err
+        assert "it broke" in err
+
+
+async def test_nobody_there(server: FakeServer) -> None:
+    """Without a server a command exits with 3 and says how to start one."""
+    server.refuse = (4500, "token rejected")
+    async with holdfast(server, "runs") as process:
+        status, _, err = await output(process)
+        assert status == 3
+        assert "token rejected" in err
+
+
+def test_usage() -> None:
+    """Wrong usage exits with 2, before anything is opened; the version is the distribution's."""
+    runner = CliRunner()
+    for arguments in (["nonsense"], ["cancel"], ["runs", "--url", "nonsense"], ["runs", "--session", "no id!"]):
+        assert runner.invoke(main, arguments).exit_code == 2, arguments
+    assert runner.invoke(main, ["--version"]).output.startswith("holdfast, version ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    """The completion script of each shell calls the program back."""
+    result = CliRunner().invoke(main, ["completion", shell], prog_name="holdfast")
+    assert result.exit_code == 0
+    assert "_HOLDFAST_COMPLETE" in result.output
+
+
+def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subcommand whose packages are missing says what to install and exits with 2; the others still work."""
+
+    def load(self: Any) -> Any:
+        raise ModuleNotFoundError("No module named 'uvloop'", name="uvloop")
+
+    monkeypatch.setattr("importlib.metadata.EntryPoint.load", load)
+    result = CliRunner().invoke(main, ["serve", "--port", "1"])
+    assert result.exit_code == 2
+    assert "needs uvloop: run `pip install 'holdfast[server]'`" in result.output
+    assert CliRunner().invoke(main, ["--help"]).exit_code == 0

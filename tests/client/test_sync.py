@@ -1,0 +1,125 @@
+"""The client without asyncio, against the scripted server in another thread's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.client import ConnectionFailedError, UnknownRunError, sync
+from holdfast.client.cli.show import wire
+from tests.client.fake_server import FakeServer
+
+
+class Stage:
+    """The scripted server in a loop of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.server = self.do(self._make())
+
+    async def _make(self) -> FakeServer:
+        server = FakeServer()
+        await server.start()
+        return server
+
+    def do(self, script: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a script to its end."""
+        return asyncio.run_coroutine_threadsafe(script, self.loop).result(10)
+
+    def play(self, script: Coroutine[Any, Any, Any]) -> None:
+        """Starts a script beside the test."""
+        asyncio.run_coroutine_threadsafe(script, self.loop)
+
+    def close(self) -> None:
+        """The end of the loop and its thread."""
+        self.do(self.server.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    """A server to talk to from a thread without a loop."""
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+async def answer(server: FakeServer) -> None:
+    """Answers one send with two words."""
+    command = await server.command("send")
+    await server.start_run(command["id"])
+    await server.ack(command, "started", runId=command["id"], seq=len(server.log))
+    await server.text(command["id"], "Hello ")
+    await server.text(command["id"], "world")
+    await server.end_run(command["id"])
+
+
+def test_same_names(stage: Stage) -> None:
+    """Sending, iterating, waiting and looking work without asyncio, with the names of the async client."""
+    with sync.connect(stage.server.url, session="trip") as session:
+        stage.play(answer(stage.server))
+        run = session.send("hi")
+        assert "".join(run) == "Hello world"
+        result = run.wait()
+        assert (result.reason, run.status, run.text) == ("completed", "ended", "Hello world")
+        assert (session.status, session.position["seq"], session.principal) == ("live", 5, "ana")
+        assert list(session.runs) == [run.id]
+        assert [message["role"] for message in session.messages] == ["user", "assistant"]
+        assert list(session.run(run.id)) == ["Hello world"]
+        with pytest.raises(UnknownRunError):
+            session.run("nobody").wait()
+        events = session.events()
+        stage.play(answer(stage.server))
+        session.send("again")
+        seen = list(zip(events, range(2), strict=False))
+        assert [wire(item)["type"] for item, _ in seen] == ["message", "run.started"]
+    session.close()
+    assert not session.portal.alive
+
+
+def test_interrupted_iteration_stops_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while waiting for text gives up the wait; the run and the client go on."""
+    with sync.connect(stage.server.url, session="trip") as session:
+        events = iter(session.events())
+        stage.do(stage.server.start_run("r-1"))
+        next(events)
+        next(events)
+        assert session.run("r-1").status == "running"
+
+        class Interrupted:
+            """A future whose wait is interrupted by the person."""
+
+            def __init__(self, future: Any) -> None:
+                self.future = future
+
+            def result(self) -> None:
+                raise KeyboardInterrupt
+
+            def cancel(self) -> bool:
+                return bool(self.future.cancel())
+
+        def submit(script: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Interrupted:
+            return Interrupted(asyncio.run_coroutine_threadsafe(script, loop))
+
+        with monkeypatch.context() as patched:
+            patched.setattr("holdfast.client.sync.submit_to_loop", submit)
+            with pytest.raises(KeyboardInterrupt):
+                next(iter(session.run("r-1")))
+        assert session.run("r-1").status == "running"
+        assert stage.server.silent()
+
+
+def test_nobody_there() -> None:
+    """A server that is not there is the same error, and leaves no thread behind."""
+    before = threading.active_count()
+    with pytest.raises(ConnectionFailedError):
+        sync.connect("ws://127.0.0.1:9", session="trip", open_timeout=0.01)
+    assert threading.active_count() == before
