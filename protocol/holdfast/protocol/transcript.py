@@ -237,15 +237,16 @@ class Transcript:
         self.epoch, self.seq, self.at = snapshot["epoch"], snapshot["seq"], snapshot["at"]
         self.more = snapshot["more"]
         self.runs, self._ended = {}, {}
-        self._messages = {message["id"]: message for message in messages}
+        by_id = {message["id"]: message for message in messages}
+        self._messages = {**by_id}
         for info in infos:
-            run = Run(info)
+            run = Run(info.copy())  # the fold changes it, and the snapshot is the caller's
             self.runs[info["runId"]] = run
             if run.ended:
                 self._ended[info["runId"]] = None
                 continue
-            message = self._messages.get(info.get("messageId", ""))
-            if message is not None and not isinstance(message, OpenMessage):
+            message = by_id.get(info.get("messageId", ""))
+            if message is not None:
                 run.answer = reopen(message)
                 self._messages[message["id"]] = run.answer
         return True
