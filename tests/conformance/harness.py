@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.server.store import Appended, Batch, MemoryStore, SqliteStore, Store
+from holdfast.server.store import Appended, Batch, Head, MemoryStore, SqliteStore, Store
 
 
 class Clock:
@@ -28,6 +28,9 @@ STORES: dict[str, Callable[[Path, Clock], Store]] = {
     "sqlite": lambda directory, clock: SqliteStore(directory / "holdfast.db", clock=clock),
 }
 
+START = Head("e1", 0, "")
+"""Of the log that the fixture `writer` begins with."""
+
 
 class Writer:
     """Appends to one session as a node does: it knows a head, and makes batches that follow it."""
@@ -35,20 +38,17 @@ class Writer:
     def __init__(self, store: Store, session: str = "s", epoch: str = "e1", node: str = "n1") -> None:
         self.store = store
         self.session = session
-        self.epoch = epoch
         self.node = node
-        self.seq = 0
+        self.head = Head(epoch, 0, "")
 
     def batch(self, batch_id: str, count: int = 1, size: int = 3) -> Batch:
         """Make the batch of `count` events and `size` bytes that follows the head this writer knows."""
-        return Batch(batch_id, self.seq + 1, self.seq + count, batch_id.encode().ljust(size, b".")[:size])
+        return Batch(batch_id, self.head.seq + 1, self.head.seq + count, batch_id.encode().ljust(size, b".")[:size])
 
     async def append(self, batch_id: str, count: int = 1, *, size: int = 3, unfinished: bool = True) -> Appended:
         """Append where nobody else writes."""
         batch = self.batch(batch_id, count, size)
-        result = await self.store.append(
-            self.session, self.epoch, self.seq, batch, node=self.node, unfinished=unfinished
-        )
+        result = await self.store.append(self.session, self.head, batch, node=self.node, unfinished=unfinished)
         assert isinstance(result, Appended)
-        self.seq = result.head.seq
+        self.head = result.head
         return result

@@ -13,7 +13,7 @@ def _message(seq: int, text: bytes = b"") -> StoredMessage:
 async def _compact(writer: Writer, seq: int, trim_to: int = 0, *messages: StoredMessage, **records: bytes) -> bool:
     checkpoint = Checkpoint(seq, b"state %d" % seq)
     return await writer.store.compact(
-        "s", writer.epoch, checkpoint, messages=messages, records=records, trim_to=trim_to
+        "s", writer.head.epoch, checkpoint, messages=messages, records=records, trim_to=trim_to
     )
 
 
@@ -88,7 +88,7 @@ async def test_a_log_trimmed_to_its_head_goes_on(writer: Writer) -> None:
     last = Batch("b2", 3, 4, b"b2.")
     assert await _compact(writer, 4, trim_to=4)
     assert await writer.store.head("s") == Head("e1", 4, "b2")
-    repeat = await writer.store.append("s", "e1", 2, last, node="n1", unfinished=True)
+    repeat = await writer.store.append("s", Head("e1", 2, "b1"), last, node="n1", unfinished=True)
     assert repeat.head == Head("e1", 4, "b2")
     await writer.append("b3")
     log = await writer.store.open("s", "e9")
@@ -131,7 +131,7 @@ async def test_contents_survive_a_new_epoch(writer: Writer) -> None:
     assert [batch.batch_id for batch in log.batches] == ["b2"]
     assert await writer.store.messages("s", None, 9) == [_message(1)]
     assert await writer.store.find("s", ["r"]) == {"r": b"x"}
-    writer.epoch = "e2"
+    writer.head = Head("e2", 8, "b2")
     assert await _compact(writer, 8, 8)
     assert (await writer.store.read("s", 0, 999)).floor == 4
     assert await writer.store.head("s") == Head("e2", 8, "b2")

@@ -17,10 +17,11 @@ from tests.conformance.harness import STORES, Clock
 
 @dataclass(frozen=True)
 class Append:
-    """An append of a writer that may be `behind` its log, or believe in another epoch."""
+    """An append of a writer that may be `behind` its log, or believe in another epoch or another last batch."""
 
     behind: int
     epoch: int
+    other: int
     batch: int
     count: int
     node: str
@@ -42,6 +43,7 @@ class NewEpoch:
     """A jump, from a head that may be wrong."""
 
     behind: int
+    other: int
     jump: int
 
 
@@ -63,13 +65,14 @@ _steps: st.SearchStrategy[Step] = st.one_of(
         Append,
         behind=_stale,
         epoch=_stale,
+        other=_stale,
         batch=st.integers(0, 3),
         count=st.integers(1, 3),
         node=_nodes,
         unfinished=st.booleans(),
     ),
     st.builds(Compact, below=st.integers(-1, 4), epoch=_stale, trim_below=st.integers(-2, 6), facts=st.integers(0, 9)),
-    st.builds(NewEpoch, behind=_stale, jump=st.integers(0, 3)),
+    st.builds(NewEpoch, behind=_stale, other=_stale, jump=st.integers(0, 3)),
     st.builds(Pass, ms=st.integers(0, 150), node=_nodes, observers=st.integers(0, 1)),
 )
 
@@ -79,10 +82,13 @@ async def _ask(store: Store, clock: Clock, session: str, step: Step, number: int
     head = (await store.open(session, "e0")).head
     match step:
         case Append():
-            expected = max(0, head.seq - step.behind)
-            epoch = head.epoch if step.epoch == 0 else "other"
-            batch = Batch(f"b{step.batch}", expected + 1, expected + step.count, b"%d" % number)
-            return await store.append(session, epoch, expected, batch, node=step.node, unfinished=step.unfinished)
+            expected = Head(
+                head.epoch if step.epoch == 0 else "other",
+                max(0, head.seq - step.behind),
+                head.batch_id if step.other == 0 else "other",
+            )
+            batch = Batch(f"b{step.batch}", expected.seq + 1, expected.seq + step.count, b"%d" % number)
+            return await store.append(session, expected, batch, node=step.node, unfinished=step.unfinished)
         case Compact():
             return await store.compact(
                 session,
@@ -93,7 +99,8 @@ async def _ask(store: Store, clock: Clock, session: str, step: Step, number: int
                 trim_to=max(0, head.seq - step.trim_below),
             )
         case NewEpoch():
-            believed = Head(head.epoch, max(0, head.seq - step.behind), head.batch_id)
+            last_batch = head.batch_id if step.other == 0 else "other"
+            believed = Head(head.epoch, max(0, head.seq - step.behind), last_batch)
             return await store.new_epoch(session, believed, f"e{number}", head.seq + step.jump)
         case Pass():
             clock.advance(step.ms)

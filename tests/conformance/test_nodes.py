@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.server.store import Batch, Checkpoint, Head, Store
-from tests.conformance.harness import Clock, Writer
+from tests.conformance.harness import START, Clock, Writer
 
 
 async def test_the_index_follows_the_appends(store: Store) -> None:
@@ -27,7 +27,7 @@ async def test_the_index_follows_the_appends(store: Store) -> None:
 async def test_neither_conflict_nor_new_epoch_nor_compaction_takes_out_of_the_index(writer: Writer) -> None:
     """Only an accepted append says that nothing is open."""
     head = (await writer.append("b1")).head
-    await writer.store.append("s", "e1", 0, Batch("x", 1, 1, b""), node="n2", unfinished=False)
+    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", unfinished=False)
     await writer.store.compact("s", "e1", Checkpoint(1, b""), messages=[], records={}, trim_to=1)
     await writer.store.new_epoch("s", head, "e2", 1)
     assert await writer.store.unfinished() == ["s"]
@@ -95,7 +95,7 @@ async def test_a_conflict_wakes_nobody(writer: Writer) -> None:
     await writer.append("b1")
     other = _Woken()
     cancel = writer.store.watch("n3", other)
-    await writer.store.append("s", "e1", 0, Batch("x", 1, 1, b""), node="n2", unfinished=True)
+    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", unfinished=True)
     await writer.append("b2")
     await other.until(2)
     assert [head.seq for _, head in other.heads] == [2]

@@ -80,7 +80,9 @@ class Delivery:
         if cursor is None:
             resume = "snapshot"
         elif (
-            cursor.epoch == journal.epoch and cursor.seq <= journal.head and await journal.is_at(cursor.seq, cursor.at)
+            cursor.epoch == journal.head.epoch
+            and cursor.seq <= journal.head.seq
+            and await journal.is_at(cursor.seq, cursor.at)
         ):
             resume = "tail"
             subscriber.seq = cursor.seq
@@ -104,7 +106,7 @@ class Delivery:
         """
         journal = self._journal
         if not subscriber.snapshot:
-            if journal.head - subscriber.seq > self._settings.snapshot_beyond:
+            if journal.head.seq - subscriber.seq > self._settings.snapshot_beyond:
                 subscriber.snapshot = True
             else:
                 events = await journal.events(subscriber.seq, max_bytes=self._settings.catch_up_bytes)
@@ -120,8 +122,8 @@ class Delivery:
         state = journal.state
         built: list[Mapping[str, Any]] = list(
             snapshots(
-                epoch=journal.epoch,
-                seq=journal.head,
+                epoch=journal.head.epoch,
+                seq=journal.head.seq,
                 at=state.at,
                 reset=subscriber.reset,
                 messages=messages,
@@ -129,7 +131,7 @@ class Delivery:
                 more=more,
             )
         )
-        subscriber.seq = journal.head
+        subscriber.seq = journal.head.seq
         subscriber.snapshot = subscriber.reset = False
         return built
 

@@ -22,10 +22,12 @@ from holdfast.server.records import decode_batch, decode_value, encode_batch, en
 from holdfast.server.registry import Record, SessionState, compact, compacted, fold, load
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import (
+    NO_LOG,
     Appended,
     Batch,
     Checkpoint,
     Conflict,
+    Head,
     Log,
     Store,
     StoredMessage,
@@ -57,9 +59,8 @@ class Journal:
         self.session = session
         self.state = SessionState("")
         """With what is being appended; between two commits it is what the store has."""
-        self.epoch = ""
-        self.head = 0
-        """The last event that the store has accepted, as far as this node has seen."""
+        self.head = NO_LOG
+        """The log's head when this node last read it or appended to it; the state is the fold of exactly that log."""
         self.contended = False
         """Whether another node lost a race against the last append."""
         self._store = store
@@ -67,6 +68,8 @@ class Journal:
         self._clock = clock
         self._settings = settings
         self._waiting = waiting
+        self._ended_epochs: set[str] = set()
+        """Epochs that were replaced while this node had the session open: one for every time its store lost data."""
         self._recent: list[Event] = []
         self._recent_bytes: list[int] = []
         self._recent_total = 0
@@ -90,23 +93,20 @@ class Journal:
             payload=encode_batch(records, encoded),
         )
         unfinished = self.state.unfinished
-        tries = 0
+        tries: list[str] = []
 
         async def append() -> Appended | Conflict:
-            nonlocal tries
-            tries += 1
-            return await self._store.append(
-                self.session, self.epoch, self.head, batch, node=self._node, unfinished=unfinished
-            )
+            tries.append(batch.batch_id)
+            return await self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
 
         result = await self._until_available(append)
         if isinstance(result, Conflict):
             # A try whose answer was lost may have been accepted, and others may have appended behind it.
-            if tries == 1 or not await self._has_batch(batch):
+            if len(tries) == 1 or not await self._has_batch(batch):
                 return None
         else:
             self.contended = result.contended
-        self.head = batch.last_seq
+        self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
         self._keep([record.event for record in records], [len(item) for item in encoded])
         return encoded
 
@@ -122,20 +122,19 @@ class Journal:
         None where there is no telling: the log has a new epoch, or the missed events were trimmed. Every subscriber
         then needs a snapshot. A store that has lost what it had accepted gets a new epoch here.
         """
-        epoch, head = self.epoch, self.head
+        before = self.head
         log = await self._open()
-        while log.head.epoch == epoch and log.head.seq < head:
-            new_epoch = new_epoch_name()
-            expected = log.head
-            _log.warning("store lost events", session=self.session, had=head, has=expected.seq, epoch=new_epoch)
-            await self._until_available(partial(self._store.new_epoch, self.session, expected, new_epoch, head))
+        while await self._lost(log.head):
+            expected, epoch, seq = log.head, new_epoch_name(), max(before.seq, log.head.seq)
+            _log.warning("store lost events", session=self.session, had=before.seq, has=expected.seq, epoch=epoch)
+            await self._until_available(partial(self._store.new_epoch, self.session, expected, epoch, seq))
             log = await self._open()
         self._adopt(log)
-        if self.epoch != epoch:
+        if self.head.epoch != before.epoch:
             return None
-        missed = await self.events(head, up_to=self.head)
+        missed = await self.events(before.seq)
         if missed is None:
-            self._forget_recent(keep=False)
+            self._forget_recent()
             return None
         self._keep(missed, [len(MSGPACK_CODEC.encode(event)) for event in missed])
         return missed
@@ -144,8 +143,27 @@ class Journal:
         """Whether the store's head is not the one this node knows. One read; for stores that others use too."""
         if self._store.exclusive:
             return False
-        head = await self._until_available(lambda: self._store.head(self.session))
-        return head is None or (head.epoch, head.seq) != (self.epoch, self.head)
+        return await self._until_available(lambda: self._store.head(self.session)) != self.head
+
+    async def _lost(self, now: Head) -> bool:
+        """Whether a log that stands at `now` lacks what this node has folded.
+
+        It may have been rolled back to an epoch that this node saw end, or have been written on by others after it
+        was rolled back: the batch at our head is then another one.
+        """
+        before = self.head
+        if now.epoch != before.epoch:
+            return now.epoch in self._ended_epochs or now.seq < before.seq
+        if now.seq < before.seq:
+            return True
+        if now == before or before.seq == 0:
+            return False
+        tail = await self._until_available(lambda: self._store.read(self.session, before.seq - 1, 1))
+        if tail.floor >= before.seq or not tail.batches:
+            return False
+        at_head = tail.batches[0]
+        # Where no batch holds our head it is the seq that the epoch began at.
+        return at_head.first_seq <= before.seq and at_head.batch_id != before.batch_id
 
     async def _open(self) -> Log:
         return await self._until_available(lambda: self._store.open(self.session, new_epoch_name()))
@@ -160,16 +178,16 @@ class Journal:
                     fold(state, record)
         state.transcript.epoch = log.head.epoch
         state.transcript.seq = log.head.seq
-        if (log.head.epoch, log.head.seq) != (self.epoch, self.head):
-            self._forget_recent(keep=log.head.epoch == self.epoch)
-        self.state, self.epoch = state, log.head.epoch
-        self.head = log.head.seq
+        if log.head.epoch != self.head.epoch:
+            self._ended_epochs.add(self.head.epoch)
+            self._forget_recent()
+        self.state, self.head = state, log.head
 
     # Reading
 
-    async def events(self, after: int, *, up_to: int | None = None, max_bytes: int | None = None) -> list[Event] | None:
+    async def events(self, after: int, *, max_bytes: int | None = None) -> list[Event] | None:
         """Committed events behind `after`, in order; about `max_bytes` of them. None where they were trimmed."""
-        last = self.head if up_to is None else up_to
+        last = self.head.seq
         if after >= last:
             return []
         recent = self._recent
@@ -180,7 +198,7 @@ class Journal:
         while after < last:
             limit = _READ_BYTES if max_bytes is None else max_bytes
             tail = await self._until_available(partial(self._store.read, self.session, after, limit))
-            if tail.floor > after or not tail.batches or tail.head.epoch != self.epoch:
+            if tail.floor > after or not tail.batches or tail.head.epoch != self.head.epoch:
                 return None
             for batch in tail.batches:
                 for record in decode_batch(batch.payload):
@@ -205,13 +223,13 @@ class Journal:
 
     async def is_at(self, seq: int, at: int | None) -> bool:
         """Whether the log's event `seq` can be had and carries the time `at`; seq 0 is the beginning."""
-        if seq == self.head:
+        if seq == self.head.seq:
             return at == self.state.at or (seq == 0 and at is None)
         if seq == 0:
             first = await self.events(0, max_bytes=1)
             return first is not None
         found = await self.events(seq - 1, max_bytes=1)
-        return bool(found) and found is not None and found[0]["at"] == at
+        return found is not None and len(found) > 0 and found[0]["at"] == at
 
     async def messages(self, before: int | None, limit: int) -> tuple[list[Message], bool]:
         """The `limit` last transcript messages before the seq `before`, and whether there are older ones."""
@@ -258,7 +276,7 @@ class Journal:
         written = await self._until_available(
             lambda: self._store.compact(
                 self.session,
-                self.epoch,
+                self.head.epoch,
                 checkpoint,
                 messages=messages,
                 records=records,
@@ -296,9 +314,8 @@ class Journal:
                 self._recent_total -= sum(self._recent_bytes[:drop])
                 del self._recent[:drop], self._recent_bytes[:drop]
 
-    def _forget_recent(self, *, keep: bool) -> None:
-        if not keep:
-            self._recent, self._recent_bytes, self._recent_total = [], [], 0
+    def _forget_recent(self) -> None:
+        self._recent, self._recent_bytes, self._recent_total = [], [], 0
 
 
 def new_epoch_name() -> str:

@@ -307,8 +307,8 @@ class Session:
             if await journal.moved_on():
                 await self._reload()
             resume = await self.delivery.join(subscriber, cursor)
-            subscriber.write({**welcome, "epoch": journal.epoch, "head": journal.head, "resume": resume})
-            subscriber.control({"type": "caughtUp", "seq": journal.head, "at": journal.state.at})
+            subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
+            subscriber.control({"type": "caughtUp", "seq": journal.head.seq, "at": journal.state.at})
 
         await self.between_commits(join)
         await self.catch_up(subscriber)

@@ -46,9 +46,14 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
+def _head(seq: int) -> Head:
+    """After that many calls of `_append`."""
+    return Head("e1", seq, f"b{seq}" if seq else "")
+
+
 async def _append(store: SqliteStore, seq: int, payload: bytes = b"", session: str = "s") -> Appended:
     batch = Batch(f"b{seq}", seq, seq, payload)
-    result = await store.append(session, "e1", seq - 1, batch, node="n1", unfinished=True)
+    result = await store.append(session, _head(seq - 1), batch, node="n1", unfinished=True)
     assert isinstance(result, Appended)
     return result
 
@@ -102,16 +107,16 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
 
 _WRITING_PROCESS = """
 import asyncio, sys
-from holdfast.server.store import Batch, SqliteStore
+from holdfast.server.store import Batch, Head, SqliteStore
 
 async def main():
     store = SqliteStore(sys.argv[1])
     await store.start()
     async def write(session):
-        await store.open(session, "e1")
+        head = (await store.open(session, "e1")).head
         for seq in range(1, 1_000_000):
             batch = Batch(f"b{seq}", seq, seq, b"x" * 100)
-            await store.append(session, "e1", seq - 1, batch, node="n", unfinished=True)
+            head = (await store.append(session, head, batch, node="n", unfinished=True)).head
             print(session, seq, flush=True)
     await asyncio.gather(*(write(f"s{number}") for number in range(5)))
 
@@ -290,7 +295,7 @@ async def test_an_operation_that_fails_costs_its_neighbours_nothing(store: Sqlit
     too_large = Batch("big", 1, 2**63, b"")
     async with _Hold(store):
         first = asyncio.ensure_future(_append(store, 1))
-        failing = asyncio.ensure_future(store.append("t", "e1", 0, too_large, node="n1", unfinished=True))
+        failing = asyncio.ensure_future(store.append("t", _head(0), too_large, node="n1", unfinished=True))
         second = asyncio.ensure_future(_append(store, 2))
         await asyncio.sleep(0)
     with pytest.raises(OverflowError):

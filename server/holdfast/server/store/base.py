@@ -127,6 +127,12 @@ class StoredMessage:
     payload: bytes
 
 
+def check_follows(expected: Head, batch: Batch) -> None:
+    """Raises ValueError unless the batch holds an event and begins right after `expected`."""
+    if batch.first_seq != expected.seq + 1 or batch.last_seq < batch.first_seq:
+        raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected.seq}")
+
+
 class Store(ABC):
     """The logs of all sessions, with their archive, index, leases and presence.
 
@@ -156,21 +162,23 @@ class Store(ABC):
 
     @abstractmethod
     async def append(
-        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
     ) -> Appended | Conflict:
         """Add `batch` at the head of the log, if the log stands where the writer believes.
 
         Decided in this order:
 
-        1. the head's epoch is `epoch` and its last batch is this one: `Appended`, and nothing is added. A
-           writer that lost the reply may therefore repeat the call unchanged;
-        2. there is no log, or its epoch or head seq is not the expected one: `Conflict`. Where there is a
-           log, the lost race is remembered for 200 ms under the name of `node`;
+        1. the head's epoch is that of `expected` and its last batch is this one: `Appended`, and nothing is
+           added. A writer that lost the reply may therefore repeat the call unchanged;
+        2. there is no log, or its head is not `expected` in epoch, seq and last batch: `Conflict`. Epoch and
+           seq alone would not do: a log that was rolled back and then written by another reaches the same
+           seq with other contents. Where there is a log, the lost race is remembered for 200 ms under the
+           name of `node`;
         3. the batch is written and the head moves: `Appended`.
 
         A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds
         its `batch_id` among the batches it reads. `unfinished` enters the session into the index with the
-        append, or takes it out after it. `batch` begins at `expected_head` + 1; anything else is a
+        append, or takes it out after it. `batch` begins right after `expected`; anything else is a
         `ValueError`.
         """
 
@@ -186,8 +194,7 @@ class Store(ABC):
 
     @abstractmethod
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
-        """Begin a new epoch at `seq`, if the log still stands at the epoch and seq of `expected`; say
-        whether it did.
+        """Begin a new epoch at `seq`, if the head of the log still is `expected`; say whether it did.
 
         The contents stay, and the log goes on at `seq` + 1. `seq` below the expected one is a `ValueError`.
         """

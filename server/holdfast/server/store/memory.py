@@ -20,6 +20,7 @@ from holdfast.server.store.base import (
     Log,
     StoredMessage,
     Tail,
+    check_follows,
 )
 from holdfast.server.store.local import LocalStore, wall_clock_ms
 
@@ -78,27 +79,25 @@ class MemoryStore(LocalStore):
 
     @override
     async def append(
-        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
     ) -> Appended | Conflict:
-        if batch.first_seq != expected_head + 1 or batch.last_seq <= expected_head:
-            raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected_head}")
+        check_follows(expected, batch)
         log = self._logs.get(session)
         if log is None:
             return Conflict(NO_LOG)
         head = log.head
-        if head.epoch == epoch:
-            if head.batch_id == batch.batch_id:
-                return Appended(head, self._contended(session, node))
-            if head.seq == expected_head:
-                log.batches.append(batch)
-                log.head = head = Head(epoch, batch.last_seq, batch.batch_id)
-                if unfinished:
-                    self._index.add(session)
-                else:
-                    self._index.discard(session)
-                if self._watchers:
-                    self._wake_others(session, head, node)
-                return Appended(head, bool(self._marks) and self._contended(session, node))
+        if (head.epoch, head.batch_id) == (expected.epoch, batch.batch_id):
+            return Appended(head, self._contended(session, node))
+        if head == expected:
+            log.batches.append(batch)
+            log.head = head = Head(head.epoch, batch.last_seq, batch.batch_id)
+            if unfinished:
+                self._index.add(session)
+            else:
+                self._index.discard(session)
+            if self._watchers:
+                self._wake_others(session, head, node)
+            return Appended(head, bool(self._marks) and self._contended(session, node))
         self._mark(session, node)
         return Conflict(head)
 
@@ -126,7 +125,7 @@ class MemoryStore(LocalStore):
         if seq < expected.seq:
             raise ValueError(f"an epoch cannot begin at seq {seq}, below its log's {expected.seq}")
         log = self._logs.get(session)
-        if log is None or (log.head.epoch, log.head.seq) != (expected.epoch, expected.seq):
+        if log is None or log.head != expected:
             return False
         log.head = Head(epoch, seq, log.head.batch_id)
         self._wake_others(session, log.head, None)

@@ -26,6 +26,7 @@ from holdfast.server.store.base import (
     StoreError,
     StoreUnavailable,
     Tail,
+    check_follows,
 )
 from holdfast.server.store.local import LocalStore, wall_clock_ms
 from holdfast.server.store.sqlite_file import (
@@ -210,13 +211,10 @@ class SqliteStore(LocalStore):
 
     @override
     async def append(
-        self, session: str, epoch: str, expected_head: int, batch: Batch, *, node: str, unfinished: bool
+        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
     ) -> Appended | Conflict:
-        if batch.first_seq != expected_head + 1 or batch.last_seq <= expected_head:
-            raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected_head}")
-        result = await self._write(
-            lambda transaction: transaction.append(session, epoch, expected_head, batch, node, unfinished)
-        )
+        check_follows(expected, batch)
+        result = await self._write(lambda transaction: transaction.append(session, expected, batch, node, unfinished))
         if isinstance(result, Conflict):
             return result
         return Appended(result, bool(self._marks) and self._contended(session, node))

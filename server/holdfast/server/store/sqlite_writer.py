@@ -66,32 +66,29 @@ class Transaction:
             (session, epoch),
         )
 
-    def append(
-        self, session: str, epoch: str, expected_head: int, batch: Batch, node: str, unfinished: bool
-    ) -> Head | Conflict:
+    def append(self, session: str, expected: Head, batch: Batch, node: str, unfinished: bool) -> Head | Conflict:
         """Compare and append, in the order that `Store.append` lays down."""
         log = self._known(session)
         if log is None:
             return Conflict(NO_LOG)
         head = log.head
-        if head.epoch == epoch:
-            if head.batch_id == batch.batch_id:
-                return head
-            if head.seq == expected_head:
-                self._rows += (log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
-                if unfinished != log.unfinished:
-                    self._connection.execute("UPDATE session SET unfinished = ? WHERE id = ?", (unfinished, log.id))
-                head = Head(epoch, batch.last_seq, batch.batch_id)
-                self.changed[session] = _KnownLog(log.id, head, unfinished)
-                self.moved.append((session, head, node))
-                return head
+        if (head.epoch, head.batch_id) == (expected.epoch, batch.batch_id):
+            return head
+        if head == expected:
+            self._rows += (log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
+            if unfinished != log.unfinished:
+                self._connection.execute("UPDATE session SET unfinished = ? WHERE id = ?", (unfinished, log.id))
+            head = Head(head.epoch, batch.last_seq, batch.batch_id)
+            self.changed[session] = _KnownLog(log.id, head, unfinished)
+            self.moved.append((session, head, node))
+            return head
         self.lost.append((session, node))
         return Conflict(head)
 
     def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
         """Compare and begin a new epoch."""
         log = self._known(session)
-        if log is None or (log.head.epoch, log.head.seq) != (expected.epoch, expected.seq):
+        if log is None or log.head != expected:
             return False
         head = Head(epoch, seq, log.head.batch_id)
         self._connection.execute(
