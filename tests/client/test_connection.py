@@ -11,7 +11,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.client.backoff import BASE_SECONDS, MAX_SECONDS, backoff
 from holdfast.client.connection import Connection, Settled
@@ -98,6 +105,9 @@ def sent(connection: Connection) -> list[Any]:
     return [JSON_CODEC.decode(frame.decode()) for frame in connection.frames()]
 
 
+RARELY = st.integers(0, 3).map(lambda number: number == 3)
+
+
 class AnyWeather(RuleBasedStateMachine):
     """One client, one server, a line that may be cut anywhere."""
 
@@ -135,19 +145,18 @@ class AnyWeather(RuleBasedStateMachine):
 
     def greet(self, hello: dict[str, Any]) -> None:
         """Answers a hello with a tail, or with a snapshot in one or two messages."""
-        cursor: dict[str, Any] | None = hello.get("cursor")
+        cursor: dict[str, Any] = hello.get("cursor", {})
         head = len(self.log)
-        usable: bool = (
-            cursor is not None
-            and cursor["epoch"] == f"E{self.epoch}"
-            and self.trimmed <= cursor["seq"] <= head
-            and (cursor["seq"] == 0 or cursor.get("at") == self.log[cursor["seq"] - 1]["at"])
+        seq: int = cursor.get("seq", -1)
+        usable = (
+            cursor.get("epoch") == f"E{self.epoch}"
+            and self.trimmed <= seq <= head
+            and (seq == 0 or cursor.get("at") == self.log[seq - 1]["at"])
         )
-        resume = "snapshot" if cursor is None else "tail" if usable else "reset"
+        resume = "snapshot" if not cursor else "tail" if usable else "reset"
         self.down.append(welcome(resume, f"E{self.epoch}", head=head))
         if usable:
-            assert cursor is not None
-            self.down.extend(self.log[cursor["seq"] :])
+            self.down.extend(self.log[seq:])
         else:
             self.down.extend(self.snapshots())
         self.down.append({"type": "caughtUp", "seq": head, "at": 0})
@@ -205,6 +214,15 @@ class AnyWeather(RuleBasedStateMachine):
 
     # ---- what happens
 
+    @initialize()
+    def begin(self) -> None:
+        """A client that has caught up, and a run whose start is under way to it."""
+        self.connect()
+        self.serve()
+        self.deliver(4)
+        self.send()
+        self.serve()
+
     @rule()
     def send(self) -> None:
         """The program issues a send, connected or not."""
@@ -223,10 +241,21 @@ class AnyWeather(RuleBasedStateMachine):
         self.take()
 
     @precondition(lambda self: self.connected)
-    @rule()
-    def cut(self) -> None:
+    @rule(rarely=RARELY)
+    def cut(self, rarely: bool) -> None:
         """The line is cut: what is under way in either direction is gone."""
-        self.hang_up(1006)
+        if rarely:
+            self.hang_up(1006)
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def calm(self) -> None:
+        """For a while everything that is sent arrives."""
+        while self.up or self.down:
+            while self.up:
+                self.serve()
+            if self.down:
+                self.deliver(3)
 
     @precondition(lambda self: self.up)
     @rule()
@@ -246,24 +275,26 @@ class AnyWeather(RuleBasedStateMachine):
         self.client.received(frame, self.now)
         self.take()
 
-    @precondition(lambda self: self.down and self.greeted)
-    @rule(index=st.integers(0, 8))
-    def lose_or_repeat(self, index: int) -> None:
-        """A broken server loses a message of the log, or repeats one."""
-        place = index % len(self.down)
-        message = self.down[place]
-        if "seq" in message and message["type"] not in ("snapshot", "ack", "caughtUp"):
-            if index % 2:
-                self.down.insert(place, message)
-            elif len(self.down) > place + 1:  # what follows shows that something is missing
-                del self.down[place]
+    def events_under_way(self) -> list[int]:
+        """Where on the wire to the client there are events."""
+        control = ("snapshot", "ack", "caughtUp")
+        return [place for place, message in enumerate(self.down) if "seq" in message and message["type"] not in control]
 
-    @precondition(lambda self: self.started)
-    @rule(text=st.text(alphabet="ab–😀", min_size=1, max_size=4))
-    def chunk(self, text: str) -> None:
-        """The agent of the first run writes."""
-        if "r-0" in self.started:
-            self.add("run.chunk", runId="r-0", part=0, kind="text", delta=text)
+    @precondition(lambda self: self.events_under_way())
+    @rule(index=st.integers(0, 8), back=st.integers(0, 3))
+    def repeat(self, index: int, back: int) -> None:
+        """A broken server repeats an event, or the ones before it as well."""
+        places = self.events_under_way()
+        place = places[index % len(places)]
+        first = max(1, self.down[place]["seq"] - back)
+        self.down[place + 1 : place + 1] = self.log[first - 1 : self.down[place]["seq"]]
+
+    @precondition(lambda self: self.events_under_way())
+    @rule(index=st.integers(0, 8))
+    def lose(self, index: int) -> None:
+        """A broken server loses an event."""
+        places = self.events_under_way()
+        del self.down[places[index % len(places)]]
 
     @precondition(lambda self: self.greeted)
     @rule()
@@ -282,9 +313,11 @@ class AnyWeather(RuleBasedStateMachine):
         """Old events are gone from the log; only a snapshot can tell them."""
         self.trimmed = len(self.log)
 
-    @rule()
-    def new_epoch(self) -> None:
-        """The numbering begins anew under another name; everybody is cut off."""
+    @rule(rarely=RARELY)
+    def new_epoch(self, rarely: bool) -> None:
+        """The numbering goes on under another name; everybody is cut off."""
+        if not rarely:
+            return
         self.epoch += 1
         if self.connected:
             self.hang_up(1012)
@@ -334,13 +367,10 @@ class AnyWeather(RuleBasedStateMachine):
         for _ in range(3):
             if not self.connected:
                 self.connect()
-            while self.up or self.down:
-                while self.up:
-                    self.serve()
-                while self.down:
-                    self.deliver(1)
-            self.heartbeat()
-            self.deliver(1)
+            self.calm()
+            if self.connected:
+                self.heartbeat()
+                self.calm()
         assert self.client.status == "live"
         assert self.client.view.position == {"epoch": f"E{self.epoch}", "seq": len(self.log)}
         assert {settled.command_id for settled in self.settled} == set(self.issued)
@@ -351,7 +381,7 @@ class AnyWeather(RuleBasedStateMachine):
 
 def test_any_weather() -> None:
     """Every seq is covered once, every command is answered once, no text is lost or doubled."""
-    run_state_machine_as_test(AnyWeather, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(AnyWeather, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
 
 
 @given(st.lists(st.lists(st.text(max_size=5), max_size=4), max_size=8))
@@ -412,6 +442,32 @@ def test_missing_cell_is_lost_contact(phase: Phase) -> None:
         assert (connection.lost is None) == (what in TABLE[phase]), what
         if what is Input.EVENT:
             assert connection.view.position["seq"] == (6 if what in TABLE[phase] else 5)
+
+
+def test_duplicates_and_gaps() -> None:
+    """What is known already costs nothing; an event, an ack or a head beyond what is known is lost contact."""
+    connection = live()
+    event = {"type": "later.kind", "seq": 1, "at": 1}
+    tell(connection, event, event)
+    assert len(connection.news()) == 1
+    assert lost(connection) is None
+    connection.submit({"type": "withdraw", "id": "k", "steerId": "s"}, 0.0)
+    ack = {"type": "ack", "id": "k", "outcome": "withdrawn", "seq": 2}
+    ahead: list[dict[str, Any]] = [
+        {**event, "seq": 3},
+        {**event, "seq": 3, "from": 1},
+        {"type": "ping", "head": 2},
+        {"type": "caughtUp", "seq": 2, "at": 2},
+        ack,
+    ]
+    for message in ahead:
+        connection.lost = None
+        tell(connection, message)
+        assert lost(connection) is not None, message
+        assert connection.view.position["seq"] == 1
+    connection.lost = None
+    tell(connection, {**ack, "duplicate": True})
+    assert lost(connection) is None
 
 
 def test_damaged_fold_is_thrown_away() -> None:
