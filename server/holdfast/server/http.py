@@ -33,11 +33,23 @@ def session_of(path: str) -> str | None:
     return None if match is None else unquote(match[1], errors="replace")
 
 
-def answer(connection: ServerConnection, request: Request, *, ready: bool, draining: bool) -> Response | None:
+def asks_for_readiness(request: Request) -> bool:
+    """Whether a load balancer asks if connections should be sent here."""
+    return urlsplit(request.path).path == "/readyz"
+
+
+def readiness(connection: ServerConnection, *, ready: bool) -> Response:
+    """What a load balancer is told."""
+    if ready:
+        return connection.respond(HTTPStatus.OK, "ready\n")
+    return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
+
+
+def answer(connection: ServerConnection, request: Request, *, draining: bool) -> Response | None:
     """The answer to a request; None for one that may become a connection to a session."""
     session = session_of(request.path)
     if session is None:
-        return _page(connection, request, ready=ready)
+        return _page(connection, request)
     if not is_id(session):
         return connection.respond(
             HTTPStatus.BAD_REQUEST,
@@ -59,20 +71,14 @@ def answer(connection: ServerConnection, request: Request, *, ready: bool, drain
 
 def _asks_for_websocket(headers: Headers) -> bool:
     return any(
-        protocol.strip().lower() == "websocket"
-        for value in headers.get_all("Upgrade")
-        for protocol in value.split(",")
+        protocol.strip().lower() == "websocket" for value in headers.get_all("Upgrade") for protocol in value.split(",")
     )
 
 
-def _page(connection: ServerConnection, request: Request, *, ready: bool) -> Response:
+def _page(connection: ServerConnection, request: Request) -> Response:
     match urlsplit(request.path).path:
         case "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")
-        case "/readyz" if ready:
-            return connection.respond(HTTPStatus.OK, "ready\n")
-        case "/readyz":
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
         case "/":
             host = request.headers.get_all("Host")[:1] or ["localhost"]
             return connection.respond(HTTPStatus.OK, _PAGE.format(version=version("holdfast"), host=host[0]))

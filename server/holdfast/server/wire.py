@@ -19,6 +19,8 @@ WRITE_LIMIT: Final = 64 * 1024
 """Bytes that wait in the transport before a wire counts as congested."""
 WAITING_BYTES: Final = 8 * 1024 * 1024
 """Bytes that wait before a reader that takes nothing is closed without further patience."""
+INTERNAL_ERROR: Final = 1011
+"""The standard's code for a server that failed; clients come back after it."""
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _REASON_BYTES: Final = 123
@@ -40,14 +42,14 @@ class SocketWire:
     """The wire of one open WebSocket connection.
 
     It never waits for its reader by itself and owns no timer: whoever watches over the connection looks at `sent` and
-    at `congested`, and closes a wire that makes no progress. A connection closed in any way releases `drained`.
+    at `congested`, and closes a wire that makes no progress. The end of the connection releases `drained`.
     """
 
     __slots__ = ("_socket", "_written", "close_code", "codec", "started")
 
     def __init__(self, socket: ServerConnection, codec: Codec) -> None:
         self.codec = codec
-        self.close_code: CloseCode | None = None
+        self.close_code: int | None = None
         """With which code this side began to close."""
         self.started: asyncio.Future[None] | None = None
         """Set when the first bytes are written, if somebody put it here to wait for them."""
@@ -93,7 +95,7 @@ class SocketWire:
             except OSError:
                 return  # lost meanwhile
 
-    def close(self, code: CloseCode, reason: str) -> None:
+    def close(self, code: int, reason: str) -> None:
         """Begins closing, without waiting: the close frame follows what was written before."""
         protocol = self._socket.protocol
         if protocol.state is not OPEN:

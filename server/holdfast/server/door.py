@@ -1,0 +1,418 @@
+"""One connection, from its first frame to its last: who is there, what it asks, what it is told.
+
+The rules of the wire are taken in their order: a frame that breaks one of them gets the answer of the first it breaks,
+and nothing after that is looked at. Nothing here ever ends a run: a connection that ends, ends alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.codec import Codec
+from holdfast.protocol.commands import Auth, Hello, History, Ping, parse_command
+from holdfast.protocol.control import Ack
+from holdfast.protocol.errors import CommandError
+from holdfast.protocol.values import is_id
+from holdfast.server.auth import Authenticator, AuthError, Principal
+from holdfast.server.clock import Clock, Timer
+from holdfast.server.hello import admit, authenticated, decoded, receive_hello, within
+from holdfast.server.limits import GatewaySettings, Strikes, TokenBucket
+from holdfast.server.refusals import Refused, error_message, internal, unavailable
+from holdfast.server.registry import Ask
+from holdfast.server.session import Session, SessionFailed
+from holdfast.server.store import Store
+from holdfast.server.subscriber import Subscriber
+from holdfast.server.wire import INTERNAL_ERROR, SocketWire
+
+_log = structlog.get_logger("holdfast.gateway")
+_LONGEST_WAIT_SECONDS = 86_400.0
+"""A token that lives longer is looked at again then."""
+_CLOSING = -2
+"""In the place of a count of bytes: the time counts from the close frame."""
+
+
+class Sessions(Protocol):
+    """What a door needs of the node behind it."""
+
+    @property
+    def clock(self) -> Clock:
+        """The time."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where the logs are."""
+        ...
+
+    @property
+    def accepting(self) -> bool:
+        """False while draining."""
+        ...
+
+    def open(self, session_id: str) -> AbstractAsyncContextManager[Session]:
+        """The actor of a session, held open while inside."""
+        ...
+
+
+class Door:
+    """A connection's handler. `serve` it once; `watch` and `ping` are called from outside while it runs."""
+
+    __slots__ = (
+        "_authenticator",
+        "_bucket",
+        "_clock",
+        "_expiry",
+        "_in_flight",
+        "_reading",
+        "_reads",
+        "_refusals",
+        "_room",
+        "_sent",
+        "_settings",
+        "_silent_pings",
+        "_socket",
+        "_stuck_since",
+        "_violations",
+        "connection",
+        "session_id",
+        "subscriber",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        socket: ServerConnection,
+        codec: Codec,
+        session_id: str,
+        *,
+        clock: Clock,
+        authenticator: Authenticator,
+        settings: GatewaySettings,
+    ) -> None:
+        self.connection = f"c-{secrets.token_hex(6)}"
+        self.session_id = session_id
+        self.wire = SocketWire(socket, codec)
+        self.subscriber: Subscriber | None = None
+        """There from `welcome` on."""
+        self._socket = socket
+        self._clock = clock
+        self._authenticator = authenticator
+        self._settings = settings
+        self._expiry: Timer | None = None
+        self._bucket = TokenBucket(settings.commands_per_second, settings.command_burst, clock.monotonic())
+        self._violations: Strikes | None = None
+        self._refusals: Strikes | None = None
+        self._in_flight = 0
+        self._room: asyncio.Future[None] | None = None
+        """Waited for while too many commands are in flight."""
+        self._reads: deque[History | Ping] | None = None
+        """Commands that only read, answered one after the other while the task for them runs."""
+        self._reading: asyncio.Task[None] | None = None
+        self._silent_pings = 0
+        self._sent = -1
+        self._stuck_since = 0.0
+
+    # The connection's life
+
+    async def serve(self, node: Sessions) -> None:
+        """Speaks with the client until the connection is closing. Raises nothing but cancellation."""
+        try:
+            await self._converse(node)
+        except ConnectionClosed:
+            """It ended from the other side, or was lost."""
+        except Refused as refused:
+            if refused.error is not None:
+                self._say(error_message(refused.error))
+            self.wire.close(refused.code, refused.reason)
+        except SessionFailed:
+            self._say(error_message(unavailable("the session failed here")))
+            self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+        except Exception:
+            _log.exception("connection failed", session=self.session_id, connection=self.connection)
+            self._say(error_message(internal()))
+            self.wire.close(INTERNAL_ERROR, "internal")
+
+    async def _converse(self, node: Sessions) -> None:
+        settings, clock = self._settings, self._clock
+        hello = await receive_hello(self._socket, self.wire.codec, clock=clock, settings=settings)
+        principal = await admit(self._socket, hello, self._authenticator, clock=clock, settings=settings)
+        opening = node.open(self.session_id)
+        try:
+            async with within(clock, settings.unavailable_seconds):
+                session = await opening.__aenter__()
+        except TimeoutError:
+            error = unavailable()
+            raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+        subscriber = Subscriber(
+            connection=self.connection,
+            principal=principal.name,
+            device=hello.device or f"d-{secrets.token_hex(6)}",
+            since=clock.now(),
+            wire=self.wire,
+            messages=hello.messages,
+        )
+        try:
+            await self._join(session, subscriber, hello, principal)
+            while True:
+                await self._frame(session, subscriber, await self._socket.recv())
+        finally:
+            if self._expiry is not None:
+                self._expiry.cancel()
+            if self._reading is not None:
+                self._reading.cancel()
+            session.leave(subscriber)
+            await opening.__aexit__(None, None, None)
+
+    # Joining
+
+    async def _join(self, session: Session, subscriber: Subscriber, hello: Hello, principal: Principal) -> None:
+        """Returns when `welcome` has been written; the catch-up goes on beside the commands."""
+        welcome: dict[str, Any] = {
+            "type": "welcome",
+            "session": self.session_id,
+            "connection": self.connection,
+            "principal": principal.name,
+            "device": subscriber.device,
+            "at": self._clock.now(),
+            "heartbeatMs": self._settings.heartbeat_ms,
+            "features": [],
+            "limits": self._settings.announced(),
+        }
+        if principal.expires_at is not None:
+            welcome["expiresAt"] = principal.expires_at
+        started = self.wire.started = asyncio.get_running_loop().create_future()
+        joining = asyncio.create_task(self._catch_up(session, subscriber, hello, welcome))
+        # It is never cancelled: what the actor was asked to do, it does, and then the subscriber must leave again.
+        joining.add_done_callback(partial(self._joined, session, subscriber))
+        try:
+            async with within(self._clock, self._settings.unavailable_seconds):
+                await asyncio.wait({started, joining}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            error = unavailable()
+            raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+        finally:
+            self.wire.started = None
+        self.subscriber = subscriber
+        self._expire_at(principal.expires_at)
+        _log.info(
+            "connection opened",
+            session=self.session_id,
+            connection=self.connection,
+            principal=principal.name,
+            device=subscriber.device,
+            client=hello.client,
+        )
+
+    async def _catch_up(
+        self, session: Session, subscriber: Subscriber, hello: Hello, welcome: Mapping[str, Any]
+    ) -> None:
+        try:
+            await session.join(subscriber, hello.cursor, welcome)
+        except SessionFailed:
+            self._say(error_message(unavailable("the session failed here")))
+            self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+        except Exception:
+            _log.exception("join failed", session=self.session_id, connection=self.connection)
+            self._say(error_message(internal()))
+            self.wire.close(INTERNAL_ERROR, "internal")
+
+    def _joined(self, session: Session, subscriber: Subscriber, _: asyncio.Task[None]) -> None:
+        if self.wire.closed:
+            session.leave(subscriber)
+
+    # Commands
+
+    async def _frame(self, session: Session, subscriber: Subscriber, received: str | bytes) -> None:
+        self._silent_pings = 0
+        if self.wire.closed:
+            return  # closing: what still comes is not for us
+        now = self._clock.monotonic()
+        command_id: str | None = None
+        try:
+            message = decoded(self.wire.codec, received, self._settings.frame_bytes)
+            given = message.get("id")
+            command_id = given if is_id(given) else None
+            wait = self._bucket.take(now)
+            if wait:
+                self._refuse(now)
+                raise CommandError(
+                    "rate_limited", "too many commands", retryable=True, retry_after_ms=max(1, round(wait * 1000))
+                )
+            if message.get("type") == "pong":
+                return
+            command = parse_command(message)
+        except CommandError as error:
+            subscriber.control(error_message(error, command_id))
+            if error.code in ("malformed", "too_large", "unknown_type", "invalid"):
+                self._violate(now)
+            return
+        if session.failed:
+            raise SessionFailed("the session failed here")
+        match command:
+            case History() | Ping():
+                self._read(session, subscriber, command)
+            case Auth():
+                await self._refresh(subscriber, command)
+            case _:
+                session.submit(
+                    Ask(subscriber.principal, subscriber.device, command),
+                    partial(self._answered, subscriber, command.id),
+                )
+                self._in_flight += 1
+        if self._in_flight >= self._settings.commands_in_flight:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def _answered(self, subscriber: Subscriber, command_id: str, outcome: Ack | CommandError) -> None:
+        self._landed()
+        if isinstance(outcome, CommandError):
+            subscriber.control(error_message(outcome, command_id))
+        else:
+            subscriber.control(outcome)
+
+    def _landed(self) -> None:
+        self._in_flight -= 1
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _violate(self, now: float) -> None:
+        if self._violations is None:
+            self._violations = Strikes(self._settings.violations_per_minute)
+        if self._violations.strike(now):
+            raise Refused(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
+
+    def _refuse(self, now: float) -> None:
+        if self._refusals is None:
+            self._refusals = Strikes(self._settings.refusals_per_minute)
+        if self._refusals.strike(now):
+            raise Refused(CloseCode.RATE_LIMITED, "too many commands")
+
+    async def _refresh(self, subscriber: Subscriber, command: Auth) -> None:
+        try:
+            principal = await authenticated(
+                command.token, self._authenticator, clock=self._clock, seconds=self._settings.unavailable_seconds
+            )
+            if principal.name != subscriber.principal:
+                raise AuthError("this token is another principal's", code="forbidden")
+        except AuthError as error:
+            subscriber.control(error_message(CommandError(error.code, error.message), command.id))
+            return
+        except TimeoutError:
+            subscriber.control(error_message(unavailable("the token could not be checked in time"), command.id))
+            return
+        self._expire_at(principal.expires_at)
+        acknowledged: dict[str, Any] = {"type": "ack", "id": command.id, "outcome": "refreshed"}
+        if principal.expires_at is not None:
+            acknowledged["expiresAt"] = principal.expires_at
+        subscriber.control(acknowledged)
+
+    # Commands that only read
+
+    def _read(self, session: Session, subscriber: Subscriber, command: History | Ping) -> None:
+        self._in_flight += 1
+        if self._reads is not None:
+            self._reads.append(command)
+            return
+        self._reads = deque([command])
+        self._reading = asyncio.create_task(self._answer_reads(session, subscriber, self._reads))
+
+    async def _answer_reads(self, session: Session, subscriber: Subscriber, commands: deque[History | Ping]) -> None:
+        """One after the other, so that of all pages asked for only one answer's lie in memory."""
+        while commands:
+            command = commands.popleft()
+            try:
+                async with within(self._clock, self._settings.unavailable_seconds):
+                    answers = await self._answers(session, subscriber, command)
+                for answer in answers:
+                    subscriber.control(answer)
+            except TimeoutError:
+                subscriber.control(error_message(unavailable(), command.id))
+            except Exception:
+                _log.exception("reading failed", session=self.session_id, connection=self.connection)
+                subscriber.control(error_message(internal(), command.id))
+            self._landed()
+            await self._delivered(session, subscriber)
+        self._reads = self._reading = None
+
+    async def _answers(self, session: Session, subscriber: Subscriber, command: History | Ping) -> list[dict[str, Any]]:
+        if isinstance(command, History):
+            return await session.history(command.id, command.before, command.limit)
+        # Through the actor, so that the answer stands behind everything committed before the question came.
+        await session.between_commits(_nothing)
+        return [{"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq}]
+
+    async def _delivered(self, session: Session, subscriber: Subscriber) -> None:
+        """Returns when what was answered has left the server, or the connection has ended."""
+        await self.wire.drained()
+        while subscriber.behind and not self.wire.closed:
+            # Its catch-up goes through the actor as well: this waits one step of it, and never spins.
+            await session.between_commits(_nothing)
+            await self.wire.drained()
+
+    # Watched from outside
+
+    def ping(self) -> None:
+        """Sends a sign of life, or closes a connection that answered none of the last ones."""
+        subscriber = self.subscriber
+        if subscriber is None or self.wire.closed or subscriber.behind or self.wire.congested:
+            return  # not there yet, or busy reading: a reader that stands still is found by `watch`
+        if self._silent_pings >= self._settings.missed_heartbeats:
+            self.wire.close(CloseCode.HEARTBEAT_MISSED, "no answer to the heartbeat")
+            return
+        self._silent_pings += 1
+        self._say({"type": "ping", "head": subscriber.seq})
+
+    def watch(self, now: float) -> None:
+        """Closes a connection that takes nothing of what waits for it, and cuts one that takes too long to close."""
+        if self.wire.closed:
+            if self._sent != _CLOSING:
+                self._sent, self._stuck_since = _CLOSING, now
+            elif now - self._stuck_since >= self._settings.close_seconds:
+                self.cut()
+        elif not self.wire.congested:
+            self._sent = -1
+        elif self.wire.sent != self._sent:
+            self._sent, self._stuck_since = self.wire.sent, now
+        elif now - self._stuck_since >= self._settings.slow_seconds:
+            self.wire.close(CloseCode.TOO_SLOW, "this connection does not read")
+
+    def say_goodbye(self, reason: str, reconnect_after_ms: int) -> None:
+        """Tells the client that the connection closes soon, and when to come back."""
+        if self.subscriber is not None:
+            self._say({"type": "goaway", "reason": reason, "reconnectAfterMs": reconnect_after_ms})
+
+    def cut(self) -> None:
+        """Ends the connection at once, without a word."""
+        self._socket.transport.abort()
+
+    def _expire_at(self, at: int | None) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if at is not None:
+            seconds = min((at - self._clock.now()) / 1000, _LONGEST_WAIT_SECONDS)
+            self._expiry = self._clock.call_later(max(0.0, seconds), partial(self._expired, at))
+
+    def _expired(self, at: int) -> None:
+        if at > self._clock.now():
+            self._expire_at(at)
+        else:
+            self.wire.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+
+    def _say(self, message: Mapping[str, Any]) -> None:
+        self.wire.write(self.wire.frame(self.wire.codec.encode(message)))
+
+
+async def _nothing(_: object) -> None:
+    """Takes a turn in the actor."""

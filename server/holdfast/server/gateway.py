@@ -1,0 +1,237 @@
+"""The WebSocket endpoint: it takes connections, watches over all of them with one timer, and lets them go.
+
+A connection costs one task, the library's own. Heartbeats, stalled readers and connections that do not close are seen
+to in one sweep over all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket as sockets
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, cast
+
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import NegotiationError
+from websockets.http11 import Request, Response
+from websockets.typing import Origin, Subprotocol
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
+from holdfast.server import http
+from holdfast.server.auth import AnonymousAuthenticator, Authenticator, is_loopback
+from holdfast.server.clock import Timer
+from holdfast.server.door import Door, Sessions
+from holdfast.server.errors import ConfigError
+from holdfast.server.hello import within
+from holdfast.server.limits import GatewaySettings
+from holdfast.server.store import StoreError
+from holdfast.server.wire import WRITE_LIMIT
+
+SEND_BUFFER_BYTES: Final = 64 * 1024
+"""Asked of the kernel for each connection: left to itself it takes megabytes before it says that a reader lags."""
+_TICK_SECONDS: Final = 0.25
+_READY_SECONDS: Final = 2.0
+_WAITING_FRAMES: Final = 4
+"""Frames of one connection that are read ahead of what is done with them."""
+_log = structlog.get_logger("holdfast.gateway")
+# What the library says of strangers' broken handshakes is noise, and of connections the gateway says it itself.
+_library_log = logging.getLogger("holdfast.websockets")
+_library_log.setLevel(logging.CRITICAL)
+
+
+class Gateway:
+    """Serves the sessions of a node. `start` it, `drain` it before the node, `stop` it before the node is stopped.
+
+    Without an authenticator everybody is the principal `local`, and only loopback addresses are listened at.
+    """
+
+    def __init__(
+        self,
+        node: Sessions,
+        *,
+        authenticator: Authenticator | None = None,
+        settings: GatewaySettings | None = None,
+    ) -> None:
+        self._node = node
+        self._authenticator = authenticator or AnonymousAuthenticator()
+        self._settings = settings or GatewaySettings()
+        self._draining = False
+        self._server: Server | None = None
+        self._doors: OrderedDict[Door, float] = OrderedDict()
+        """Every connection, with the time of its next heartbeat; soonest first."""
+        self._timer: Timer | None = None
+        self._watched_at = 0.0
+        self._empty: asyncio.Future[None] | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listens on `host`; port 0 takes any free one. Raises ConfigError, or OSError where it cannot be had.
+
+        An address that other machines can reach is refused without authentication.
+        """
+        if isinstance(self._authenticator, AnonymousAuthenticator) and not is_loopback(host):
+            raise ConfigError(
+                f"{host} can be reached by other machines, and nobody would be asked who they are: set tokens "
+                "(HOLDFAST_TOKENS=name:token, or an authenticator in code), or listen on 127.0.0.1"
+            )
+        origins = self._settings.origins
+        self._server = await serve(
+            self._serve,
+            host,
+            port,
+            origins=None if origins is None else [None, *(Origin(origin) for origin in origins)],
+            select_subprotocol=_select_subprotocol,
+            compression=None,
+            process_request=self._process_request,
+            server_header=None,
+            ping_interval=None,
+            close_timeout=self._settings.close_seconds,
+            max_size=2 * self._settings.frame_bytes,
+            max_queue=_WAITING_FRAMES,
+            write_limit=WRITE_LIMIT,
+            logger=_library_log,
+            start_serving=False,
+        )
+        for listening in self._server.sockets:
+            listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER_BYTES)
+        await self._server.start_serving()
+        self._timer = self._node.clock.call_later(_TICK_SECONDS, self._tick)
+
+    @property
+    def addresses(self) -> Sequence[tuple[str, int]]:
+        """Host and port of every listening socket."""
+        if self._server is None:
+            return []
+        return [cast("tuple[str, int]", listening.getsockname()[:2]) for listening in self._server.sockets]
+
+    @property
+    def port(self) -> int:
+        """The port of the first listening socket."""
+        return self.addresses[0][1]
+
+    @property
+    def connections(self) -> int:
+        """How many are connected, those included that have not said hello."""
+        return len(self._doors)
+
+    async def drain(self) -> None:
+        """Sends everybody away, with times to come back that are spread, and refuses new connections.
+
+        Returns when the last close frame has been written. HTTP is answered until `stop`.
+        """
+        self._draining = True
+        settings = self._settings
+        leaving = list(self._doors)
+        spread = min(30_000, settings.reconnect_spread_ms)
+        for door in leaving:
+            door.say_goodbye("draining", random.randint(0, spread))
+        for start in range(0, len(leaving), settings.drain_batch):
+            if start:
+                await self._pause(settings.drain_pause_seconds)
+            for door in leaving[start : start + settings.drain_batch]:
+                door.wire.close(CloseCode.DRAINING, "draining")
+
+    async def stop(self) -> None:
+        """Ends every connection and stops listening. Connections that do not close in time are cut."""
+        self._draining = True
+        if self._server is None:
+            return
+        for door in self._doors:
+            door.wire.close(CloseCode.GOING_AWAY, "the server stops")
+        if self._doors:
+            self._empty = asyncio.get_running_loop().create_future()
+            timer = self._node.clock.call_later(self._settings.close_seconds, self._cut)
+            await self._empty
+            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._server.close()
+        await self._server.wait_closed()
+
+    # One connection
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        session_id = http.session_of(socket.request.path if socket.request is not None else "")
+        assert session_id is not None, "process_request lets no other path through"
+        clock = self._node.clock
+        codec = negotiate([] if socket.subprotocol is None else [socket.subprotocol])
+        assert codec is not None, "the subprotocol was chosen from the known ones"
+        door = Door(socket, codec, session_id, clock=clock, authenticator=self._authenticator, settings=self._settings)
+        began = clock.monotonic()
+        self._doors[door] = began + self._settings.heartbeat_ms / 1000
+        try:
+            if self._draining:  # it was between the handshake and here when the drain began
+                door.wire.close(CloseCode.DRAINING, "draining")
+            await door.serve(self._node)
+            if door.wire.closed:
+                await socket.wait_closed()
+        finally:
+            del self._doors[door]
+            if self._empty is not None and not self._doors and not self._empty.done():
+                self._empty.set_result(None)
+            _log.info(
+                "connection closed",
+                session=session_id,
+                connection=door.connection,
+                code=door.wire.close_code or socket.close_code,
+                seconds=round(clock.monotonic() - began, 3),
+            )
+
+    async def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        if http.asks_for_readiness(request):
+            return http.readiness(socket, ready=await self._is_ready())
+        return http.answer(socket, request, draining=self._draining)
+
+    async def _is_ready(self) -> bool:
+        """Whether connections should be sent here: nothing is going down, and the store answers."""
+        if self._draining or not self._node.accepting:
+            return False
+        try:
+            async with within(self._node.clock, _READY_SECONDS):
+                await self._node.store.live_nodes()
+        except (TimeoutError, StoreError) as error:
+            _log.warning("not ready", error=str(error) or "the store does not answer")
+            return False
+        return True
+
+    # All of them
+
+    def _tick(self) -> None:
+        clock = self._node.clock
+        self._timer = clock.call_later(_TICK_SECONDS, self._tick)
+        now = clock.monotonic()
+        interval = self._settings.heartbeat_ms / 1000
+        while self._doors:
+            door, due = next(iter(self._doors.items()))
+            if due > now:
+                break
+            self._doors[door] = now + interval
+            self._doors.move_to_end(door)
+            door.ping()
+        if now - self._watched_at >= 1.0:
+            self._watched_at = now
+            for door in self._doors:
+                door.watch(now)
+
+    def _cut(self) -> None:
+        for door in self._doors:
+            door.cut()
+
+    async def _pause(self, seconds: float) -> None:
+        passed = asyncio.get_running_loop().create_future()
+        timer = self._node.clock.call_later(seconds, lambda: passed.set_result(None))
+        try:
+            await passed
+        finally:
+            timer.cancel()
+
+
+def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    codec = negotiate(offered)
+    if codec is None:
+        raise NegotiationError(f"known subprotocols are {JSON_CODEC.subprotocol} and {MSGPACK_CODEC.subprotocol}")
+    return Subprotocol(codec.subprotocol) if offered else None
