@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from holdfast.protocol.errors import MalformedError
 
@@ -61,14 +61,15 @@ def _clean(value: object, max_items: int | None, path: str, depth: int) -> JSON:
         raise MalformedError(f"{type(value).__name__} is not a JSON value", path=path)
     if depth == MAX_DEPTH:
         raise MalformedError(f"values nest at most {MAX_DEPTH} deep", path=path)
-    if max_items is not None and len(value) > max_items:
+    container = cast("list[object] | tuple[object, ...] | dict[object, object]", value)
+    if max_items is not None and len(container) > max_items:
         raise MalformedError(f"a container holds at most {max_items} entries", path=path)
-    if isinstance(value, dict):
+    if isinstance(container, dict):
         result: dict[str, JSON] = {}
-        for key, item in value.items():
+        for key, item in container.items():
             if not isinstance(key, str):
                 raise MalformedError("keys are strings", path=path)
             name = clean_text(key)
             result[name] = _clean(item, max_items, f"{path}.{name}", depth + 1)
         return result
-    return [_clean(item, max_items, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return [_clean(item, max_items, f"{path}[{index}]", depth + 1) for index, item in enumerate(container)]

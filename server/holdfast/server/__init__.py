@@ -12,6 +12,7 @@
 
 from holdfast.server.agent import Agent, AgentFunction
 from holdfast.server.agents.errors import AgentError
+from holdfast.server.app import Running, Server
 from holdfast.server.node import Node
 from holdfast.server.run import Answer, OutputTooLarge, Run, Steer
 from holdfast.server.session import Session, SessionFailed
@@ -27,6 +28,8 @@ __all__ = [
     "Node",
     "OutputTooLarge",
     "Run",
+    "Running",
+    "Server",
     "Session",
     "SessionFailed",
     "SessionSettings",

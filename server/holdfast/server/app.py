@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from holdfast.protocol.values import is_id
 from holdfast.server.agent import Agent, AgentFunction
-from holdfast.server.auth import Authenticator
+from holdfast.server.auth import AnonymousAuthenticator, Authenticator
 from holdfast.server.gateway import Gateway
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.node import Node
@@ -55,7 +55,7 @@ class Server:
         settings: SessionSettings | None = None,
         gateway_settings: GatewaySettings | None = None,
     ) -> None:
-        self.authenticator = authenticator
+        self.authenticator: Authenticator = authenticator or AnonymousAuthenticator()
         self.settings = settings or SessionSettings()
         self.gateway_settings = gateway_settings or GatewaySettings()
         self._agents: dict[str, Agent] = {}
@@ -125,7 +125,8 @@ class Server:
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains: runs may finish for `drain_ms`, the rest end as cancelled.
 
-        A second signal ends the draining. Must run in the main thread.
+        Whoever is connected watches them end, and is then sent away to come back later. A second signal ends the
+        draining. Must run in the main thread.
         """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
@@ -147,5 +148,5 @@ class Server:
                 loop.remove_signal_handler(number)
 
     async def _drain(self, running: Running, drain_ms: int) -> None:
-        running.node.accepting = False
-        await asyncio.gather(running.node.drain(drain_ms), running.gateway.drain())
+        await running.node.drain(drain_ms)
+        await running.gateway.drain()

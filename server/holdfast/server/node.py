@@ -23,6 +23,8 @@ LEASE_MS: Final = 10_000
 TICK_SECONDS: Final = 1.0
 """Between two rounds of the node: lease, idle sessions, heads of shared sessions with work."""
 SWEEP_TICKS: Final = 5
+_STORE_PATIENCE_SECONDS: Final = 5.0
+"""How long the end of a process waits for a store that does not answer."""
 IDLE_SECONDS: Final = 30.0
 """A session that nobody has used for this long is closed; opening it again costs one read."""
 _log = structlog.get_logger("holdfast.node")
@@ -83,8 +85,13 @@ class Node:
                 worker.drop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.grace_ms / 1000)
-        await asyncio.gather(*self._closing.values(), return_exceptions=True)
-        await asyncio.gather(*(session.close() for session in self.sessions.values()), return_exceptions=True)
+        closing = [asyncio.ensure_future(session.close()) for session in self.sessions.values()]
+        closing.extend(self._closing.values())
+        if closing:
+            _, stuck = await asyncio.wait(closing, timeout=_STORE_PATIENCE_SECONDS)
+            for session in self.sessions.values():
+                session.abort()
+            await asyncio.gather(*stuck, return_exceptions=True)
         self.sessions.clear()
         try:
             await self.store.release(self.node)
@@ -105,7 +112,8 @@ class Node:
         for session in working:
             for run_id in list(session.workers):
                 session.chore(Stop(run_id, "shutdown"))
-        while any(session.workers for session in working):
+        deadline = self.clock.monotonic() + self.settings.grace_ms / 1000 + _STORE_PATIENCE_SECONDS
+        while any(session.workers for session in working) and self.clock.monotonic() < deadline:
             await self._pause(0.02)
 
     async def _pause(self, seconds: float) -> None:
@@ -115,6 +123,11 @@ class Node:
             await passed.wait()
         finally:
             timer.cancel()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new connections should come here: it does not drain, and its lease is in force."""
+        return self.accepting and self.clock.monotonic() - self._renewed_at < LEASE_MS / 1000
 
     # Sessions
 

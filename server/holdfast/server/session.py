@@ -21,7 +21,7 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError, HoldfastError
-from holdfast.protocol.events import Event, Message
+from holdfast.protocol.events import Event, Message, PendingSteer
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.delivery import Delivery
 from holdfast.server.journal import Journal
@@ -101,15 +101,19 @@ class Worker(Protocol):
         """The run has ended with this event; None where it is no longer this worker's."""
         ...
 
-    def steered(self, boundary: str) -> None:
+    def steered(self, steer_id: str, boundary: str) -> None:
         """A steer was accepted."""
+        ...
+
+    def unsteered(self, steer_id: str) -> None:
+        """A steer was withdrawn."""
         ...
 
     def resolved(self, event: Mapping[str, Any]) -> None:
         """A request was resolved by this event."""
         ...
 
-    def reconcile(self, run: RunState, pending_steers: int) -> None:
+    def reconcile(self, run: RunState, pending: Sequence[PendingSteer]) -> None:
         """Events were missed: this is how the run stands now."""
         ...
 
@@ -217,11 +221,16 @@ class Session:
             task.cancel()
         await asyncio.gather(*self._catch_ups, return_exceptions=True)
         if self._task is not None:
-            await self._task
+            await asyncio.wait({self._task})  # how it failed, if it did, was logged there
         self.delivery.close()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+
+    def abort(self) -> None:
+        """Ends the actor at once, where `close` waits for a store that does not answer. Harmless when it has ended."""
+        if self._task is not None:
+            self._task.cancel()
 
     @property
     def busy(self) -> bool:
@@ -245,6 +254,9 @@ class Session:
 
         A cancel stops the agent at once if it works here, before anything is in the log.
         """
+        if self.failed:
+            answer(CommandError("unavailable", "the session failed on this server", retryable=True))
+            return
         command = ask.command
         if isinstance(command, Cancel) and command.run_id is not None:
             worker = self.workers.get(command.run_id)
@@ -387,7 +399,7 @@ class Session:
             self._refresh = False
             if await self._journal.moved_on():
                 await self._reload()
-        while self._jobs:
+        for _ in range(len(self._jobs)):
             await self._jobs.popleft()()
         if len(self.delivery.subscribers) != self._observers:
             self._observers = len(self.delivery.subscribers)
@@ -523,7 +535,7 @@ class Session:
                     self._on_ended(event)
                 case "run.resolved":
                     self._on_resolved(event)
-                case "steer.accepted":
+                case "steer.accepted" | "steer.withdrawn":
                     self._on_steer(event)
                 case _:
                     """Concerns no worker."""
@@ -538,7 +550,8 @@ class Session:
                 worker.ended(None)
             return
         if run.active:
-            self.workers[run.run_id] = self._host.start_worker(self, run)
+            worker = self.workers[run.run_id] = self._host.start_worker(self, run)
+            worker.reconcile(run, self._journal.state.pending_steers(run.run_id))
 
     def _on_ended(self, event: Mapping[str, Any]) -> None:
         run = self._journal.state.runs.get(event["runId"])
@@ -550,8 +563,12 @@ class Session:
 
     def _on_steer(self, event: Mapping[str, Any]) -> None:
         worker = self.workers.get(event["runId"])
-        if worker is not None:
-            worker.steered(event["boundary"])
+        if worker is None:
+            return
+        if event["type"] == "steer.accepted":
+            worker.steered(event["steerId"], event["boundary"])
+        else:
+            worker.unsteered(event["steerId"])
 
     def _on_resolved(self, event: Mapping[str, Any]) -> None:
         worker = self.workers.get(event["runId"])
@@ -567,7 +584,7 @@ class Session:
                 if run is None or run.phase is not Phase.STOPPING:
                     worker.ended(None)
                 continue
-            worker.reconcile(run, len(state.pending_steers(run_id)))
+            worker.reconcile(run, state.pending_steers(run_id))
         orphaned = any(
             run.node == self._host.node and run.phase is not Phase.CLOSED and run.run_id not in self.workers
             for run in state.runs.values()

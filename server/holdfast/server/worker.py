@@ -78,8 +78,8 @@ class RunWorker:
         self._usage: dict[str, JSON] = {}
         self._ids = 0
         self._requests: dict[str, asyncio.Future[Answer]] = {}
-        self._steers_wait: str | None = None
-        """The strongest boundary among the steers that were accepted and not taken."""
+        self._steers: dict[str, str] = {}
+        """Boundaries of the steers that were accepted and not taken, by steer id."""
         self._call: asyncio.Task[None] | None = None
         self._current: Run | None = None
         self._scope: InterruptScope | None = None
@@ -142,12 +142,15 @@ class RunWorker:
         if self.task.done():
             self._close(confirmed=True)
 
-    def steered(self, boundary: str) -> None:
+    def steered(self, steer_id: str, boundary: str) -> None:
         """A steer was accepted: a `now` one interrupts the call that is going on."""
-        if self._steers_wait != "now":
-            self._steers_wait = boundary
+        self._steers[steer_id] = boundary
         if boundary == "now":
             self._interrupt()
+
+    def unsteered(self, steer_id: str) -> None:
+        """A steer was withdrawn. Where it has interrupted a call already, the agent is called again without it."""
+        self._steers.pop(steer_id, None)
 
     def resolved(self, event: Mapping[str, Any]) -> None:
         """A request was resolved by this event."""
@@ -155,14 +158,18 @@ class RunWorker:
         if waiter is not None and not waiter.done():
             waiter.set_result(Answer(event["outcome"], event.get("value"), event.get("by"), event.get("device")))
 
-    def reconcile(self, run: RunState, pending_steers: int) -> None:
+    def reconcile(self, run: RunState, pending: Sequence[PendingSteer]) -> None:
         """Events were missed: requests that are gone are withdrawn, steers that wait interrupt."""
         for request_id in [known for known in self._requests if known in run.resolved]:
             waiter = self._requests.pop(request_id)
             if not waiter.done():
                 waiter.set_result(Answer("withdrawn"))
-        if pending_steers and self._steers_wait is None:
-            self.steered("now")
+        known, self._steers = self._steers, {}
+        for steer in pending:
+            if steer["steerId"] in known:
+                self._steers[steer["steerId"]] = steer["boundary"]
+            else:
+                self.steered(steer["steerId"], steer["boundary"])
 
     # What the Run calls
 
@@ -179,7 +186,7 @@ class RunWorker:
     @property
     def steers_pending(self) -> bool:
         """Whether a steer with boundary `now` waits."""
-        return self._steers_wait == "now"
+        return "now" in self._steers.values()
 
     def messages(self) -> list[Message]:
         """The transcript before the run, and its answer so far."""
@@ -257,7 +264,7 @@ class RunWorker:
         self._before = await self._session.conversation(self.owner.run_id)
         automatic = not self._agent.takes_steers
         while self.stage is Stage.CALLING:
-            if automatic and self._steers_wait is not None:
+            if automatic and self._steers:
                 await self.take_steers()
                 continue
             finish = await self._called()
@@ -272,7 +279,12 @@ class RunWorker:
         """Calls the agent once; how the run ends by it, or None where it was interrupted or stopped."""
         run = self._current = Run(self)
         call = self._call = asyncio.create_task(self._agent_call(run), name=f"agent {self.owner.run_id}")
-        await asyncio.wait({call})
+        try:
+            await asyncio.wait({call})
+        except asyncio.CancelledError:
+            call.cancel()
+            await asyncio.wait({call})
+            raise
         self._call = self._current = None
         error = asyncio.CancelledError() if call.cancelled() else call.exception()
         usage = self._usage or None
@@ -317,7 +329,7 @@ class RunWorker:
         applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
         for steer, event in zip(decision.steers, applied, strict=True):
             self._answer.steer(steer, event.get("kept"))
-        self._steers_wait = None
+            self._steers.pop(steer["steerId"], None)
 
     # Output
 

@@ -61,7 +61,7 @@ def _chunk(state: SessionState, run: RunState, event: Mapping[str, Any]) -> None
     answer = run.answer
     assert answer is not None, "an active run has an answer"
     if "delta" in event and event["kind"] in ("text", "reasoning"):
-        number = event["part"]
+        number: int = event["part"]
         length = answer.parts[number].length if number < len(answer.parts) else 0
         run.boundaries.append(Boundary(event["seq"], number, length))
     state.transcript.apply(event)
