@@ -17,6 +17,8 @@ from holdfast.protocol.values import EVENT_BYTES, JSON, clean, clean_text
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _CHUNK_BYTES = EVENT_BYTES - 2048
+_REQUEST_BYTES = 64 * 1024
+"""Of one request: all that a run may have open fit into one message of a snapshot."""
 _CAMEL = {"call_id": "callId"}
 _REQUEST_FIELDS: Mapping[RequestKind, frozenset[str]] = {
     "approval": frozenset({"callId", "name", "input"}),
@@ -264,7 +266,7 @@ class Run:
         unknown, missing = named.keys() - _REQUEST_FIELDS[kind], _REQUIRED_FIELDS[kind] - named.keys()
         if unknown or missing:
             raise TypeError(f"ask({kind!r}): unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-        request: dict[str, JSON] = {"id": self._desk.next_id("q"), "kind": kind, **_checked(named)}
+        request: dict[str, JSON] = {"id": self._desk.next_id("q"), "kind": kind, **_checked(named, _REQUEST_BYTES)}
         return await self._desk.request(cast("Request", request), expires_ms)
 
     async def steers(self) -> list[Steer]:
@@ -375,9 +377,9 @@ def _text(delta: object) -> str:
     return clean_text(delta)
 
 
-def _checked(fields: Mapping[str, JSON]) -> dict[str, JSON]:
+def _checked(fields: Mapping[str, JSON], limit: int = _CHUNK_BYTES) -> dict[str, JSON]:
     """The fields as clean values that fit into one event: what cannot be encoded fails here, and only here."""
     cleaned = cast("dict[str, JSON]", clean(dict(fields)))
-    if len(JSON_CODEC.encode(cleaned)) > _CHUNK_BYTES:
-        raise OutputTooLarge(f"a piece of output holds at most {_CHUNK_BYTES} bytes")
+    if len(JSON_CODEC.encode(cleaned)) > limit:
+        raise OutputTooLarge(f"this piece of output holds at most {limit} bytes")
     return cleaned

@@ -44,6 +44,7 @@ from holdfast.server.settings import SessionSettings
 
 _TEXT_LENGTH: Final = 40_000
 """Code points of text in one event: under 256 KiB in any encoding."""
+_OPEN_REQUESTS: Final = 8
 _log = structlog.get_logger("holdfast.run")
 
 
@@ -226,6 +227,8 @@ class RunWorker:
 
     async def request(self, request: Request, expires_ms: int | None) -> Answer:
         """Opens a request, waits for what becomes of it, and takes it back when the wait is cancelled."""
+        if len(self._requests) >= _OPEN_REQUESTS:
+            raise AgentError("limit_reached", f"A run asks for at most {_OPEN_REQUESTS} things at once.")
         if expires_ms is not None:
             request["expiresAt"] = self._clock.now() + expires_ms
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()

@@ -359,7 +359,9 @@ def _accept_steer(
     if_ended: str,
     seen: SeenPosition | None = None,
 ) -> None:
-    if len(draft.state.pending_steers(run.run_id)) >= draft.context.limits.steers:
+    waiting = draft.state.pending_steers(run.run_id)
+    size = sum(len(JSON_CODEC.encode({"parts": steer["parts"]})) for steer in waiting)
+    if len(waiting) >= draft.context.limits.steers or size > draft.context.limits.steers_bytes:
         raise _limit("this run has too many steers that were not applied yet")
     draft.emit(
         "steer.accepted",

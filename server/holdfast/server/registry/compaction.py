@@ -26,6 +26,7 @@ from holdfast.server.registry.state import (
 from holdfast.server.registry.table import Phase
 
 _MARKS_KEPT: Final = 64
+"""Into how many pieces marks divide the replay window: it is never kept longer than by one such piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Compaction:
     run_ids: list[str]
     lasting: list[tuple[str, str]]
     """Keys of the memories that the archive has from now on."""
+    marks: list[tuple[int, int]]
+    """(time, seq) of the checkpoints that later compactions measure the replay window by."""
 
 
 def closed_runs(state: SessionState) -> int:
@@ -69,16 +72,19 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
     lasting = [key for key, memory in state.memories.items() if memory["lasting"]]
     for key in lasting:
         records[command_key(*key)] = state.memories[key]
-    marks = [*state.marks, (state.at, state.seq)][-_MARKS_KEPT:]
     expired = [seq for at, seq in state.marks if at <= now - replay_window_ms]
+    marks = [mark for mark in state.marks if mark[0] > now - replay_window_ms]
+    if not marks or state.at - marks[-1][0] >= replay_window_ms // _MARKS_KEPT:
+        marks.append((state.at, state.seq))
     return Compaction(
         seq=state.seq,
-        checkpoint=_dump(state, without=closed, marks=marks),
+        checkpoint=_dump(state, without=closed, marks=marks, archived=state.archived or bool(records)),
         messages=messages,
         records=records,
         trim_to=max(expired, default=0),
         run_ids=list(closed),
         lasting=lasting,
+        marks=marks,
     )
 
 
@@ -86,7 +92,7 @@ def compacted(state: SessionState, compaction: Compaction) -> None:
     """Lets go what the store has taken over."""
     state.forget_runs(compaction.run_ids)
     state.transcript.forget(message["id"] for message in compaction.messages)
-    state.marks = [*state.marks, (state.at, compaction.seq)][-_MARKS_KEPT:]
+    state.marks = compaction.marks
     for key in compaction.lasting:
         memory = state.memories.get(key)
         if memory is not None and memory["lasting"]:
@@ -109,16 +115,16 @@ def _run_record(run: RunState) -> dict[str, Any]:
 # The checkpoint's form
 
 
-def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]]) -> dict[str, Any]:
+def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]], archived: bool) -> dict[str, Any]:
     transcript = state.transcript
     return {
         "epoch": state.epoch,
         "seq": state.seq,
         "at": state.at,
-        "queue": state.queue,
+        "queue": state.queue.copy(),
         "main": state.main,
         "lastMessageId": state.last_message_id,
-        "archived": state.archived or bool(without),
+        "archived": archived,
         "marks": marks,
         "memories": list(state.memories.values()),
         "steers": [
@@ -127,7 +133,7 @@ def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]
             if steer.run_id not in without
         ],
         "runs": [_dump_run(run) for run_id, run in state.runs.items() if run_id not in without],
-        "views": [view.info for view in transcript.runs.values()],
+        "views": [view.snapshot() for view in transcript.runs.values()],
         "answers": [_dump_answer(view.answer) for view in transcript.runs.values() if view.answer is not None],
     }
 
@@ -146,7 +152,7 @@ def _dump_run(run: RunState) -> dict[str, Any]:
         "node": run.node,
         "attempt": run.attempt,
         "boundaries": [list(boundary) for boundary in run.boundaries],
-        "resolved": run.resolved,
+        "resolved": run.resolved.copy(),
         "reason": run.reason,
         "cause": run.cause,
         "endedSeq": run.ended_seq,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from holdfast.protocol.commands import Answer, Cancel, Send, Steer
+from holdfast.protocol.commands import Answer, Cancel, Send, Steer, Withdraw
 from holdfast.server.registry.state import SessionState
 from holdfast.server.registry.work import Ask
 
@@ -50,12 +50,14 @@ def _keys(state: SessionState, ask: Ask) -> Iterator[str]:
             ids, lasting = [command.id, *([command.run_id] if command.run_id else [])], True
         case Answer():
             ids, lasting = [command.run_id], False
-        case _:
+        case Withdraw():
             ids, lasting = [command.steer_id], False
     for some_id in ids:
         if not state.has_steer_or_run(some_id):
             yield run_key(some_id)
             yield steer_key(some_id)
+        elif isinstance(command, Withdraw) and some_id not in state.steers:
+            yield steer_key(some_id)  # a steer that became a run may outlast the run it was meant for
     if lasting and (ask.principal, command.id) not in state.memories:
         yield command_key(ask.principal, command.id)
     if isinstance(command, Send) and command.message_id and not state.transcript.has_message(command.message_id):

@@ -30,7 +30,8 @@ class RunLimits:
     queued: int = 100
     alongside: int = 16
     steers: int = 100
-    """Pending, for one run."""
+    steers_bytes: int = 256 * 1024
+    """Pending, for one run: none is accepted beyond either, so that a run fits into one message of a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
