@@ -254,12 +254,12 @@ class Transcript:
     def restore(self, epoch: str, seq: int, at: int, *, runs: Iterable[Run]) -> None:
         """Sets an empty transcript to a state kept elsewhere (the server's checkpoint)."""
         self.epoch, self.seq, self.at = epoch, seq, at
-        for run in runs:
-            self.runs[run.info["runId"]] = run
-            if run.ended:
-                self._ended[run.info["runId"]] = None
-            if run.answer is not None:
-                self._messages[run.answer.fields["id"]] = run.answer
+        self.runs = {run.info["runId"]: run for run in runs}
+        self._ended = {run_id: None for run_id, run in self.runs.items() if run.ended}
+        answers = [run.answer for run in self.runs.values() if run.answer is not None]
+        # Runs stand in the order of their first event, which may be that of being queued.
+        answers.sort(key=lambda answer: answer.fields["seq"])
+        self._messages = {answer.fields["id"]: answer for answer in answers}
 
     def discard_partial_snapshot(self) -> None:
         """Drops what came of a snapshot whose last message never did: the connection was lost in between."""
@@ -399,6 +399,8 @@ class Transcript:
             run = self.runs[run_id] = Run(info)
         run.info["status"] = "ended"
         run.info["reason"] = event["reason"]
+        told: dict[str, Any] = {name: event[name] for name in _TOLD_OF_ENDED if event.get(name)}
+        run.info = cast("RunInfo", {**run.info, **told})
         run.info["requests"] = []
         run.info["steers"] = []
         run.info.pop("message", None)
@@ -421,6 +423,7 @@ class Transcript:
         self._messages[answer.fields["id"]] = answer.view()
 
 
+_TOLD_OF_ENDED = ("cause", "error", "usage", "returned")
 _STEER_ENVELOPE = frozenset({"type", "seq", "at", "command", "runId"})
 
 

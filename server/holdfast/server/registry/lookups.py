@@ -50,7 +50,7 @@ def _keys(state: SessionState, ask: Ask) -> Iterator[str]:
             ids, lasting = [command.id, *([command.run_id] if command.run_id else [])], True
         case Answer():
             ids, lasting = [command.run_id], False
-        case Withdraw():
+        case _:
             ids, lasting = [command.steer_id], False
     for some_id in ids:
         if not state.has_steer_or_run(some_id):
