@@ -107,6 +107,8 @@ class LogModel:
     def __init__(self, produced: Mapping[Author, Sequence[str]], alongside: set[str]) -> None:
         self.produced = produced
         self.alongside = alongside
+        self.lost_texts: set[str] = set()
+        """What the store had accepted of texts and then lost: its loss is announced, and leaves a hole."""
         self.events: dict[Place, Mapping[str, Any]] = {}
         """The log so far, in order."""
         self.runs: dict[str, RunStory] = {}
@@ -213,7 +215,8 @@ class LogModel:
                 text = text[len(token) :]
                 story.may_skip = False
             else:
-                require(story.may_skip, f"{story.author} produced {token!r} before {text!r}: each text once, in order")
+                allowed = story.may_skip or token in self.lost_texts
+                require(allowed, f"{story.author} produced {token!r} before {text!r}: each text once, in order")
 
     def _requested(self, place: Place, event: Mapping[str, Any], story: RunStory | None) -> None:
         require(story is not None and story.active, "only a run that goes on asks")
@@ -276,8 +279,8 @@ class LogModel:
         self.steers.update(dict.fromkeys(returned, "returned") | dict.fromkeys(sends, "sent"))
         self._to_send, story.pending = sends, []
         if story.starts and reason in ("completed", "failed"):
-            whole = story.taken == len(self.produced.get(story.author, ()))
-            require(whole or story.may_skip, f"{run_id} ended by itself with all that was produced")
+            left = set(self.produced.get(story.author, ())[story.taken :]) - self.lost_texts
+            require(not left or story.may_skip, f"{run_id} ended by itself with all that was produced")
         self._cut(story, event)
 
     def _cut(self, story: RunStory, event: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import note
@@ -38,19 +39,22 @@ class TwoWriters(RuleBasedStateMachine):
         self.ids: list[str] = []
         """Of runs, and of steers that may become runs."""
         self.commands = 0
+        self.broken = False
+        """A step has failed: what comes after it says nothing."""
 
     def teardown(self) -> None:
         """Everything ends, and agrees."""
-        try:
-            self.world.end()
-        except BaseException:
-            note(f"replay({self.world.steps!r})")
-            raise
+        if not self.broken:
+            self._try(self.world.end)
 
     def _take(self, *step: Any) -> None:
+        self._try(lambda: self.world.take(step))
+
+    def _try(self, call: Callable[[], None]) -> None:
         try:
-            self.world.take(step)
+            call()
         except BaseException:
+            self.broken = True
             note(f"replay({self.world.steps!r})")
             raise
 
@@ -81,6 +85,7 @@ class TwoWriters(RuleBasedStateMachine):
         agent=st.sampled_from([None, "solo", "phoenix"]),
         deadline=st.sampled_from([None, None, None, 3000]),
         patience=st.sampled_from([None, None, None, 2000]),
+        message=st.sampled_from([None, None, "m1", "m2"]),
     )
     def send(
         self,
@@ -91,6 +96,7 @@ class TwoWriters(RuleBasedStateMachine):
         agent: str | None,
         deadline: int | None,
         patience: int | None,
+        message: str | None,
     ) -> None:
         """Somebody sends a message."""
         self.ids.append(self._new("r"))
@@ -103,6 +109,7 @@ class TwoWriters(RuleBasedStateMachine):
             whenBusy=busy,
             seen=self._position(back) if busy == "interrupt" else None,
             agent=agent,
+            messageId=message,
             deadlineMs=deadline,
             whenAbandoned=None if patience is None else {"cancelAfterMs": patience},
         )
@@ -224,8 +231,11 @@ class TwoWriters(RuleBasedStateMachine):
     @rule(pick=PICK, count=st.integers(1, 3), kind=st.sampled_from(["text", "text", "reasoning"]), soon=st.booleans())
     def produce(self, pick: int, count: int, kind: str, *, soon: bool) -> None:
         """An agent goes on."""
+        node, run_id = self._agent(pick)
         for _ in range(count):
-            self._does("produce", pick, soon, kind)
+            self._take("produce", node, run_id, kind)
+            if soon:
+                self._take("work", node)
 
     @precondition(lambda self: self.agents())
     @rule(

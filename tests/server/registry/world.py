@@ -284,6 +284,7 @@ class World:
         self.log.lose(batches)
         if len(self.log.batches) < count:
             self.model = LogModel(self.produced, self.alongside)
+            self.model.lost_texts = {event.get("delta", "") for event in self.log.lost.values()}
             self._checked = 0
             # What was answered for it is announced as lost, and promises nothing any more.
             lost = {seq for _, seq in self.log.lost}
