@@ -112,7 +112,11 @@ class PendingSteer(TypedDict):
 
 
 class RunInfo(TypedDict):
-    """A run as a snapshot carries it. A prevented run has neither agent nor message."""
+    """A run as a snapshot carries it. A prevented run has neither agent nor message.
+
+    Of a run that has ended it says what its `run.ended` said, so that nobody who was away misses a steer that came
+    back; `returned` is there only where steers did.
+    """
 
     runId: str
     status: RunStatus
@@ -125,6 +129,10 @@ class RunInfo(TypedDict):
     message: NotRequired[UserMessage]
     startedSeq: NotRequired[int]
     reason: NotRequired[EndReason]
+    cause: NotRequired[str]
+    error: NotRequired[Failure]
+    usage: NotRequired[dict[str, JsonValue]]
+    returned: NotRequired[list[ReturnedSteer]]
 
 
 class _Event(TypedDict):

@@ -62,7 +62,7 @@ class RunResult:
     """A run after its end.
 
     `text` is all text parts of the answer; `message` is None for a run that never started. `returned`, `usage`,
-    `cause` and `error` are known to clients that saw the run end, and empty in others.
+    `cause` and `error` are empty for a run that ended so long ago that a snapshot no longer names it.
     """
 
     run_id: str

@@ -119,7 +119,7 @@ class Run:
             cause=ending.get("cause"),
             error=ending.get("error"),
             usage=ending.get("usage"),
-            returned=ending["returned"],
+            returned=ending.get("returned", []),
         )
 
     async def cancel(self, *, seen: Position | Literal["taken"] | None = "taken") -> CancelOutcome:

@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from holdfast.protocol import Event, Message, Part, Position, Snapshot, Transcript
-from holdfast.protocol.events import EndReason, MessageStatus, Request, RunEnded, RunStatus
+from holdfast.protocol.events import EndReason, MessageStatus, Request, RunInfo, RunStatus
 from holdfast.protocol.transcript import OpenMessage
 
 RunState: TypeAlias = RunStatus | Literal["unknown"]
 
 ENDINGS_KEPT: Final = 256
-"""How many `run.ended` events are kept beside the transcript, for their usage, error and returned steers."""
+"""How many ended runs are remembered beside the transcript, for their usage, error and returned steers."""
 MESSAGES_KEPT: Final = 1_000
 """How many messages a client holds; older ones go first and can be had again as history."""
 
@@ -63,7 +63,7 @@ class View:
 
     def __init__(self, *, messages_kept: int = MESSAGES_KEPT) -> None:
         self.transcript = Transcript()
-        self._endings: OrderedDict[str, RunEnded] = OrderedDict()
+        self._endings: OrderedDict[str, RunInfo] = OrderedDict()
         self._answers: dict[str, str] = {}
         """The id of the assistant message by run id."""
         self._order: deque[tuple[str, str]] = deque()
@@ -95,9 +95,7 @@ class View:
                     self._answers[event["runId"]] = event["messageId"]
                     self._order.append((event["messageId"], event["runId"]))
             case "run.ended":
-                self._endings[event["runId"]] = cast("RunEnded", event)
-                if len(self._endings) > ENDINGS_KEPT:
-                    self._endings.popitem(last=False)
+                self._remember_ending(self.transcript.runs[event["runId"]].info)
                 self._forget_oldest()
             case _:
                 pass
@@ -114,6 +112,9 @@ class View:
             self._order.append((message["id"], run_id))
             if message["role"] == "assistant":
                 self._answers[run_id] = message["id"]
+        for run in self.transcript.runs.values():
+            if run.ended:
+                self._remember_ending(run.info)
         return Reset(self.position, new_epoch=before not in ("", self.transcript.epoch))
 
     def status(self, run_id: str) -> RunState:
@@ -127,16 +128,21 @@ class View:
         """Why the run ended; None while it has not, or where nothing here tells."""
         ending = self._endings.get(run_id)
         if ending is not None:
-            return ending["reason"]
+            return ending.get("reason")
         run = self.transcript.runs.get(run_id)
         if run is not None:
             return run.info.get("reason")
         message = self.message(run_id)
         return None if message is None else reason_of(message)
 
-    def ending(self, run_id: str) -> RunEnded | None:
-        """The run's `run.ended`, if this client saw it and not too many came since."""
+    def ending(self, run_id: str) -> RunInfo | None:
+        """How the run ended, if this client was told, by the event or by a snapshot, and not too many ended since."""
         return self._endings.get(run_id)
+
+    def _remember_ending(self, info: RunInfo) -> None:
+        self._endings[info["runId"]] = info
+        if len(self._endings) > ENDINGS_KEPT:
+            self._endings.popitem(last=False)
 
     def requests(self, run_id: str) -> list[Request]:
         """What the run waits for."""
