@@ -1,12 +1,14 @@
-"""What a chunk of a model's answer costs on its way into a run: CPU µs, by four ways of reading the stream.
+"""What a chunk of a model's answer costs on its way into a run: CPU µs, by several ways of reading the stream.
 
     python -m benchmarks.openai_stream --streams 40 100 200
 
-All ways use the openai package for the request. `typed` iterates over its model objects, `dictionaries` over
-plain ones (`cast_to=object`), `bytes` is Holdfast's agent, tool calls, usage and errors included. The run at the end
-of each is the same, one that counts its pieces, so that the ratio is that of reading. The model server is another
-process, pinned to the other core; every stream brings 50 chunks a second, and the CPU time is all that this process
-uses meanwhile.
+All ways use the openai package for the request. `typed` iterates over its model objects, `dictionaries` over plain
+ones (`cast_to=object`), `bytes` is Holdfast's agent, tool calls, usage and errors included. These end in a run that
+only counts its pieces, so that their ratio is that of reading. The two rows `in a session` are agents of a real
+session on a memory store with one subscriber, one session for each stream: worker, log, fold and encoding included.
+
+The model server is another process, pinned to the other core; every stream brings 50 chunks a second, and the CPU
+time is all that this process uses meanwhile.
 """
 
 from __future__ import annotations
@@ -17,13 +19,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any, TypeAlias, cast
 
 import openai
 import uvloop
 
+from holdfast.protocol import JSON_CODEC, CloseCode
+from holdfast.protocol.commands import Send
+from holdfast.server import Agent, AgentFunction, MemoryStore, Node, Run
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
+from holdfast.server.prompt import chat_completions
+from holdfast.server.registry import Ask
+from holdfast.server.subscriber import Subscriber
 from tests.server.agents.fake_run import FakeRun, user
 
 CHUNKS_PER_SECOND = 50
@@ -107,6 +116,74 @@ def pipelines(base_url: str) -> dict[str, tuple[openai.AsyncOpenAI, Pipeline]]:
     return {name: (client, make(client)) for name, client, make in makers}
 
 
+class Listener:
+    """A subscriber's wire that takes frames, and tells when a run has ended."""
+
+    def __init__(self) -> None:
+        self.codec = JSON_CODEC
+        self.congested = False
+        self.closed = False
+        self.ended = asyncio.Event()
+
+    def frame(self, payload: bytes) -> bytes:
+        """Length-prefixed."""
+        return len(payload).to_bytes(4, "big") + payload
+
+    def write(self, frames: bytes) -> None:
+        """Looks for the end of a run."""
+        if b'"run.ended"' in frames:
+            assert b'"completed"' in frames, frames
+            self.ended.set()
+
+    async def drained(self) -> None:
+        """There is always room."""
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Nothing is open."""
+        self.closed = True
+
+
+def typed_agent(client: openai.AsyncOpenAI) -> AgentFunction:
+    """The agent that one would write with the package's own objects."""
+
+    async def agent(run: Run) -> AsyncGenerator[str]:
+        history: Any = chat_completions(run.messages)
+        stream = await client.chat.completions.create(model="m", messages=history, stream=True)
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
+
+    return agent
+
+
+def own_agent(client: openai.AsyncOpenAI) -> AgentFunction:
+    """Holdfast's."""
+    return openai_agent(model="m", api="chat", client=client)
+
+
+async def session_cost(function: AgentFunction, streams: int) -> float:
+    """CPU µs of this process per chunk, from the model's bytes to one subscriber's frame."""
+    used = 0.0
+    node = Node(MemoryStore(), {"assistant": Agent("assistant", function)})
+    await node.start()
+    async with AsyncExitStack() as stack:
+        sessions = [await stack.enter_async_context(node.open(f"s{number}")) for number in range(streams)]
+        listeners = [Listener() for _ in sessions]
+        for session, listener in zip(sessions, listeners, strict=True):
+            await session.join(Subscriber("c", "ana", "d", 0, listener, messages=50), None, {"type": "welcome"})
+        for number in range(2):  # the first round opens connections
+            started = time.process_time()
+            for session, listener in zip(sessions, listeners, strict=True):
+                listener.ended.clear()
+                session.submit(Ask("ana", "d", Send(id=f"r{number}", text="hello")), lambda _: None)
+            async with asyncio.timeout(10 * SECONDS):
+                for listener in listeners:
+                    await listener.ended.wait()
+            used = time.process_time() - started
+    await node.stop()
+    return used / (streams * SECONDS * CHUNKS_PER_SECOND) * 1e6
+
+
 async def cost(pipeline: Pipeline, streams: int) -> float:
     """CPU µs of this process per chunk, with so many streams at once; the first request is not counted."""
     await pipeline(Sink([user("warm up")]))
@@ -120,14 +197,22 @@ async def cost(pipeline: Pipeline, streams: int) -> float:
 async def compare(base_url: str, streams: int) -> None:
     """Prints one table."""
     print(f"\n{streams} streams x {CHUNKS_PER_SECOND} chunks/s, {SECONDS} s each")
-    typed = {"chat": 0.0, "responses": 0.0}
+    typed: dict[str, float] = {}
+
+    def row(name: str, spent: float) -> None:
+        kind = name.partition(",")[0]
+        ratio = spent / typed.setdefault(kind, spent)
+        load = spent * streams * CHUNKS_PER_SECOND / 1e6
+        print(f"  {name:<30} {spent:7.1f} µs/chunk   {ratio:5.2f} x typed   {load:6.1%} of a core", flush=True)
+
     for name, (client, pipeline) in pipelines(base_url).items():
         async with client:
-            spent = await cost(pipeline, streams)
-        api = name.partition(",")[0]
-        typed[api] = typed[api] or spent
-        load = spent * streams * CHUNKS_PER_SECOND / 1e6
-        print(f"  {name:<30} {spent:7.1f} µs/chunk   {spent / typed[api]:5.2f} x typed   {load:6.1%} of a core")
+            row(name, await cost(pipeline, streams))
+    async with openai.AsyncOpenAI(api_key="k", base_url=base_url) as client:
+        row("in a session, typed", await session_cost(typed_agent(client), streams))
+    http = openai.DefaultAioHttpClient()
+    async with openai.AsyncOpenAI(api_key="k", base_url=base_url, http_client=http) as client:
+        row("in a session, bytes (Holdfast)", await session_cost(own_agent(client), streams))
 
 
 def main() -> None:

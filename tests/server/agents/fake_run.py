@@ -32,6 +32,7 @@ class FakeRun:
     asked: list[dict[str, JSON]] = field(default_factory=list[dict[str, JSON]])
     used: dict[str, JSON] = field(default_factory=dict[str, JSON])
     writes: int = 0
+    waiting_steers: list[str] = field(default_factory=list[str])
     spoke: asyncio.Event = field(default_factory=asyncio.Event)
     """Set with each text."""
 
@@ -59,6 +60,13 @@ class FakeRun:
         """Applies a steer."""
         parts: list[Part] = [{"kind": "text", "text": text}]
         self.answer.steer({"steerId": "st", "parts": parts, "by": "ana", "device": "phone"}, None)
+
+    async def steers(self) -> list[str]:
+        """Applies the steers that wait."""
+        taken, self.waiting_steers = self.waiting_steers, []
+        for text in taken:
+            self.steer(text)
+        return taken
 
     async def text(self, delta: str) -> None:
         """More text."""

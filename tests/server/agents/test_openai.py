@@ -259,7 +259,7 @@ async def test_endless_calls_end_the_run(agent: OpenAIAgent, client: openai.Asyn
         await answer_to(with_tools(agent, client, weather, max_rounds=3), run)
     assert failed.value.code == "too_many_rounds"
     assert len(endpoint.requests) == 3
-    assert len({part["callId"] for part in results(run)}) == 3  # the server gave all of them the same id
+    assert len({str(part["callId"]) for part in results(run)}) == 3  # the server gave all of them the same id
 
 
 async def test_cancellation_reaches_the_tools(
@@ -377,6 +377,19 @@ async def test_a_steered_run_is_asked_with_its_partial(agent: OpenAIAgent, endpo
         ("user", "in French"),
     ]
     assert run.said == "One, two, trois."
+
+
+async def test_a_steer_is_taken_between_two_rounds(
+    agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint
+) -> None:
+    """A steer that waits for a boundary is in the request that carries the tools' results, behind them."""
+    endpoint.script(Answer(ToolCall("weather", '{"city":"Lisbon"}')), Answer(Text("Claro.")))
+    run = asked()
+    run.waiting_steers.append("in Portuguese")
+    await answer_to(with_tools(agent, client, weather), run)
+    body = (await endpoint.request(1)).body
+    assert body["messages" if agent.api == "chat" else "input"][-1] == {"role": "user", "content": "in Portuguese"}
+    assert [part["kind"] for part in run.parts] == ["tool_call", "tool_result", "steer", "text"]
 
 
 async def test_a_run_steered_within_a_call_is_accepted(agent: OpenAIAgent, endpoint: Endpoint) -> None:

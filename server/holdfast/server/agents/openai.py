@@ -49,6 +49,10 @@ Api: TypeAlias = Literal["chat", "responses"]
 
 MAX_ROUNDS: Final = 16
 """How many answers a run may take when each of them calls tools."""
+USAGE_KEPT: Final = 4096
+"""Of how many runs the usage is kept, the latest called: a run steered after as many others began counts
+anew.
+"""
 DRAIN_SECONDS: Final = 0.1
 """How long the end of a whole answer is awaited, so that its connection can serve the next request."""
 
@@ -130,6 +134,7 @@ class OpenAIAgent:
         self._options = options
         self._max_rounds = max_rounds
         self._approval_expires_ms = approval_expires_ms
+        self._usage: dict[tuple[str, str], dict[str, JSON]] = {}
         self._asks_for_usage = True  # until a server refuses to be asked
 
     async def aclose(self) -> None:
@@ -143,13 +148,22 @@ class OpenAIAgent:
 
         Raises AgentError where the model server fails, or after `max_rounds` answers that all called tools.
         """
-        usage: dict[str, JSON] = {"model": self.model}
+        usage = self._usage_of(run)
         for _ in range(self._max_rounds):
             calls = await self._answer(run, usage)
             if not calls:
                 return
             await self._call_tools(run, calls)
+            await run.steers()  # a boundary: what was steered meanwhile is in the next request
         raise AgentError("too_many_rounds", f"The model kept calling tools for {self._max_rounds} rounds.")
+
+    def _usage_of(self, run: Run) -> dict[str, JSON]:
+        """What the run has used in earlier calls of the agent, to go on counting from."""
+        usage = self._usage.pop((run.session_id, run.run_id), {"model": self.model})
+        self._usage[run.session_id, run.run_id] = usage
+        if len(self._usage) > USAGE_KEPT:
+            del self._usage[next(iter(self._usage))]
+        return usage
 
     async def _answer(self, run: Run, usage: dict[str, JSON]) -> dict[str, Call]:
         """One answer of the model, passed on to `run` as it comes; the calls it ends with, by their id in the
