@@ -7,7 +7,7 @@ unknown is never followed by another one.
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ import structlog
 
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
-from holdfast.server.clock import Clock
+from holdfast.server.clock import Clock, pause
 from holdfast.server.records import decode_batch, decode_value, encode_batch, encode_value
 from holdfast.server.registry import Record, SessionState, compact, compacted, fold, load
 from holdfast.server.settings import SessionSettings
@@ -43,7 +43,7 @@ _log = structlog.get_logger("holdfast.session")
 class Journal:
     """The state of one session and its store. Used by the session's actor only, one call at a time.
 
-    `waiting` is called before every further try at a store that does not answer.
+    `waiting` is called before every further try at a store that is unavailable; what it raises ends the wait.
     """
 
     def __init__(
@@ -70,6 +70,9 @@ class Journal:
         self._waiting = waiting
         self._ended_epochs: set[str] = set()
         """Epochs that were replaced while this node had the session open: one for every time its store lost data."""
+        # A batch's name is asked for at every append: randomness for each would be a tenth of what a chunk costs.
+        self._batch_prefix = f"{secrets.token_hex(8)}-"
+        self._batch_numbers = itertools.count(1)
         self._recent: list[Event] = []
         self._recent_bytes: list[int] = []
         self._recent_total = 0
@@ -87,7 +90,7 @@ class Journal:
         """
         encoded = [MSGPACK_CODEC.encode(record.event) for record in records]
         batch = Batch(
-            batch_id=secrets.token_hex(8),
+            batch_id=f"{self._batch_prefix}{next(self._batch_numbers)}",
             first_seq=records[0].event["seq"],
             last_seq=records[-1].event["seq"],
             payload=encode_batch(records, encoded),
@@ -297,7 +300,7 @@ class Journal:
                 if tries == 0:
                     _log.warning("store unavailable", session=self.session, error=str(error))
                 self._waiting()
-                await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+                await pause(self._clock, _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
                 tries += 1
 
     def _keep(self, events: Sequence[Event], sizes: Sequence[int]) -> None:

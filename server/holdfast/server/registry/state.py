@@ -191,7 +191,7 @@ class SessionState:
     @property
     def unfinished(self) -> bool:
         """Whether the session belongs into the index: a run has not ended, or has not settled."""
-        return any(run.phase is not Phase.CLOSED for run in self.runs.values())
+        return self.main is not None or any(run.phase is not Phase.CLOSED for run in self.runs.values())
 
     def open_runs(self) -> list[RunState]:
         """Runs that have not ended, oldest first."""
