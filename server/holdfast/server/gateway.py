@@ -177,7 +177,7 @@ class Gateway:
                 "connection closed",
                 session=session_id,
                 connection=door.connection,
-                code=door.wire.close_code or socket.close_code,
+                code=int(door.wire.close_code or socket.close_code or 0),
                 seconds=round(clock.monotonic() - began, 3),
             )
 

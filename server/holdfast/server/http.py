@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -17,7 +16,7 @@ from holdfast.protocol.values import is_id
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]*)\Z")
 
 _PAGE: Final = """\
-Holdfast {version}: a session server for AI runs.
+Holdfast: a session server for AI runs.
 
 Connect a WebSocket to  ws://{host}/v1/sessions/SESSION  (SESSION is a name of your choice) and send
 {{"type":"hello"}} first. Subprotocols: holdfast.v1.json, holdfast.v1.msgpack.
@@ -81,7 +80,7 @@ def _page(connection: ServerConnection, request: Request) -> Response:
             return connection.respond(HTTPStatus.OK, "ok\n")
         case "/":
             host = request.headers.get_all("Host")[:1] or ["localhost"]
-            return connection.respond(HTTPStatus.OK, _PAGE.format(version=version("holdfast"), host=host[0]))
+            return connection.respond(HTTPStatus.OK, _PAGE.format(host=host[0]))
         case _:
             return connection.respond(
                 HTTPStatus.NOT_FOUND, "Nothing is here. Sessions are at /v1/sessions/{session}.\n"
