@@ -66,7 +66,7 @@ class MemoryLog:
     """Nodes with a lease."""
     absent_since_head: set[str] = field(default_factory=set[str])
     """Nodes that had no lease at some time since the log stands where it stands."""
-    lost: dict[Place, Any] = field(default_factory=dict[Place, Any])
+    lost: set[Place] = field(default_factory=set[Place])
     """Events that were accepted and then lost."""
     opened: dict[str, int] = field(default_factory=dict[str, int])
     """The seq that each later epoch went on from."""
@@ -104,7 +104,7 @@ class MemoryLog:
         for _ in range(count):
             if self.batches and self.batches[-1].epoch == self.epoch and self.batches[-1].last > floor:
                 batch = self.batches.pop()
-                self.lost |= {(batch.epoch, record.event["seq"]): record.event for record in batch.records}
+                self.lost |= {(batch.epoch, record.event["seq"]) for record in batch.records}
                 self.seq = batch.records[0].event["seq"] - 1
                 self.batch_id = self.batches[-1].batch_id if self.batches else ""
         self.now += 1000  # what is written again has another time

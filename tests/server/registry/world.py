@@ -50,6 +50,7 @@ class World:
         self.produced: dict[Author, list[str]] = {}
         self.alongside: set[str] = set()
         self.model = LogModel(self.produced, self.alongside)
+        self.lost_texts: set[str] = set()
         self.readers: dict[str, tuple[Reader, str | None]] = {}
         self.unobserved_since: int | None = self.log.now
         self.asks: list[Ask] = []
@@ -284,7 +285,9 @@ class World:
         self.log.lose(batches)
         if len(self.log.batches) < count:
             self.model = LogModel(self.produced, self.alongside)
-            self.model.lost_texts = {event.get("delta", "") for event in self.log.lost.values()}
+            # Gone with it, or refused because of what is now lost.
+            self.lost_texts |= {text for texts in self.produced.values() for text in texts}
+            self.model.lost_texts = self.lost_texts
             self._checked = 0
             # What was answered for it is announced as lost, and promises nothing any more.
             lost = {seq for _, seq in self.log.lost}
