@@ -249,6 +249,8 @@ class _Connection(asyncio.Protocol):
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             )
             if await self._stream(request, answer):
+                for _ in range(5):  # real servers send the body's end in a packet of its own, read a little later
+                    await asyncio.sleep(0)
                 self._transport.write(b"0\r\n\r\n")
                 request.finished = True
         finally:
