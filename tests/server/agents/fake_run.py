@@ -9,6 +9,10 @@ from typing import Any, Literal, cast
 
 from holdfast.protocol import JSON, Message, Part
 from holdfast.protocol.transcript import OpenMessage
+from holdfast.server.agents.openai import OpenAIAgent
+
+KEY = "sk-secret-0123456789"
+"""The key of the tests' clients, to be looked for where it must not be."""
 
 
 @dataclass
@@ -130,3 +134,17 @@ def user(text: str, message_id: str = "u") -> Message:
             "status": "complete",
         },
     )
+
+
+def answer_to(agent: OpenAIAgent, run: FakeRun) -> asyncio.Task[None]:
+    """The agent at work."""
+
+    async def work() -> None:
+        await agent(cast("Any", run))
+
+    return asyncio.create_task(work(), name="agent")
+
+
+def asked() -> FakeRun:
+    """A run that was asked something."""
+    return FakeRun([user("hello")])

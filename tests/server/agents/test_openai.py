@@ -4,64 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import openai
 import pytest
 
 from holdfast.protocol import JSON, Part
 from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.openai import OpenAIAgent, openai_agent, openai_configured
+from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import Tool, tool
 from tests.openai_endpoint import Answer, Endpoint
-from tests.openai_wire import Drop, End, Fail, Hold, Raw, Reasoning, Text, ToolCall
-from tests.server.agents.fake_run import FakeAnswer, FakeRun, user
-
-KEY = "sk-secret-0123456789"
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    """A model server."""
-    async with Endpoint() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-async def client(endpoint: Endpoint) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The package's client, as the agent makes it, but one that does not retry."""
-    http = openai.DefaultAioHttpClient()
-    async with openai.AsyncOpenAI(api_key=KEY, base_url=endpoint.base_url, http_client=http, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(params=["chat", "responses"])
-def agent(request: pytest.FixtureRequest, client: openai.AsyncOpenAI) -> OpenAIAgent:
-    """An agent without tools, for each of the two APIs."""
-    return openai_agent(model="m", api=request.param, client=client)
+from tests.openai_wire import Hold, Raw, Reasoning, Text, ToolCall
+from tests.server.agents.fake_run import KEY, FakeAnswer, FakeRun, answer_to, asked, user
 
 
 def with_tools(agent: OpenAIAgent, client: openai.AsyncOpenAI, *tools: Tool, **more: Any) -> OpenAIAgent:
     """The same agent with tools."""
     return openai_agent(model="m", api=agent.api, client=client, tools=tools, **more)
-
-
-def answer_to(agent: OpenAIAgent, run: FakeRun) -> asyncio.Task[None]:
-    """The agent at work."""
-
-    async def work() -> None:
-        await agent(cast("Any", run))
-
-    return asyncio.create_task(work(), name="agent")
-
-
-def asked() -> FakeRun:
-    """A run that was asked something."""
-    return FakeRun([user("hello")])
 
 
 def results(run: FakeRun) -> list[Part]:
@@ -414,163 +373,3 @@ async def test_a_run_steered_within_a_call_is_accepted(agent: OpenAIAgent, endpo
     run.steer("forget it")
     await answer_to(agent, run)
     assert run.said == "xFine."
-
-
-# ---- errors
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "code", "retryable"),
-    [
-        (401, {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}, "upstream_auth", False),
-        (403, {"message": "no"}, "upstream_auth", False),
-        (404, {"message": "no such thing", "code": "model_not_found"}, "upstream_not_found", False),
-        (429, {"message": "slow down", "code": "rate_limit_exceeded"}, "upstream_rate_limited", True),
-        (429, {"message": "pay", "code": "insufficient_quota"}, "upstream_quota", False),
-        (400, {"message": "far too long", "code": "context_length_exceeded"}, "context_length", False),
-        (400, {"message": "This model's maximum context length is 8192 tokens."}, "context_length", False),
-        (400, {"message": "stream_options is fine, temperature is not"}, "upstream_rejected", False),
-        (500, {"message": "oops"}, "upstream_unavailable", True),
-        (504, {"message": "oops"}, "upstream_timeout", True),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-async def test_refusals_have_a_code_and_a_safe_message(
-    agent: OpenAIAgent,
-    endpoint: Endpoint,
-    status: int,
-    error: dict[str, JSON],
-    code: str,
-    retryable: bool,
-) -> None:
-    """Each refusal of the server is one typed error, whose message quotes nothing of the server's."""
-    endpoint.script(*[Answer(status=status, error=error)] * 2)
-    with pytest.raises(AgentError) as failed:
-        await answer_to(agent, asked())
-    assert (failed.value.code, failed.value.retryable) == (code, retryable)
-    assert str(error["message"]) not in str(failed.value)
-    assert failed.value.__cause__ is None
-    assert failed.value.__suppress_context__
-
-
-@pytest.mark.parametrize(
-    ("step", "code"),
-    [
-        (Fail("boom: sk-secret", code="rate_limit_exceeded"), "upstream_rate_limited"),
-        (Fail("boom: sk-secret"), "upstream_unavailable"),
-        (Fail("bad", type="invalid_request_error"), "upstream_rejected"),
-        (Drop(), "upstream_disconnected"),
-        (End(), "upstream_incomplete"),
-        (Raw(b"data: {not json\n\n"), "upstream_invalid"),
-        (Raw(b"data: 17\n\n"), "upstream_invalid"),
-        (Raw(b"event: error\ndata: out of memory\n\n"), "upstream_unavailable"),
-        (Raw(b'event: error\ndata: {"code": 429}\n\n'), "upstream_rate_limited"),
-    ],
-    ids=["code", "type", "request", "drop", "end", "not JSON", "no object", "named", "numbered"],
-)
-async def test_errors_in_the_middle_keep_what_was_said(
-    agent: OpenAIAgent, endpoint: Endpoint, step: Fail | Drop | End | Raw, code: str
-) -> None:
-    """An answer that fails half-way fails the run with a typed error, behind the text that had come."""
-    endpoint.script(Answer(Text("half "), Hold(), step))
-    run = asked()
-    task = answer_to(agent, run)
-    await run.spoke.wait()
-    endpoint.release()
-    with pytest.raises(AgentError) as failed:
-        await task
-    assert (failed.value.code, run.said) == (code, "half ")
-    assert "secret" not in str(failed.value)
-    assert failed.value.__suppress_context__ or failed.value.__context__ is None
-
-
-async def test_text_before_an_error_in_one_read_is_kept(agent: OpenAIAgent, endpoint: Endpoint) -> None:
-    """Text that came in the same packet as an error is passed on before the run fails."""
-    endpoint.script(Answer(Text("half "), Fail("boom")))
-    run = asked()
-    with pytest.raises(AgentError):
-        await answer_to(agent, run)
-    assert run.said == "half "
-
-
-async def test_failed_responses_say_why(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
-    """`response.failed` carries its error within the response, and its usage counts."""
-    failed = (
-        b'data: {"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"x"},'
-        b'"usage":{"input_tokens":3,"output_tokens":0,"total_tokens":3}}}\n\n'
-    )
-    endpoint.script(Answer(Raw(failed)))
-    run = asked()
-    with pytest.raises(AgentError) as error:
-        await answer_to(openai_agent(model="m", api="responses", client=client), run)
-    assert (error.value.code, run.used["inputTokens"]) == ("upstream_rate_limited", 3)
-
-
-async def test_a_server_that_is_not_there_is_unreachable(agent: OpenAIAgent, endpoint: Endpoint) -> None:
-    """Nobody listening is a typed error that may be retried."""
-    await endpoint.__aexit__()
-    with pytest.raises(AgentError) as failed:
-        await answer_to(agent, asked())
-    assert (failed.value.code, failed.value.retryable) == ("upstream_unreachable", True)
-
-
-async def test_the_package_retries(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
-    """A refusal that the package retries is not seen by the run."""
-    endpoint.script(Answer(status=503, error={"message": "busy"}, headers={"retry-after-ms": "1"}))
-    run = asked()
-    await answer_to(openai_agent(model="m", client=client.with_options(max_retries=1)), run)
-    assert run.said
-    assert len(endpoint.requests) == 2
-
-
-# ---- configuration
-
-
-async def test_the_environment_configures_the_agent(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address alone is enough for a server without keys; the agent closes the client it made, and makes
-    another.
-    """
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("HOLDFAST_OPENAI_MODEL", "small")
-    monkeypatch.setenv("HOLDFAST_OPENAI_API", "responses")
-    assert openai_configured()
-    agent = openai_agent()
-    for number in range(2):
-        await answer_to(agent, asked())
-        request = await endpoint.request(number)
-        assert (request.path, request.body["model"]) == ("/v1/responses", "small")
-        await agent.aclose()
-        await request.closed.wait()
-
-
-async def test_what_is_not_configured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither model nor key nor a known API: each is a typed error, at the start where it can be known then."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "HOLDFAST_OPENAI_MODEL", "HOLDFAST_OPENAI_API"):
-        monkeypatch.delenv(name, raising=False)
-    assert not openai_configured()
-    with pytest.raises(AgentError, match="HOLDFAST_OPENAI_MODEL"):
-        openai_agent()
-    with pytest.raises(AgentError) as failed:
-        await answer_to(openai_agent(model="m"), asked())
-    assert failed.value.code == "not_configured"
-    monkeypatch.setenv("HOLDFAST_OPENAI_API", "completions")
-    with pytest.raises(AgentError, match="chat, responses"):
-        openai_agent(model="m")
-    with pytest.raises(ValueError, match="same name"):
-        openai_agent(model="m", api="chat", tools=[weather, weather])
-
-
-async def test_the_users_client_stays_open(client: openai.AsyncOpenAI) -> None:
-    """Closing the agent does not close a client that it was given."""
-    await openai_agent(model="m", client=client).aclose()
-    assert not client.is_closed()
-
-
-def test_the_endpoint_is_a_program() -> None:
-    """Started by its path, it says where it listens: what the benchmarks and a curious person need."""
-    path = Path(__file__).parents[2] / "openai_endpoint.py"
-    with subprocess.Popen([sys.executable, path, "--port", "0"], stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        assert program.stdout.readline().startswith("OPENAI_BASE_URL=http://127.0.0.1:")
-        program.terminate()

@@ -22,13 +22,6 @@ def weather(city: str) -> str:
     return f"clear over {city}"
 
 
-@pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    """A model server."""
-    async with Endpoint() as endpoint:
-        yield endpoint
-
-
 @pytest.fixture(params=["chat", "responses"])
 async def device(request: pytest.FixtureRequest, endpoint: Endpoint) -> AsyncIterator[Device]:
     """A device in a session whose agent is the openai agent, for each of the two APIs."""
