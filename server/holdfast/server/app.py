@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from holdfast.protocol.values import is_id
 from holdfast.server.agent import Agent, AgentFunction
@@ -33,6 +34,13 @@ class Running:
         """For clients: `ws://host:port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ws://{host}:{self.port}"
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    """An agent that holds connections of its own."""
+
+    async def aclose(self) -> None: ...
 
 
 class Server:
@@ -99,7 +107,7 @@ class Server:
     ) -> AsyncGenerator[Running]:
         """Serves while the block lasts; `port` 0 lets the system choose.
 
-        Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
+        An agent that has an `aclose` is closed at the end. Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
         the node was drained before.
         """
         node = Node(open_store(store) if isinstance(store, str) else store, self.agents, settings=self.settings)
@@ -113,6 +121,9 @@ class Server:
                 await gateway.stop()
         finally:
             await node.stop()
+            for agent in self._agents.values():
+                if isinstance(agent.function, _Closable):
+                    await agent.function.aclose()
 
     async def serve(
         self,
