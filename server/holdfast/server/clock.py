@@ -32,6 +32,16 @@ class Clock(Protocol):
         ...
 
 
+async def pause(clock: Clock, seconds: float) -> None:
+    """Returns when `seconds` have passed on `clock`."""
+    passed = asyncio.Event()
+    timer = clock.call_later(seconds, passed.set)
+    try:
+        await passed.wait()
+    finally:
+        timer.cancel()
+
+
 class SystemClock:
     """The machine's clock and the running event loop's timers."""
 

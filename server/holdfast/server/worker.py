@@ -74,7 +74,8 @@ class RunWorker:
         self._outputs: list[Output] = []
         self._waiting_bytes = 0
         self._waiting_chunks = 0
-        self._room: asyncio.Event | None = None
+        self._room = asyncio.Event()
+        """Set, for everyone who waits, when there may be room again."""
         self._produced_bytes = 0
         self._usage: dict[str, JSON] = {}
         self._ids = 0
@@ -108,8 +109,7 @@ class RunWorker:
             self._waiting_chunks = len(self._outputs)
         else:
             self._waiting_chunks = 0
-        if self._room is not None:
-            self._room.set()
+        self._room.set()
 
     def halt(self) -> None:
         """Stops the agent at once. Its run is about to end: what it says from now on is not taken."""
@@ -118,8 +118,7 @@ class RunWorker:
             self._stopped_at = self._clock.monotonic()
             if self._call is not None:
                 self._call.cancel()
-            if self._room is not None:
-                self._room.set()
+            self._room.set()
 
     def stranded(self) -> None:
         """The cancel that it was halted for was refused: the run cannot go on, and ends as failed."""
@@ -127,12 +126,17 @@ class RunWorker:
             error: Failure = {"code": "stopped", "message": "The agent was stopped by a cancel that was then refused."}
             self._put(Finish(self.owner, "failed", error=error, usage=self._usage or None))
 
+    @property
+    def over(self) -> bool:
+        """Whether it was told that the run has ended: its agent was stopped for good."""
+        return self._over or self.stage is Stage.ENDED
+
     def ended(self, event: Mapping[str, Any] | None) -> None:
         """The run has ended, by this event or (None) for this worker only: its agent stops.
 
-        For a run that was cancelled or expired the settling is due from here.
+        For a run that was cancelled or expired the settling is due from here. Told again, it does nothing.
         """
-        if self.stage is Stage.ENDED:
+        if self.stage is Stage.ENDED or self._over:
             return
         self.halt()
         self._over = True
@@ -238,7 +242,8 @@ class RunWorker:
             return await waiter
         except asyncio.CancelledError:
             self._requests.pop(request["id"], None)
-            self._put(RetractRequest(self.owner, request["id"]))
+            if not self.stopping:  # the end of the run closes it otherwise
+                self._put(RetractRequest(self.owner, request["id"]))
             raise
 
     async def take_steers(self) -> list[PendingSteer]:
@@ -325,8 +330,7 @@ class RunWorker:
             if self._current is not None:
                 self._current.interrupted = True  # from here on this call adds nothing
             self._call.cancel()
-            if self._room is not None:
-                self._room.set()
+            self._room.set()
 
     def _apply(self, decision: Decision) -> None:
         applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
@@ -372,13 +376,9 @@ class RunWorker:
         )
 
     async def _until_room(self) -> None:
-        self._room = asyncio.Event()
-        try:
-            while self._full and self.stage is Stage.CALLING:
-                self._room.clear()
-                await self._room.wait()
-        finally:
-            self._room = None
+        while self._full and self.stage is Stage.CALLING:
+            self._room.clear()
+            await self._room.wait()
 
     # The end
 
