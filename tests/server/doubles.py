@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any
 
 from holdfast.protocol import JSON_CODEC, CloseCode, Codec, CommandError
 from holdfast.protocol.commands import Cursor, parse_command
+from holdfast.protocol.control import Ack
+from holdfast.protocol.events import EVENT_TYPES, Message
 from holdfast.server.registry import Ask
+from holdfast.server.run import Run
 from holdfast.server.session import Session
 from holdfast.server.subscriber import Subscriber
+from tests.server.model import Reader
 
 
 class FakeTimer:
@@ -55,18 +59,31 @@ class FakeClock:
             at, _, timer = heapq.heappop(self._timers)
             self._now = max(self._now, at)
             if timer.call is not None:
-                timer.call()
+                call, timer.call = timer.call, None
+                call()
         self._now = end
+
+    async def pass_ms(self, ms: int, step: int = 100) -> None:
+        """Moves on in steps, and lets happen what follows from each."""
+        for start in range(0, ms, step):
+            self.advance(min(step, ms - start))
+            await settled()
+
+    @property
+    def waiting(self) -> int:
+        """How many timers wait."""
+        return sum(timer.call is not None for _, _, timer in self._timers)
 
 
 class ListWire:
     """A wire that keeps what is written, decoded."""
 
-    def __init__(self, codec: Codec = JSON_CODEC) -> None:
+    def __init__(self, codec: Codec = JSON_CODEC, heard: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.codec = codec
         self.received: list[dict[str, Any]] = []
         self.congested = False
         self.closed_with: CloseCode | None = None
+        self._heard = heard
         self._changed = asyncio.Event()
         self._uncongested = asyncio.Event()
 
@@ -83,6 +100,8 @@ class ListWire:
             payload, frames = frames[4 : 4 + size], frames[4 + size :]
             value: Any = self.codec.decode(payload.decode() if self.codec.text else payload)
             self.received.append(value)
+            if self._heard is not None:
+                self._heard(value)
         self._changed.set()
 
     async def drained(self) -> None:
@@ -126,18 +145,29 @@ class ListWire:
     @property
     def events(self) -> list[dict[str, Any]]:
         """The log's entries among what was received."""
-        return [message for message in self.received if "seq" in message and "." in message["type"] + "."[:0]]
+        return [message for message in self.received if message["type"] in EVENT_TYPES]
 
 
 class Device:
-    """A client of a session without a network: it joins, sends commands, and keeps what it is sent."""
+    """A client of a session without a network: it joins, sends commands, and keeps what it is sent.
 
-    def __init__(self, session: Session, *, principal: str = "ana", device: str = "d1", codec: Codec = JSON_CODEC) -> None:
+    Its `reader` checks everything it is sent, over all connections: nothing missed, doubled or out of order.
+    """
+
+    def __init__(
+        self, session: Session, *, principal: str = "ana", device: str = "d1", codec: Codec = JSON_CODEC
+    ) -> None:
         self.session = session
         self.principal = principal
         self.device = device
-        self.wire = ListWire(codec)
-        self.subscriber = Subscriber(f"c-{device}", principal, device, 0, self.wire, messages=50)
+        self.reader = Reader()
+        self.connect(session, codec)
+
+    def connect(self, session: Session, codec: Codec = JSON_CODEC) -> None:
+        """Takes a new connection, which has not joined yet."""
+        self.session = session
+        self.wire = ListWire(codec, self.reader.receive)
+        self.subscriber = Subscriber(f"c-{self.device}", self.principal, self.device, 0, self.wire, messages=50)
 
     async def join(self, cursor: dict[str, Any] | None = None) -> Device:
         """Joins and is live."""
@@ -145,27 +175,135 @@ class Device:
         await self.session.join(self.subscriber, parsed, {"type": "welcome"})
         return self
 
+    async def resume(self, session: Session | None = None, codec: Codec = JSON_CODEC) -> Device:
+        """Comes back over a new connection, from where it stands."""
+        self.connect(session or self.session, codec)
+        return await self.join(self.cursor())
+
     def leave(self) -> None:
         """Drops the connection."""
+        self.wire.close(CloseCode.HEARTBEAT_MISSED, "the line is cut")
         self.session.leave(self.subscriber)
 
-    async def send(self, kind: str, **fields: Any) -> dict[str, Any]:
-        """Sends a command and returns its ack, or its error as a message."""
+    def ask(self, kind: str, **fields: Any) -> asyncio.Future[dict[str, Any]]:
+        """Sends a command; its ack, or its error as a message, comes later."""
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        subscriber = self.subscriber
 
-        def answered(outcome: Any) -> None:
+        def answered(outcome: Ack | CommandError) -> None:
+            message: dict[str, Any]
             if isinstance(outcome, CommandError):
-                answer.set_result({"type": "error", "code": outcome.code, "path": outcome.path})
+                message = {
+                    "type": "error",
+                    "id": fields.get("id"),
+                    "code": outcome.code,
+                    "path": outcome.path,
+                    "retryable": outcome.retryable,
+                }
             else:
-                answer.set_result(outcome)
+                message = {**outcome}
+            if subscriber in self.session.delivery.subscribers:
+                subscriber.control(message)
+            answer.set_result(message)
 
         command: Any = parse_command({"type": kind, **fields})
         self.session.submit(Ask(self.principal, self.device, command), answered)
-        async with asyncio.timeout(10):
-            return await answer
+        return answer
 
-    def cursor(self) -> dict[str, Any]:
-        """Where it stands."""
-        last = next(message for message in reversed(self.wire.received) if "seq" in message and "at" in message)
-        epoch = next(message["epoch"] for message in reversed(self.wire.received) if "epoch" in message)
-        return {"epoch": epoch, "seq": last["seq"], "at": last["at"]}
+    async def send(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """Sends a command and returns its ack, or its error as a message."""
+        async with asyncio.timeout(10):
+            return await self.ask(kind, **fields)
+
+    def cursor(self) -> dict[str, Any] | None:
+        """Where it stands; None if it was sent nothing yet."""
+        return self.reader.cursor
+
+    @property
+    def messages(self) -> list[Message]:
+        """What it shows."""
+        return self.reader.transcript.messages()
+
+    def text(self, run_id: str) -> str:
+        """What it shows of the text of a run's answer."""
+        parts = [part for message in self.messages if is_answer(message, run_id) for part in message["parts"]]
+        return "".join(str(part["text"]) for part in parts if part["kind"] == "text")
+
+
+def is_answer(message: Message, run_id: str) -> bool:
+    """Whether it is the answer of that run."""
+    return message["role"] == "assistant" and message.get("runId") == run_id
+
+
+async def settled(rounds: int = 60) -> None:
+    """Lets everything happen that waits for nothing but the event loop."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+
+
+class Call:
+    """One call of a `Puppet`: what it does next is the test's to say."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.prompt: list[dict[str, Any]] = [{**message} for message in run.messages]
+        """The messages as they were when it was called."""
+        self.stopped_by: BaseException | None = None
+        """What ended it, where that was not the test."""
+        self.ended = asyncio.Event()
+        self.said: list[str] = []
+        """What it yielded and the server took."""
+        self._steps: asyncio.Queue[object] = asyncio.Queue()
+
+    def say(self, *texts: object) -> None:
+        """It yields these, one after the other."""
+        for text in texts:
+            self._steps.put_nowait(text)
+
+    def end(self) -> None:
+        """It returns."""
+        self._steps.put_nowait(None)
+
+    def fail(self, error: Exception) -> None:
+        """It raises."""
+        self._steps.put_nowait(error)
+
+    async def work(self) -> AsyncIterator[Any]:
+        """The agent's part."""
+        try:
+            while True:
+                step = await self._steps.get()
+                if step is None:
+                    return
+                if isinstance(step, Exception):
+                    raise step
+                yield step
+                self.said.append(str(step))
+        except BaseException as error:
+            self.stopped_by = error
+            raise
+        finally:
+            self.ended.set()
+
+
+class Puppet:
+    """An agent, an async generator of strings, that does what the test tells each of its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._called = asyncio.Event()
+
+    def __call__(self, run: Run) -> AsyncIterator[str]:
+        """The agent function."""
+        call = Call(run)
+        self.calls.append(call)
+        self._called.set()
+        return call.work()
+
+    async def call(self, number: int = 0) -> Call:
+        """The call of that number, when it has been made."""
+        async with asyncio.timeout(10):
+            while len(self.calls) <= number:
+                self._called.clear()
+                await self._called.wait()
+        return self.calls[number]

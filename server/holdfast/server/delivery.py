@@ -38,6 +38,7 @@ class Delivery:
         self._lag = lag
         self._presence_timer: Timer | None = None
         self._presence_at = 0.0
+        self._closed = False
 
     # Live
 
@@ -113,7 +114,7 @@ class Delivery:
                 if events is None:
                     subscriber.snapshot = True
                 elif not events:
-                    subscriber.caught_up()
+                    subscriber.caught_up(journal.state.at)
                     return []
                 else:
                     subscriber.seq = events[-1]["seq"]
@@ -139,7 +140,7 @@ class Delivery:
 
     def presence_changed(self) -> None:
         """Tells everyone who is here, soon, and at most once in a while."""
-        if self._presence_timer is not None or not self.subscribers:
+        if self._presence_timer is not None or not self.subscribers or self._closed:
             return
         due = self._presence_at + self._settings.presence_every_ms / 1000 - self._clock.monotonic()
         self._presence_timer = self._clock.call_later(max(0.0, due), self._send_presence)
@@ -152,7 +153,8 @@ class Delivery:
             subscriber.control(message)
 
     def close(self) -> None:
-        """Stops the timer."""
+        """Stops the timer. Subscribers may still leave."""
+        self._closed = True
         if self._presence_timer is not None:
             self._presence_timer.cancel()
             self._presence_timer = None

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from holdfast.server.agent import Agent
-from holdfast.server.clock import Clock, SystemClock, Timer
+from holdfast.server.clock import Clock, SystemClock, Timer, pause
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
@@ -105,24 +105,23 @@ class Node:
         Returns when nothing works here. Queued runs stay in the log, for the next node.
         """
         self.accepting = False
-        working = [session for session in self.sessions.values() if session.workers]
         deadline = self.clock.monotonic() + timeout_ms / 1000
-        while any(session.workers for session in working) and self.clock.monotonic() < deadline:
-            await self._pause(min(0.1, max(0.0, deadline - self.clock.monotonic())))
-        for session in working:
-            for run_id in list(session.workers):
-                session.chore(Stop(run_id, "shutdown"))
+        while self._working and self.clock.monotonic() < deadline:
+            await pause(self.clock, min(0.1, max(0.0, deadline - self.clock.monotonic())))
+        told: set[tuple[str, str]] = set()
         deadline = self.clock.monotonic() + self.settings.grace_ms / 1000 + _STORE_PATIENCE_SECONDS
-        while any(session.workers for session in working) and self.clock.monotonic() < deadline:
-            await self._pause(0.02)
+        while self._working and self.clock.monotonic() < deadline:
+            # Again and again: what was on its way into the log when the drain began starts to work only now.
+            for session in self.sessions.values():
+                for run_id in session.workers:
+                    if (session.id, run_id) not in told:
+                        told.add((session.id, run_id))
+                        session.chore(Stop(run_id, "shutdown"))
+            await pause(self.clock, 0.02)
 
-    async def _pause(self, seconds: float) -> None:
-        passed = asyncio.Event()
-        timer = self.clock.call_later(seconds, passed.set)
-        try:
-            await passed.wait()
-        finally:
-            timer.cancel()
+    @property
+    def _working(self) -> bool:
+        return any(session.workers or session.pending for session in self.sessions.values())
 
     @property
     def ready(self) -> bool:
@@ -172,20 +171,22 @@ class Node:
 
     def _tick(self) -> None:
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
+        # Looked at here and not in the round, which a store that says nothing at all holds up.
+        if self.clock.monotonic() - self._renewed_at > LEASE_MS / 1000 and not self.store.exclusive:
+            self._stop_agents()
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._round(), name="node round")
 
     async def _round(self) -> None:
         self._ticks += 1
         try:
+            before = self.clock.monotonic()
             await self.store.renew(self.node, LEASE_MS)
-            self._renewed_at = self.clock.monotonic()
+            self._renewed_at = before  # the lease may have begun as early as this
             if not self.store.exclusive and self._ticks % SWEEP_TICKS == 0:
                 await self.sweep()
         except StoreUnavailable as error:
             _log.warning("lease not renewed", node=self.node, error=str(error))
-            if self.clock.monotonic() - self._renewed_at > LEASE_MS / 1000 and not self.store.exclusive:
-                self._stop_agents()
         if not self.store.exclusive:
             for session in self.sessions.values():
                 if session.workers or self._ticks % SWEEP_TICKS == 0:
@@ -201,14 +202,11 @@ class Node:
     def _close_idle(self) -> None:
         now = self.clock.monotonic()
         for session_id, session in list(self.sessions.items()):
-            idle_since = session.idle_since
-            if session.failed or (
-                session_id not in self._users
-                and not session.busy
-                and idle_since is not None
-                and now - idle_since > IDLE_SECONDS
-                and not session.waiting
-            ):
+            if session_id in self._users or session.busy or session.waiting:
+                session.idle_since = None
+            elif session.idle_since is None:
+                session.idle_since = now
+            if session.failed or (session.idle_since is not None and now - session.idle_since > IDLE_SECONDS):
                 del self.sessions[session_id]
                 self._closing[session_id] = asyncio.create_task(self._close(session), name=f"close {session_id}")
 

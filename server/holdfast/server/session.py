@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -21,7 +22,7 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError, HoldfastError
-from holdfast.protocol.events import Event, Message, PendingSteer
+from holdfast.protocol.events import Event, Failure, Message, PendingSteer
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.delivery import Delivery
 from holdfast.server.journal import Journal
@@ -29,16 +30,21 @@ from holdfast.server.paging import pages
 from holdfast.server.registry import (
     AgentTraits,
     Ask,
+    Chunk,
     Context,
     Decision,
+    Finish,
+    OpenRequest,
     OwnedWork,
     Owner,
     Phase,
     Record,
+    RetractRequest,
     RunState,
     Settle,
     Stop,
     Sweep,
+    TakeSteers,
     Upkeep,
     Work,
     closed_runs,
@@ -51,6 +57,7 @@ from holdfast.server.store import Store
 from holdfast.server.subscriber import Subscriber
 
 _T = TypeVar("_T")
+_PRESENCE_CHECK_MS: Final = 5_000
 _log = structlog.get_logger("holdfast.session")
 
 Answer = Callable[[Ack | CommandError], None]
@@ -95,6 +102,11 @@ class Worker(Protocol):
 
     def stranded(self) -> None:
         """The cancel that it was halted for was refused: the run has not ended."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether `ended` was called."""
         ...
 
     def ended(self, event: Mapping[str, Any] | None) -> None:
@@ -180,7 +192,7 @@ class Session:
         self.workers: dict[str, Worker] = {}
         """Those that work here, by run id, until the work has stopped and is settled."""
         self.idle_since: float | None = None
-        """The monotonic time since when nothing has been going on here."""
+        """The monotonic time since when nothing has been going on here, as the node has seen it."""
         self._host = host
         self._journal = Journal(
             session_id,
@@ -240,6 +252,11 @@ class Session:
         )
 
     @property
+    def pending(self) -> bool:
+        """Whether commands or chores are on their way into the log."""
+        return bool(self._commands or self._chores or self._batch)
+
+    @property
     def waiting(self) -> bool:
         """Whether a time is to come that only an open session keeps: an expiry, a deadline, a compaction."""
         return bool(self._timers)
@@ -258,12 +275,12 @@ class Session:
             answer(CommandError("unavailable", "the session failed on this server", retryable=True))
             return
         command = ask.command
-        if isinstance(command, Cancel) and command.run_id is not None:
-            worker = self.workers.get(command.run_id)
-            known = (ask.principal, command.id) in self._journal.state.memories
-            if worker is not None and not known:
+        if isinstance(command, Cancel) and (ask.principal, command.id) not in self._journal.state.memories:
+            for worker in self._meant(command):
                 worker.halt()
         self._commands.append(_Item(ask, self._host.clock.monotonic(), answer=answer))
+        if "late" not in self._timers:
+            self._after("late", self._host.settings.unavailable_ms / 1000, self._watch_answers)
         self._notify()
 
     def produced(self, worker: Worker) -> None:
@@ -320,7 +337,6 @@ class Session:
                 await self._reload()
             resume = await self.delivery.join(subscriber, cursor)
             subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
-            subscriber.control({"type": "caughtUp", "seq": journal.head.seq, "at": journal.state.at})
 
         await self.between_commits(join)
         await self.catch_up(subscriber)
@@ -413,8 +429,9 @@ class Session:
                 self._batch = []
         if self._compact:
             self._compact = False
+            if await self._journal.moved_on():
+                await self._reload()
             await self._journal.compact()
-        self.idle_since = None if self.busy else self.idle_since or self._host.clock.monotonic()
 
     def _take(self) -> list[tuple[Worker, list[Output]]]:
         """Moves what is pending into the batch: commands first, so that a cancel never waits behind chunks."""
@@ -424,7 +441,7 @@ class Session:
         self._batch.extend(self._chores)
         self._chores.clear()
         taken: list[tuple[Worker, list[Output]]] = []
-        if self._ready and now >= self._hold_until:
+        if self._ready and (self._closing or now >= self._hold_until):
             ready, self._ready = self._ready, {}
             for worker in ready.values():
                 outputs = worker.take()
@@ -437,10 +454,10 @@ class Session:
         """Decides the batch and appends it, as often as it takes; then tells everybody."""
         records: list[Record] = []
         encoded: list[bytes] | None = []
+        kinds = {type(item.work) for item in self._batch}
         while True:
-            asks = any(isinstance(item.work, Ask) for item in self._batch)
             # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
-            if asks and await self._journal.moved_on():
+            if Ask in kinds and await self._journal.moved_on():
                 await self._reload()
             records = await self._decide()
             if not records:
@@ -458,7 +475,11 @@ class Session:
             self._effects(events)
         for item in self._batch:
             self._tell(item)
-            self._release_if_refused(item)
+            if Ask in kinds:
+                self._release_if_refused(item)
+        if any(isinstance(item.work, Upkeep) for item in self._batch):
+            # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
+            self._schedule_upkeep(await self._unobserved_since())
         for worker, outputs in taken:
             worker.committed(outputs)
 
@@ -468,6 +489,10 @@ class Session:
         records: list[Record] = []
         for item in self._batch:
             item.decision, item.error = None, None
+            if isinstance(item.work, Sweep):
+                # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
+                starting = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
+                context = replace(context, working=frozenset(self.workers) | starting)
             try:
                 item.decision = decide(state, item.work, context)
             except CommandError as error:
@@ -486,28 +511,40 @@ class Session:
     def _drop(self, item: _Item) -> None:
         self._batch.remove(item)
         self._tell(item)
+        work = item.work
+        if isinstance(work, (Chunk, OpenRequest, RetractRequest, TakeSteers)):
+            # Its agent believes that this is in the log: the run cannot go on as if it were.
+            failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
+            self._batch.append(_Item(Finish(work.owner, "failed", error=failure), item.arrived))
 
     async def _context(self) -> Context:
         journal, host = self._journal, self._host
-        wanted = [key for item in self._batch if isinstance(item.work, Ask) for key in keys(journal.state, item.work)]
-        sweeping = any(isinstance(item.work, Sweep) for item in self._batch)
-        upkeeping = any(isinstance(item.work, Upkeep) for item in self._batch)
-        return Context(
+        context = Context(
             now=host.clock.now(),
             node=host.node,
             agents=host.traits,
             accepting=host.accepting,
-            live_nodes=await journal.live_nodes() if sweeping else frozenset(),
-            working=frozenset(self.workers),
-            unobserved_since=await self._unobserved_since() if upkeeping else None,
-            archive=await journal.find(wanted),
             limits=host.settings.limits,
         )
+        kinds = {type(item.work) for item in self._batch}
+        if Ask in kinds:
+            asks = [item.work for item in self._batch if isinstance(item.work, Ask)]
+            context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
+        if Sweep in kinds:
+            context.live_nodes = await journal.live_nodes()
+            context.working = frozenset(self.workers)
+        if Upkeep in kinds:
+            context.unobserved_since = await self._unobserved_since()
+        return context
 
     async def _unobserved_since(self) -> int | None:
-        if self.delivery.subscribers or not any("abandonMs" in run.terms for run in self._journal.state.open_runs()):
+        if self.delivery.subscribers or not self._abandonable:
             return None
         return await self._journal.unobserved_since()
+
+    @property
+    def _abandonable(self) -> bool:
+        return any("abandonMs" in run.terms for run in self._journal.state.open_runs())
 
     async def _reload(self) -> None:
         """Folds the state anew, and brings everyone here to where the log is now."""
@@ -580,9 +617,17 @@ class Session:
         state = self._journal.state
         for run_id, worker in list(self.workers.items()):
             run = state.runs.get(run_id)
-            if run is None or not run.open or Owner(run_id, run.node, run.attempt) != worker.owner:
-                if run is None or run.phase is not Phase.STOPPING:
-                    worker.ended(None)
+            mine = run is not None and Owner(run_id, run.node, run.attempt) == worker.owner
+            if run is None or not mine or run.phase is Phase.CLOSED:
+                worker.ended(None)
+                continue
+            if run.phase is Phase.STOPPING:
+                worker.ended({"reason": run.reason})
+                continue
+            if worker.over:
+                # The store lost the end of the run. An agent that was stopped does not go on: the sweep takes it.
+                worker.drop()
+                del self.workers[run_id]
                 continue
             worker.reconcile(run, state.pending_steers(run_id))
         orphaned = any(
@@ -602,7 +647,7 @@ class Session:
         if closed_runs(state) and "compact" not in self._timers:
             self._after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
         self._schedule_upkeep(None)
-        if any("abandonMs" in run.terms for run in state.open_runs()) and not self.delivery.subscribers:
+        if self._abandonable and not self.delivery.subscribers:
             self._observers = None  # makes the next round read the presence, which the due time depends on
 
     def _compact_now(self) -> None:
@@ -611,6 +656,9 @@ class Session:
 
     def _schedule_upkeep(self, unobserved_since: int | None) -> None:
         due = due_at(self._journal.state, unobserved_since)
+        if unobserved_since is None and self._abandonable and not self.delivery.subscribers:
+            # Somebody watches through another node, and nobody will say when that ends.
+            due = min(due or sys.maxsize, self._host.clock.now() + _PRESENCE_CHECK_MS)
         timer = self._timers.pop("upkeep", None)
         if timer is not None:
             timer.cancel()
@@ -648,12 +696,31 @@ class Session:
 
     def _release_if_refused(self, item: _Item) -> None:
         """A cancel halts its agent before it is decided; where the run goes on, the agent's worker has to know."""
-        if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel) and item.work.command.run_id:
-            run_id = item.work.command.run_id
-            run = self._journal.state.runs.get(run_id)
-            worker = self.workers.get(run_id)
-            if run is not None and run.open and worker is not None:
-                worker.stranded()
+        if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
+            for worker in self._meant(item.work.command):
+                run = self._journal.state.runs.get(worker.owner.run_id)
+                if run is not None and run.open:
+                    worker.stranded()
+
+    def _meant(self, cancel: Cancel) -> list[Worker]:
+        """Who works here on what a cancel is to end."""
+        if cancel.run_id is not None:
+            worker = self.workers.get(cancel.run_id)
+            return [] if worker is None else [worker]
+        up_to, runs = cancel.up_to, self._journal.state.runs
+        if up_to is None or up_to.epoch != self._journal.head.epoch:
+            return []
+        return [
+            worker for run_id, worker in self.workers.items() if run_id in runs and runs[run_id].first_seq <= up_to.seq
+        ]
+
+    def _watch_answers(self) -> None:
+        """A store may not only fail but say nothing at all: this does not wait for it."""
+        self._answer_late()
+        waiting = [item.arrived for item in [*self._batch, *self._commands] if item.answer is not None]
+        if waiting:
+            due = min(waiting) + self._host.settings.unavailable_ms / 1000
+            self._after("late", max(0.001, due - self._host.clock.monotonic()), self._watch_answers)
 
     def _answer_late(self) -> None:
         """The store does not answer: commands that have waited long enough are told. They may be in the log yet."""

@@ -72,6 +72,8 @@ class Subscriber:
     """What it needs next is a snapshot."""
     reset: bool = False
     """And that snapshot announces a new epoch."""
+    joining: bool = True
+    """It has not been told yet that it has caught up."""
     waiting: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Control messages that wait for the catch-up."""
 
@@ -88,9 +90,12 @@ class Subscriber:
         """Writes a message at once, whatever the subscriber's place."""
         self.wire.write(self.wire.frame(self.wire.codec.encode(message)))
 
-    def caught_up(self) -> None:
-        """It has everything up to the head: it goes live, and what waited is sent."""
+    def caught_up(self, at: int) -> None:
+        """It has everything up to the head, an event of the time `at`: it goes live, and what waited is sent."""
         self.behind = False
+        if self.joining:
+            self.joining = False
+            self.write({"type": "caughtUp", "seq": self.seq, "at": at})
         waiting, self.waiting = self.waiting, []
         for message in waiting:
             self.write(message)

@@ -1,0 +1,245 @@
+"""A store between a node and the real one, which fails as stores fail: it pauses, loses replies, hides wake-ups.
+
+Each node gets a `FaultyStore` of its own over a common `SharedStore`: one can be cut off while the other is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from holdfast.protocol.events import Event
+from holdfast.server.records import decode_batch
+from holdfast.server.store import (
+    Appended,
+    Batch,
+    Checkpoint,
+    Conflict,
+    Head,
+    Log,
+    MemoryStore,
+    Store,
+    StoredMessage,
+    StoreUnavailable,
+    Tail,
+)
+
+Loss = Literal["before", "after"]
+"""A call fails before it did anything, or its reply is lost after it did everything."""
+
+
+class SharedStore(MemoryStore):
+    """The store behind all nodes. It remembers every event that it holds, trimmed ones too, and can be rolled back."""
+
+    def __init__(self, clock: Callable[[], int], *, exclusive: bool = False) -> None:
+        super().__init__(clock, exclusive=exclusive)
+        self.ledger: dict[str, list[tuple[str, Event]]] = {}
+        """By session: (epoch, event) of everything in the log, in order."""
+        self.lost: list[Event] = []
+        """What was accepted once and then rolled back."""
+
+    @override
+    async def append(
+        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
+    ) -> Appended | Conflict:
+        before = await self.head(session)
+        result = await super().append(session, expected, batch, node=node, unfinished=unfinished)
+        if isinstance(result, Appended) and result.head != before:
+            events = [(result.head.epoch, record.event) for record in decode_batch(batch.payload)]
+            self.ledger.setdefault(session, []).extend(events)
+        return result
+
+    def events(self, session: str) -> list[Event]:
+        """Everything in the log of a session."""
+        return [event for _, event in self.ledger.get(session, [])]
+
+    def save(self) -> Any:
+        """Everything as it is now, for `roll_back`."""
+        return copy.deepcopy((self._logs, self._index, self.ledger))
+
+    def roll_back(self, saved: Any) -> None:
+        """The store is what it was, as after a failover to a replica that lagged. Nobody is told."""
+        before = self.ledger
+        self._logs, self._index, self.ledger = copy.deepcopy(saved)
+        for session, events in before.items():
+            self.lost.extend(event for _, event in events[len(self.ledger.get(session, ())) :])
+
+
+class FaultyStore(Store):
+    """One node's way to the store. Undisturbed it adds nothing but a count of the calls."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner = inner
+        self.exclusive = inner.exclusive
+        self.calls: Counter[str] = Counter()
+        self.batches_read = 0
+        self.faults: dict[str, deque[Loss | None]] = {}
+        """What happens to the next calls of a method, one after the other; None: nothing."""
+        self.down = False
+        """Every call fails, before it did anything."""
+        self.deaf = False
+        """Wake-ups are lost."""
+        self._gates: dict[str, asyncio.Event] = {}
+        self.arrived = asyncio.Event()
+        """Set when a call waits at a gate."""
+
+    def pause(self, *methods: str) -> None:
+        """Calls of these methods wait, until `resume`, before they do anything."""
+        for method in methods:
+            self._gates[method] = asyncio.Event()
+        self.arrived.clear()
+
+    def resume(self) -> None:
+        """Nothing waits any more."""
+        for gate in self._gates.values():
+            gate.set()
+        self._gates.clear()
+
+    def lose(self, method: str, *losses: Loss | None) -> None:
+        """The next calls of a method fail like this."""
+        self.faults.setdefault(method, deque()).extend(losses)
+
+    async def _enter(self, method: str) -> Loss | None:
+        self.calls[method] += 1
+        while method in self._gates:
+            self.arrived.set()
+            await self._gates[method].wait()
+        faults = self.faults.get(method)
+        loss = faults.popleft() if faults else None
+        if self.down or loss == "before":
+            raise StoreUnavailable(f"{method}: no connection")
+        return loss
+
+    @staticmethod
+    def _leave(method: str, loss: Loss | None) -> None:
+        if loss == "after":
+            raise StoreUnavailable(f"{method}: the reply was lost")
+
+    @override
+    async def start(self) -> None:
+        await self.inner.start()
+
+    @override
+    async def close(self) -> None:
+        """The store behind stays open for the others."""
+
+    @override
+    async def open(self, session: str, new_epoch: str) -> Log:
+        loss = await self._enter("open")
+        log = await self.inner.open(session, new_epoch)
+        self.batches_read += len(log.batches)
+        self._leave("open", loss)
+        return log
+
+    @override
+    async def append(
+        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
+    ) -> Appended | Conflict:
+        loss = await self._enter("append")
+        result = await self.inner.append(session, expected, batch, node=node, unfinished=unfinished)
+        self._leave("append", loss)
+        return result
+
+    @override
+    async def head(self, session: str) -> Head | None:
+        loss = await self._enter("head")
+        head = await self.inner.head(session)
+        self._leave("head", loss)
+        return head
+
+    @override
+    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+        loss = await self._enter("read")
+        tail = await self.inner.read(session, after, max_bytes)
+        self.batches_read += len(tail.batches)
+        self._leave("read", loss)
+        return tail
+
+    @override
+    async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
+        loss = await self._enter("new_epoch")
+        done = await self.inner.new_epoch(session, expected, epoch, seq)
+        self._leave("new_epoch", loss)
+        return done
+
+    @override
+    async def compact(
+        self,
+        session: str,
+        epoch: str,
+        checkpoint: Checkpoint,
+        *,
+        messages: Sequence[StoredMessage],
+        records: Mapping[str, bytes],
+        trim_to: int,
+    ) -> bool:
+        loss = await self._enter("compact")
+        done = await self.inner.compact(session, epoch, checkpoint, messages=messages, records=records, trim_to=trim_to)
+        self._leave("compact", loss)
+        return done
+
+    @override
+    async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
+        loss = await self._enter("find")
+        found = await self.inner.find(session, keys)
+        self._leave("find", loss)
+        return found
+
+    @override
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        loss = await self._enter("messages")
+        messages = await self.inner.messages(session, before, limit)
+        self._leave("messages", loss)
+        return messages
+
+    @override
+    async def unfinished(self) -> list[str]:
+        loss = await self._enter("unfinished")
+        sessions = await self.inner.unfinished()
+        self._leave("unfinished", loss)
+        return sessions
+
+    @override
+    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
+        def heard(session: str, head: Head) -> None:
+            if not self.deaf:
+                wake(session, head)
+
+        return self.inner.watch(node, heard)
+
+    @override
+    async def renew(self, node: str, ttl_ms: int) -> None:
+        loss = await self._enter("renew")
+        await self.inner.renew(node, ttl_ms)
+        self._leave("renew", loss)
+
+    @override
+    async def release(self, node: str) -> None:
+        loss = await self._enter("release")
+        await self.inner.release(node)
+        self._leave("release", loss)
+
+    @override
+    async def live_nodes(self) -> frozenset[str]:
+        loss = await self._enter("live_nodes")
+        nodes = await self.inner.live_nodes()
+        self._leave("live_nodes", loss)
+        return nodes
+
+    @override
+    async def observe(self, session: str, node: str, observers: int) -> None:
+        loss = await self._enter("observe")
+        await self.inner.observe(session, node, observers)
+        self._leave("observe", loss)
+
+    @override
+    async def unobserved_since(self, session: str) -> int | None:
+        loss = await self._enter("unobserved_since")
+        since = await self.inner.unobserved_since(session)
+        self._leave("unobserved_since", loss)
+        return since

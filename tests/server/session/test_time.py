@@ -1,0 +1,173 @@
+"""Requests, deadlines, abandoned runs, and how sends meet a busy session."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.server.agent import Agent
+from holdfast.server.run import Answer, Run
+from tests.server.doubles import settled
+from tests.server.session.house import House, house
+
+_DAY_MS = 86_400_000
+
+
+class Asker:
+    """An agent that asks once, and keeps what it was told."""
+
+    def __init__(self, expires_ms: int | None = None) -> None:
+        self.expires_ms = expires_ms
+        self.told: list[Answer] = []
+
+    async def __call__(self, run: Run) -> None:
+        """The agent function."""
+        self.told.append(await run.ask("input", prompt="how many?", expires_ms=self.expires_ms))
+
+
+def _with(h: House, asker: Asker) -> None:
+    h.nodes[0].agents = {"puppet": Agent("puppet", asker)}
+
+
+async def test_a_request_is_answered_once_by_any_device() -> None:
+    """The first answer counts, and the second device hears that there was one."""
+    async with house() as h:
+        asker = Asker()
+        _with(h, asker)
+        one, two = await h.device("d1"), await h.device("d2")
+        await one.send("send", id="r1", text="go")
+        asked = await one.wire.event("run.requested")
+        request_id = asked["request"]["id"]
+        answers = [
+            one.ask("answer", id="a1", runId="r1", requestId=request_id, value=3),
+            two.ask("answer", id="a2", runId="r1", requestId=request_id, value=4),
+        ]
+        assert [(await answer)["outcome"] for answer in answers] == ["accepted", "already_answered"]
+        await one.wire.event("run.ended", reason="completed")
+        assert asker.told == [Answer("answered", 3, "ana", "d1")]
+
+
+async def test_a_request_expires() -> None:
+    """At its time it is resolved as expired, and its agent told; an answer after that hears it."""
+    async with house() as h:
+        asker = Asker(5_000)
+        _with(h, asker)
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        asked = await device.wire.event("run.requested")
+        await h.clock.pass_ms(4_900)
+        assert asker.told == []
+        await h.clock.pass_ms(100)
+        assert asker.told == [Answer("expired")]
+        late = await device.send("answer", id="a1", runId="r1", requestId=asked["request"]["id"], value=1)
+        assert late["outcome"] in ("expired", "already_ended")
+
+
+async def test_a_waiting_run_is_cancelled_without_an_answer() -> None:
+    """A stop while a person is asked closes the request with the run and adds nothing after its end."""
+    async with house() as h:
+        asker = Asker()
+        _with(h, asker)
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.requested")
+        await device.send("cancel", id="k1", runId="r1")
+        await device.wire.event("run.settled")
+        assert h.kinds("r1")[-3:] == ["run.requested", "run.ended", "run.settled"]
+        assert asker.told == []
+
+
+@pytest.mark.parametrize("deadline_ms", [3_000, 3 * _DAY_MS])
+async def test_a_deadline_ends_the_run(deadline_ms: int) -> None:
+    """From acceptance, whatever goes on, and however long it is."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go", deadlineMs=deadline_ms)
+        call = await h.puppet.call()
+        step = deadline_ms // 30
+        await h.clock.pass_ms(deadline_ms - step, step)
+        assert h.of("r1", "run.ended") == []
+        await h.clock.pass_ms(step, step)
+        ended = h.of("r1", "run.ended")[0]
+        assert (ended["reason"], ended["cause"]) == ("expired", "deadline")
+        assert call.ended.is_set()
+        assert h.kinds("r1")[-1] == "run.settled"
+
+
+async def test_an_abandoned_run_ends_when_nobody_has_watched_for_the_whole_time() -> None:
+    """Somebody who looks in starts the time again."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})
+        await h.puppet.call()
+        await h.clock.pass_ms(30_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        device.leave()
+        await settled()
+        await h.clock.pass_ms(9_000, 1_000)
+        await device.resume()
+        device.leave()
+        await settled()
+        await h.clock.pass_ms(9_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        await h.clock.pass_ms(1_000)
+        ended = h.of("r1", "run.ended")[0]
+        assert (ended["reason"], ended["cause"], ended["by"]) == ("cancelled", "abandoned", "holdfast")
+
+
+async def test_an_observer_on_another_node_counts_and_is_missed() -> None:
+    """A run is not abandoned while somebody watches elsewhere, and is when that has ended, though nobody says so."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        sender, watcher = await h.device("d1"), await h.device("d2", number=1)
+        await sender.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})
+        await h.puppet.call()
+        sender.leave()
+        await settled()
+        await h.clock.pass_ms(30_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        watcher.leave()
+        await settled()
+        await h.clock.pass_ms(20_000, 1_000)
+        assert h.of("r1", "run.ended")[0]["cause"] == "abandoned"
+
+
+async def test_a_busy_session_queues_rejects_or_lets_run_alongside() -> None:
+    """The modes as they are promised, and promotion of the queue in the append of the terminal."""
+    async with house() as h:
+        device = await h.device()
+        assert (await device.send("send", id="r1", text="go"))["outcome"] == "started"
+        queued = await device.send("send", id="r2", text="go")
+        assert (queued["outcome"], queued["position"]) == ("queued", 1)
+        assert (await device.send("send", id="r3", text="go", whenBusy="reject"))["code"] == "busy"
+        beside = await device.send("send", id="r4", text="go", whenBusy="alongside")
+        assert beside["outcome"] == "started"
+        (await h.puppet.call(0)).end()
+        ended = await device.wire.event("run.ended", runId="r1")
+        started = await device.wire.event("run.started", runId="r2")
+        assert started["seq"] == ended["seq"] + 2
+        assert started["command"] == "r2"
+        assert h.of("r4", "run.ended") == []
+
+
+async def test_everything_is_let_go_of_after_the_end() -> None:
+    """When all has ended and all have left, the session is closed: no task, no timer but the node's own."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go", deadlineMs=60_000)
+        (await h.puppet.call()).end()
+        await device.wire.event("run.ended")
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}
+        assert h.clock.waiting == 1
+        assert not h.puppet.calls[0].stopped_by
+
+
+async def test_a_session_that_was_only_opened_is_let_go_of_too() -> None:
+    """Nothing has to happen in a session for it to be closed."""
+    async with house() as h:
+        await h.session()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}
