@@ -107,8 +107,8 @@ class Server:
     ) -> AsyncGenerator[Running]:
         """Serves while the block lasts; `port` 0 lets the system choose.
 
-        An agent that has an `aclose` is closed at the end. Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
-        the node was drained before.
+        Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
+        the node was drained before. Agents that have an `aclose` are closed then.
         """
         node = Node(open_store(store) if isinstance(store, str) else store, self.agents, settings=self.settings)
         gateway = Gateway(node, authenticator=self.authenticator, settings=self.gateway_settings)
@@ -122,8 +122,9 @@ class Server:
         finally:
             await node.stop()
             for agent in self._agents.values():
-                if isinstance(agent.function, _Closable):
-                    await agent.function.aclose()
+                function: object = agent.function
+                if isinstance(function, _Closable):
+                    await function.aclose()
 
     async def serve(
         self,
