@@ -23,7 +23,6 @@ from holdfast.server.registry import Record, SessionState, compact, compacted, f
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import (
     NO_LOG,
-    Appended,
     Batch,
     Checkpoint,
     Conflict,
@@ -43,7 +42,7 @@ _log = structlog.get_logger("holdfast.session")
 class Journal:
     """The state of one session and its store. Used by the session's actor only, one call at a time.
 
-    `waiting` is called before every further try at a store that is unavailable; what it raises ends the wait.
+    `waiting` is called before every further try at a store that does not answer.
     """
 
     def __init__(
@@ -73,6 +72,8 @@ class Journal:
         # A batch's name is asked for at every append: randomness for each would be a tenth of what a chunk costs.
         self._batch_prefix = f"{secrets.token_hex(8)}-"
         self._batch_numbers = itertools.count(1)
+        self._failures = 0
+        """How often the store was unavailable so far."""
         self._recent: list[Event] = []
         self._recent_bytes: list[int] = []
         self._recent_total = 0
@@ -95,17 +96,14 @@ class Journal:
             last_seq=records[-1].event["seq"],
             payload=encode_batch(records, encoded),
         )
-        unfinished = self.state.unfinished
-        tries: list[str] = []
-
-        async def append() -> Appended | Conflict:
-            tries.append(batch.batch_id)
-            return await self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
-
+        append = partial(
+            self._store.append, self.session, self.head, batch, node=self._node, unfinished=self.state.unfinished
+        )
+        failures = self._failures
         result = await self._until_available(append)
         if isinstance(result, Conflict):
             # A try whose answer was lost may have been accepted, and others may have appended behind it.
-            if len(tries) == 1 or not await self._has_batch(batch):
+            if self._failures == failures or not await self._has_batch(batch):
                 return None
         else:
             self.contended = result.contended
@@ -297,6 +295,7 @@ class Journal:
             try:
                 return await call()
             except StoreUnavailable as error:
+                self._failures += 1
                 if tries == 0:
                     _log.warning("store unavailable", session=self.session, error=str(error))
                 self._waiting()

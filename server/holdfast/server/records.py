@@ -17,9 +17,11 @@ from holdfast.server.registry import Note, Record
 
 def encode_batch(records: Sequence[Record], events: Sequence[bytes]) -> bytes:
     """The payload of a batch, from its records and their encoded events."""
+    if len(events) == 1 and records[0].note is None:  # nearly always: a chunk
+        return events[0]
     notes = {str(index): record.note for index, record in enumerate(records) if record.note is not None}
     if not notes:
-        return events[0] if len(events) == 1 else b"".join(events)
+        return b"".join(events)
     return b"".join(events) + MSGPACK_CODEC.encode({"notes": notes})
 
 

@@ -26,6 +26,8 @@ class Draft:
     append the result throws the state away and folds it anew from the store.
     """
 
+    __slots__ = ("command", "context", "decision", "state")
+
     def __init__(self, state: SessionState, context: Context, command: str | None = None) -> None:
         self.state = state
         self.context = context
@@ -49,11 +51,11 @@ class Draft:
         self._add(event, None)
 
     def _numbered(self, kind: str, command: str | None) -> dict[str, Any]:
-        transcript = self.state.transcript
+        transcript, now = self.state.transcript, self.context.now
         event: dict[str, Any] = {
             "type": kind,
             "seq": transcript.seq + 1,
-            "at": max(self.context.now, transcript.at),
+            "at": now if now > transcript.at else transcript.at,
         }
         cause = command or self.command
         if cause is not None:

@@ -26,6 +26,9 @@ class Phase(Enum):
     STOPPING = "stopping"
     CLOSED = "closed"
 
+    # Members are singletons; the hash that Enum has in Python would be looked up several times for every chunk.
+    __hash__ = object.__hash__
+
 
 ACTIVE: Final = frozenset({Phase.RUNNING, Phase.WAITING})
 """An agent works on the run."""
