@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,8 @@ from holdfast.server.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # pyright: ignore[reportUnusedFunction]
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty directory, and an environment without settings."""
-    import os
-
     for name in list(os.environ):
         if name.startswith(("HOLDFAST_", "OPENAI_")):
             monkeypatch.delenv(name)

@@ -19,11 +19,12 @@ from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
 from holdfast.server.agents.openai import openai_agent
 from holdfast.server.app import Running, Server
-from holdfast.server.config import Config, Loaded, load, openai_is_configured
+from holdfast.server.config import Config, Loaded, load
 from holdfast.server.errors import ConfigError
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.log import LogFormat, LogLevel, configure_logging
 from holdfast.server.settings import SessionSettings
+from holdfast.server.store.url import InvalidStoreUrl
 
 USAGE: Final = 2
 """The exit code for what is wrong with the arguments or the configuration."""
@@ -68,7 +69,8 @@ def serve(app: str | None, file: Path | None, **flags: Any) -> None:
         loaded = load(flags, file=file)
         config = loaded.config
         configure_logging(config.log_level, config.log_format)
-        server = own_server(app, loaded) if app else shipped_server(config)
+        client = None if app else openai_client(config)
+        server = own_server(app, loaded) if app else shipped_server(config, client)
         if config.agent is not None:
             if config.agent not in server.agents:
                 raise ConfigError(f"there is no agent {config.agent!r}; there are: {', '.join(server.agents)}")
@@ -76,21 +78,11 @@ def serve(app: str | None, file: Path | None, **flags: Any) -> None:
     except HoldfastError as error:
         _leave(str(error), USAGE)
     try:
-        run(
-            server.serve(
-                host=config.host,
-                port=config.port,
-                store=config.store,
-                drain_ms=config.drain_ms,
-                on_ready=lambda running: _started(running, config),
-            )
-        )
+        run(_serve(server, config, client))
     except OSError as error:
         _leave(_os_error(error, config), FAILED)
-    except ConfigError as error:
-        _leave(str(error), USAGE)
     except HoldfastError as error:
-        _leave(str(error), FAILED)
+        _leave(str(error), USAGE if isinstance(error, (ConfigError, InvalidStoreUrl)) else FAILED)
 
 
 @click.command()
@@ -143,19 +135,53 @@ def _overridden(own: _SettingsT, loaded: Loaded, outside: _SettingsT) -> _Settin
     return replace(own, **{name: getattr(outside, name) for name in names})
 
 
-def shipped_server(config: Config) -> Server:
-    """A server with the shipped agents: `openai` first when it is configured, then `demo`. Raises HoldfastError."""
+def shipped_server(config: Config, client: openai.AsyncOpenAI | None) -> Server:
+    """A server with the shipped agents: `openai` first where there is a client for it, then `demo`.
+
+    Raises ConfigError where no model is named.
+    """
     server = Server(
         authenticator=config.authenticator,
         settings=config.session_settings,
         gateway_settings=config.gateway_settings,
     )
-    if openai_is_configured(config):
-        server.add_agent(
-            "openai", openai_agent(model=config.openai_model, api=config.openai_api, client=_openai_client(config))
-        )
+    if client is not None:
+        server.add_agent("openai", openai_agent(model=config.openai_model, api=config.openai_api, client=client))
     server.add_agent("demo", demo_agent(config.demo_words_per_second))
     return server
+
+
+def openai_client(config: Config) -> openai.AsyncOpenAI | None:
+    """A client of the configured model server; None where none is, or the demo agent was asked for without one.
+
+    Raises ConfigError for a model server without a model.
+    """
+    key = config.openai_api_key
+    if key is None and config.openai_base_url is None:
+        return None
+    if config.openai_model is None:
+        if config.agent == "demo":
+            return None
+        raise ConfigError("a model server is configured, but no model: set HOLDFAST_OPENAI_MODEL, or say --agent demo")
+    return openai.AsyncOpenAI(
+        api_key="none" if key is None else key.get_secret_value(),  # local servers ask for none, but the package does
+        base_url=config.openai_base_url,
+        http_client=openai.DefaultAioHttpClient(),
+    )
+
+
+async def _serve(server: Server, config: Config, client: openai.AsyncOpenAI | None) -> None:
+    try:
+        await server.serve(
+            host=config.host,
+            port=config.port,
+            store=config.store,
+            drain_ms=config.drain_ms,
+            on_ready=lambda running: _started(running, config),
+        )
+    finally:
+        if client is not None:
+            await client.close()
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -166,12 +192,6 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         asyncio.run(main)
     else:
         uvloop.run(main)
-
-
-def _openai_client(config: Config) -> openai.AsyncOpenAI:
-    # Local servers ask for no key, but the package does.
-    key = "none" if config.openai_api_key is None else config.openai_api_key.get_secret_value()
-    return openai.AsyncOpenAI(api_key=key, base_url=config.openai_base_url, http_client=openai.DefaultAioHttpClient())
 
 
 def _started(running: Running, config: Config) -> None:
@@ -186,8 +206,7 @@ def _started(running: Running, config: Config) -> None:
     click.echo(
         f"Holdfast listens at {url}, store {config.store}, agents: {agents}\n"
         f"Talk to it:       holdfast chat{option}{who}\n"
-        f"Stop with Ctrl-C: runs may finish for {config.drain_ms / 1000:g} s; again to end at once",
-        err=False,
+        f"Stop with Ctrl-C: runs may finish for {config.drain_ms / 1000:g} s; again to end at once"
     )
     sys.stdout.flush()
 

@@ -188,8 +188,3 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_shown(name, item) for item in cast('list[object]', value))}]"
     return str(value)
-
-
-def openai_is_configured(config: Config) -> bool:
-    """Whether a key or an address of a model server is known."""
-    return config.openai_api_key is not None or config.openai_base_url is not None

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -30,6 +30,13 @@ PATIENCE_SECONDS = 10
 async def echo(run: Run) -> None:
     """Says what it was told."""
     await run.text("".join(str(part.get("text", "")) for part in run.messages[-1]["parts"]))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets everything else run until the condition holds; a test that waits for it too long fails."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for are the server's own insides, which tell nobody
+            await asyncio.sleep(0)
 
 
 @dataclass
@@ -130,7 +137,7 @@ class Client:
         async with asyncio.timeout(PATIENCE_SECONDS):
             value: Any = self.codec.decode(await self.connection.recv())
         self.received.append(value)
-        return value
+        return cast("dict[str, Any]", value)
 
     async def until(self, kind: str, wanted: Callable[[dict[str, Any]], bool] | None = None, **fields: Any) -> Any:
         """The next message of a type, with these fields; what comes before it is in `received`."""
@@ -157,8 +164,11 @@ class Client:
             try:
                 await self.receive()
             except ConnectionClosed as closed:
-                assert closed.rcvd is not None, "the connection was cut, not closed"
-                return int(closed.rcvd.code)
+                return self._close_code(closed)
+
+    def _close_code(self, closed: ConnectionClosed) -> int:
+        assert closed.rcvd is not None, "the connection was cut, not closed"
+        return int(closed.rcvd.code)
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """All messages received of a type."""

@@ -13,7 +13,7 @@ from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.codec import COMMAND_ITEMS
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.store import Appended, Conflict, MemoryStore
-from tests.server.gateway.harness import CODECS, Gate, echo, served
+from tests.server.gateway.harness import CODECS, Gate, echo, served, until
 
 
 def _json(**message: Any) -> str:
@@ -53,7 +53,9 @@ async def test_bad_input(frame: str | bytes, expected: Mapping[str, Any]) -> Non
         await client.raw(frame)
         error = await client.until("error")
         assert {**error, **expected} == error
-        assert ("id" in error) == ("id" in expected or error["code"] == "invalid" and error["path"].startswith("$.parts"))
+        assert ("id" in error) == (
+            "id" in expected or (error["code"] == "invalid" and error["path"].startswith("$.parts"))
+        )
         assert error["retryable"] is False
         assert "Traceback" not in error["message"]
         assert (await client.ask("send", id="r", text="on we go"))["outcome"] == "started"
@@ -118,7 +120,12 @@ async def test_too_many_commands() -> None:
         for number in range(5):
             assert (await client.ask("ping", id=f"p{number}"))["type"] == "ack"
         error = await client.ask("send", id="r", text="later")
-        assert (error["code"], error["retryable"], error["retryAfterMs"], error["id"]) == ("rate_limited", True, 100, "r")
+        assert (error["code"], error["retryable"], error["retryAfterMs"], error["id"]) == (
+            "rate_limited",
+            True,
+            100,
+            "r",
+        )
         server.clock.advance(100)
         assert (await client.ask("send", id="r", text="later"))["outcome"] == "started"
 
@@ -211,8 +218,7 @@ async def test_commands_in_flight_are_bounded() -> None:
         for number in range(12):
             await client.send("send", id=f"r{number}", text="x", whenBusy="alongside")
         session = server.node.sessions["s"]
-        while not store.appends:
-            await asyncio.sleep(0)
+        await until(lambda: store.appends > 0)
         async with server.client("another", hello={}) as other:
             assert (await other.ask("ping", id="p"))["outcome"] == "pong"  # what could be read has been read by now
         waiting = len(session._commands) + len(session._batch)  # pyright: ignore[reportPrivateUsage]
@@ -231,11 +237,9 @@ async def test_a_lost_connection_is_no_cancel() -> None:
             await client.until("run.chunk")
             client.connection.transport.abort()
             await client.connection.wait_closed()
-        while server.gateway.connections:
-            await asyncio.sleep(0)
+        await until(lambda: server.gateway.connections == 0)
         gate.opened.set()
-        while server.node.sessions["s"].workers:
-            await asyncio.sleep(0)
+        await until(lambda: not server.node.sessions["s"].workers)
         async with server.client(hello={}) as client:
             (answer,) = [m for m in client.received[1]["messages"] if m["role"] == "assistant"]
             assert (answer["status"], answer["parts"][0]["text"]) == ("complete", "begun ended")
@@ -243,6 +247,7 @@ async def test_a_lost_connection_is_no_cancel() -> None:
 
 async def test_a_session_that_fails() -> None:
     """A defect in a session closes its connections so that they come back, and they find it working."""
+
     class Broken(MemoryStore):
         broken = False
 

@@ -13,7 +13,7 @@ from holdfast.server.door import Door
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.run import Run
 from holdfast.server.wire import WAITING_BYTES
-from tests.server.gateway.harness import CODECS, Client, Gate, Served, served
+from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
 
 PIECES = 600
 PIECE = "0123456789abcdef" * 512
@@ -63,84 +63,96 @@ def _folded(client: Client) -> str:
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.subprotocol)
 async def test_a_slow_reader_holds_nobody_up(codec: Any) -> None:
     """While one reader stands still the agent and the others go on, what waits for it is bounded, and when it reads
-    again it gets all it missed, merged or by a snapshot."""
+    again it gets all it missed, merged or by a snapshot.
+    """
     torrent = Torrent()
-    async with served(torrent.agent) as server, server.client(codec=codec, hello={}) as fast:
-        async with server.client(codec=codec, hello={}, receive_buffer=4_096) as slow:
-            await _stand_still(slow)
-            door = _door(server, slow)
-            await fast.send("send", id="r", text="go")
-            async with asyncio.timeout(30):
-                while not torrent.said_all.is_set():
-                    await fast.receive()
-                torrent.gate.set()
-                await fast.until("run.ended")
-            assert len(_folded(fast)) == PIECES * len(PIECE) + len("the end")
-            assert door.wire.congested
-            waiting = door._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
-            assert waiting < WAITING_BYTES / 4
-            slow.connection.transport.resume_reading()
-            async with asyncio.timeout(30):
-                await slow.until("run.ended")
-            assert _folded(slow) == _folded(fast)
-            assert any("from" in message for message in slow.received) or len(slow.of_type("snapshot")) > 1
-            assert (await slow.ask("ping", id="p"))["head"] == slow.received[-2]["seq"]
+    async with (
+        served(torrent.agent) as server,
+        server.client(codec=codec, hello={}) as fast,
+        server.client(codec=codec, hello={}, receive_buffer=4_096) as slow,
+    ):
+        await _stand_still(slow)
+        door = _door(server, slow)
+        await fast.send("send", id="r", text="go")
+        async with asyncio.timeout(30):
+            while not torrent.said_all.is_set():
+                await fast.receive()
+            torrent.gate.set()
+            await fast.until("run.ended")
+        assert len(_folded(fast)) == PIECES * len(PIECE) + len("the end")
+        assert door.wire.congested
+        waiting = door._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
+        assert waiting < WAITING_BYTES / 4
+        slow.connection.transport.resume_reading()
+        async with asyncio.timeout(30):
+            await slow.until("run.ended")
+        assert _folded(slow) == _folded(fast)
+        assert any("from" in message for message in slow.received) or len(slow.of_type("snapshot")) > 1
+        assert (await slow.ask("ping", id="p"))["head"] == slow.received[-2]["seq"]
 
 
 async def test_a_reader_that_stands_still_is_closed() -> None:
     """One that takes nothing for 20 s is closed as too slow; the others and the run are not touched."""
     torrent = Torrent()
-    async with served(torrent.agent, settings=GatewaySettings(heartbeat_ms=3_600_000)) as server:
-        async with server.client(hello={}) as fast, server.client(hello={}, receive_buffer=4_096) as slow:
-            await _stand_still(slow)
-            door = _door(server, slow)
-            await fast.send("send", id="r", text="go")
-            async with asyncio.timeout(30):
-                while not torrent.said_all.is_set():
-                    await fast.receive()
-            server.clock.advance(1_000)
-            server.clock.advance(19_000)
-            assert not door.wire.closed
-            server.clock.advance(2_000)
-            assert door.wire.closed
-            slow.connection.transport.resume_reading()
-            assert await slow.closed() == 4003
-            torrent.gate.set()
-            assert (await fast.until("run.ended"))["reason"] == "completed"
+    async with (
+        served(torrent.agent, settings=GatewaySettings(heartbeat_ms=3_600_000)) as server,
+        server.client(hello={}) as fast,
+        server.client(hello={}, receive_buffer=4_096) as slow,
+    ):
+        await _stand_still(slow)
+        door = _door(server, slow)
+        await fast.send("send", id="r", text="go")
+        async with asyncio.timeout(30):
+            while not torrent.said_all.is_set():
+                await fast.receive()
+        server.clock.advance(1_000)
+        server.clock.advance(19_000)
+        closed_early = door.wire.closed
+        server.clock.advance(2_000)
+        assert (closed_early, door.wire.closed) == (False, True)
+        slow.connection.transport.resume_reading()
+        assert await slow.closed() == 4003
+        torrent.gate.set()
+        assert (await fast.until("run.ended"))["reason"] == "completed"
 
 
 async def test_one_that_reads_no_close_is_cut() -> None:
     """A closing connection whose reader stands still is cut after the closing time, and leaves nothing behind."""
     torrent = Torrent()
-    async with served(torrent.agent, settings=GatewaySettings(heartbeat_ms=3_600_000)) as server:
-        async with server.client(hello={}) as fast, server.client(hello={}, receive_buffer=4_096) as slow:
-            await _stand_still(slow)
-            await fast.send("send", id="r", text="go")
-            async with asyncio.timeout(30):
-                while not torrent.said_all.is_set():
-                    await fast.receive()
-            server.clock.advance(30_000)
-            while server.gateway.connections == 2:
-                await asyncio.sleep(0)
-            assert len(server.node.sessions["s"].delivery.subscribers) == 1
+    async with (
+        served(torrent.agent, settings=GatewaySettings(heartbeat_ms=3_600_000)) as server,
+        server.client(hello={}) as fast,
+        server.client(hello={}, receive_buffer=4_096) as slow,
+    ):
+        await _stand_still(slow)
+        await fast.send("send", id="r", text="go")
+        async with asyncio.timeout(30):
+            while not torrent.said_all.is_set():
+                await fast.receive()
+        server.clock.advance(30_000)
+        await until(lambda: server.gateway.connections == 1)
+        assert len(server.node.sessions["s"].delivery.subscribers) == 1
 
 
 async def test_a_slow_reader_can_still_stop_a_run() -> None:
     """A cancel is read and done while its sender is being caught up."""
     torrent = Torrent()
-    async with served(torrent.agent) as server, server.client(hello={}) as fast:
-        async with server.client(hello={}, receive_buffer=4_096) as slow:
-            await _stand_still(slow)
-            await fast.send("send", id="r", text="go")
-            async with asyncio.timeout(30):
-                while not torrent.said_all.is_set():
-                    await fast.receive()
-            await slow.send("cancel", id="k", runId="r")
-            assert (await fast.until("run.ended"))["reason"] == "cancelled"
-            slow.connection.transport.resume_reading()
-            ack = await slow.until("ack", id="k")
-            assert ack["outcome"] == "cancelled"
-            assert slow.of_type("run.ended")[0]["seq"] <= ack["seq"]
+    async with (
+        served(torrent.agent) as server,
+        server.client(hello={}) as fast,
+        server.client(hello={}, receive_buffer=4_096) as slow,
+    ):
+        await _stand_still(slow)
+        await fast.send("send", id="r", text="go")
+        async with asyncio.timeout(30):
+            while not torrent.said_all.is_set():
+                await fast.receive()
+        await slow.send("cancel", id="k", runId="r")
+        assert (await fast.until("run.ended"))["reason"] == "cancelled"
+        slow.connection.transport.resume_reading()
+        ack = await slow.until("ack", id="k")
+        assert ack["outcome"] == "cancelled"
+        assert slow.of_type("run.ended")[0]["seq"] <= ack["seq"]
 
 
 async def test_a_flood_of_answers_to_nobody_is_bounded() -> None:
@@ -154,9 +166,7 @@ async def test_a_flood_of_answers_to_nobody_is_bounded() -> None:
             await _stand_still(client)
             for number in range(60):
                 await client.send("history", id=f"h{number}")
-            async with asyncio.timeout(10):
-                while not door.wire.congested:
-                    await asyncio.sleep(0)
+            await until(lambda: door.wire.congested)
             async with server.client("other", hello={}) as other:
                 await other.ask("ping", id="p")  # what would have been written has been by now
             waiting = door._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
@@ -209,33 +219,32 @@ async def test_drain_sends_everybody_away() -> None:
     """`goaway` with spread times for all, then 4001 in batches; runs are not touched."""
     gate = Gate()
     settings = GatewaySettings(drain_batch=2, reconnect_spread_ms=5_000)
-    async with served(gate.agent, settings=settings) as server:
-        async with (
-            server.client(hello={}) as one,
-            server.client(hello={}) as two,
-            server.client(hello={}) as three,
-            server.client("other", hello={}) as four,
-        ):
-            clients = (one, two, three, four)
-            await one.send("send", id="r", text="go")
-            await one.until("run.chunk")
-            draining = asyncio.create_task(server.gateway.drain())
-            goaways = [await client.until("goaway") for client in clients]
-            assert all(0 <= goaway["reconnectAfterMs"] <= 5_000 for goaway in goaways)
-            assert await one.closed() == await two.closed() == 4001
-            assert not draining.done()
-            assert sum(door.wire.closed for door in server.gateway._doors) < 4  # pyright: ignore[reportPrivateUsage]
-            server.clock.advance(100)
-            await draining
-            assert await three.closed() == await four.closed() == 4001
-            assert list(server.node.sessions["s"].workers) == ["r"]
+    async with (
+        served(gate.agent, settings=settings) as server,
+        server.client(hello={}) as one,
+        server.client(hello={}) as two,
+        server.client(hello={}) as three,
+        server.client("other", hello={}) as four,
+    ):
+        clients = (one, two, three, four)
+        await one.send("send", id="r", text="go")
+        await one.until("run.chunk")
+        draining = asyncio.create_task(server.gateway.drain())
+        goaways = [await client.until("goaway") for client in clients]
+        assert all(0 <= goaway["reconnectAfterMs"] <= 5_000 for goaway in goaways)
+        assert await one.closed() == await two.closed() == 4001
+        assert not draining.done()
+        assert sum(door.wire.closed for door in server.gateway._doors) < 4  # pyright: ignore[reportPrivateUsage]
+        server.clock.advance(100)
+        await draining
+        assert await three.closed() == await four.closed() == 4001
+        assert list(server.node.sessions["s"].workers) == ["r"]
 
 
 async def test_stop_closes_what_is_left() -> None:
     """Stopping closes everybody with 1001 and leaves no connection, said hello or not."""
     async with served() as server, server.client(hello={}) as one, server.client() as two:
-        while server.gateway.connections < 2:
-            await asyncio.sleep(0)
+        await until(lambda: server.gateway.connections == 2)
         stopping = asyncio.create_task(server.gateway.stop())
         assert await one.closed() == 1001
         assert await two.closed() == 1001
@@ -255,17 +264,20 @@ async def test_two_sessions_do_not_mix() -> None:
 async def test_events_reach_every_subscriber_alike() -> None:
     """The same seq is the same event for all, whatever their encoding."""
     json, msgpack = CODECS
-    async with served() as server:
-        async with server.client(codec=json, hello={}) as one, server.client(codec=msgpack, hello={}) as two:
-            await one.send("send", id="r", text="für alle 😀")
-            await one.until("run.ended")
-            await two.until("run.ended")
+    async with (
+        served() as server,
+        server.client(codec=json, hello={}) as one,
+        server.client(codec=msgpack, hello={}) as two,
+    ):
+        await one.send("send", id="r", text="für alle 😀")
+        await one.until("run.ended")
+        await two.until("run.ended")
 
-            def events(client: Client) -> list[dict[str, Any]]:
-                return [m for m in client.received if "seq" in m and "at" in m and m["type"] not in _CONTROLS]
+        def events(client: Client) -> list[dict[str, Any]]:
+            return [m for m in client.received if "seq" in m and "at" in m and m["type"] not in _CONTROLS]
 
-            assert events(one) == events(two)
-            assert len(events(one)) >= 4
+        assert events(one) == events(two)
+        assert len(events(one)) >= 4
 
 
 _CONTROLS = {"snapshot", "caughtUp", "ack"}

@@ -27,11 +27,10 @@ async def test_the_subprotocol_chooses_the_encoding(codec: Any) -> None:
 
 async def test_no_subprotocol_means_json() -> None:
     """A client that offers none speaks JSON, and the answer names no subprotocol."""
-    async with served() as server:
-        async with connect(f"ws://{server.address}/v1/sessions/s", proxy=None) as plain:
-            await plain.send('{"type":"hello"}')
-            assert '"welcome"' in str(await plain.recv())
-            assert plain.subprotocol is None
+    async with served() as server, connect(f"ws://{server.address}/v1/sessions/s", proxy=None) as plain:
+        await plain.send('{"type":"hello"}')
+        assert '"welcome"' in str(await plain.recv())
+        assert plain.subprotocol is None
 
 
 @pytest.mark.parametrize(
@@ -58,9 +57,8 @@ async def test_refused_before_the_upgrade(path: str, subprotocol: str | None, st
 
 async def test_an_encoded_name_is_the_name() -> None:
     """A colon that a client's library wrote as %3A is a colon, and a query is no part of the name."""
-    async with served() as server:
-        async with server.client("a%3Ab?x=1", hello={}) as client:
-            assert client.received[0]["session"] == "a:b"
+    async with served() as server, server.client("a%3Ab?x=1", hello={}) as client:
+        assert client.received[0]["session"] == "a:b"
 
 
 @pytest.mark.parametrize(("origin", "admitted"), [("https://app.example", True), ("https://app.example.evil", False)])
@@ -79,9 +77,11 @@ async def test_origins_are_an_exact_list(origin: str, admitted: bool) -> None:
 
 async def test_a_client_without_an_origin_is_no_browser() -> None:
     """Configured origins do not keep programs out."""
-    async with served(settings=GatewaySettings(origins=("https://app.example",))) as server:
-        async with server.client(hello={}) as client:
-            assert client.received[0]["type"] == "welcome"
+    async with (
+        served(settings=GatewaySettings(origins=("https://app.example",))) as server,
+        server.client(hello={}) as client,
+    ):
+        assert client.received[0]["type"] == "welcome"
 
 
 @pytest.mark.parametrize(

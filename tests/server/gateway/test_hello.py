@@ -10,7 +10,7 @@ import pytest
 from holdfast.server.auth import AuthError, Principal, TokenAuthenticator
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
-from tests.server.gateway.harness import Gate, Served, served
+from tests.server.gateway.harness import Gate, Served, served, until
 
 TOKENS = TokenAuthenticator({"secret-a": "ana", "secret-b": "bob"})
 
@@ -269,12 +269,10 @@ async def test_presence_names_everybody_once() -> None:
             server.clock.advance(1_000)
             presence = await one.until("presence", total=2)
             assert {entry["device"] for entry in presence["devices"]} == {"phone", "laptop"}
-        while len(server.node.sessions["s"].delivery.subscribers) > 1:
-            await asyncio.sleep(0)
+        await until(lambda: len(server.node.sessions["s"].delivery.subscribers) == 1)
         server.clock.advance(1_000)
         assert (await one.until("presence", total=1))["devices"][0]["device"] == "phone"
 
 
 async def _arrived(server: Served) -> None:
-    while server.gateway.connections == 0:
-        await asyncio.sleep(0)
+    await until(lambda: server.gateway.connections > 0)
