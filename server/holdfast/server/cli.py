@@ -30,10 +30,9 @@ USAGE: Final = 2
 """The exit code for what is wrong with the arguments or the configuration."""
 FAILED: Final = 1
 """The exit code of a server that could not start, or failed."""
-_GC_THRESHOLDS: Final = (10_000, 20, 1_000)
-"""What lives as long as a connection is frozen at the start or survives two young collections; a full collection, which
-looks at every connection and stops everything meanwhile, is left to the rare case of a thousand middle ones."""
-
+_GC_THRESHOLDS: Final = (5_000, 10, 1_000)
+"""A young or middle collection looks at 50,000 objects at most, a few milliseconds. A full one, which looks at every
+connection and stops everything meanwhile, comes after fifty million objects that stayed."""
 _SHIPPED_ONLY: Final = frozenset({"demo_words_per_second", "openai_model", "openai_api"})
 _SettingsT = TypeVar("_SettingsT", SessionSettings, GatewaySettings)
 
