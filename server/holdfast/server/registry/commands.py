@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, assert_never, cast
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.commands import Answer, Cancel, SeenPosition, Send, Steer, Withdraw
@@ -73,6 +73,8 @@ def _decide(draft: Draft, ask: Ask) -> Ack:
             return _withdraw(draft, command)
         case Answer():
             return _answer(draft, ask, command)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 def lasting(ask: Ask) -> bool:
@@ -360,8 +362,12 @@ def _accept_steer(
     seen: SeenPosition | None = None,
 ) -> None:
     waiting = draft.state.pending_steers(run.run_id)
-    size = sum(len(JSON_CODEC.encode({"parts": steer["parts"]})) for steer in waiting)
-    if len(waiting) >= draft.context.limits.steers or size > draft.context.limits.steers_bytes:
+    # They may all go back to their senders in one event, the run's terminal.
+    returned = [{"steerId": steer["steerId"], "parts": steer["parts"]} for steer in waiting]
+    returned.append({"steerId": steer_id, "parts": parts})
+    size = len(JSON_CODEC.encode({"returned": returned}))
+    limits = draft.context.limits
+    if len(waiting) >= limits.steers or (waiting and size > min(limits.steers_bytes, _CONTENT_BYTES)):
         raise _limit("this run has too many steers that were not applied yet")
     draft.emit(
         "steer.accepted",
@@ -392,6 +398,8 @@ def _withdraw(draft: Draft, command: Withdraw) -> Ack:
         case SteerStatus.RETURNED | SteerStatus.SENT:
             archived = draft.context.archive.get(steer_key(command.steer_id))
             return _already_ended(draft, run_id, draft.state.runs.get(run_id), archived)
+        case _ as unreachable:
+            assert_never(unreachable)
 
 
 # answer

@@ -73,7 +73,7 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
     for key in lasting:
         records[command_key(*key)] = state.memories[key]
     expired = [seq for at, seq in state.marks if at <= now - replay_window_ms]
-    marks = [mark for mark in state.marks if mark[0] > now - replay_window_ms]
+    marks = state.marks[max(0, len(expired) - 1) :]
     if not marks or state.at - marks[-1][0] >= replay_window_ms // _MARKS_KEPT:
         marks.append((state.at, state.seq))
     return Compaction(
@@ -81,7 +81,7 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
         checkpoint=_dump(state, without=closed, marks=marks, archived=state.archived or bool(records)),
         messages=messages,
         records=records,
-        trim_to=max(expired, default=0),
+        trim_to=expired[-1] if expired else 0,
         run_ids=list(closed),
         lasting=lasting,
         marks=marks,

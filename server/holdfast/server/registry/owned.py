@@ -6,6 +6,8 @@ cut off, or superseded is refused, and adds nothing.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from holdfast.protocol.transcript import OpenMessage
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.state import RunState, SessionState
@@ -55,6 +57,8 @@ def decide_owned(state: SessionState, work: OwnedWork, context: Context) -> Deci
             draft.apply_steers(run)
         case Finish():
             _finish(draft, run, work)
+        case _ as unreachable:
+            assert_never(unreachable)
     return draft.decision
 
 

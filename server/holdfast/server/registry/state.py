@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from typing_extensions import TypedDict
 
 from holdfast.protocol.control import Ack
-from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, Position, UserMessage
+from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, UserMessage
 from holdfast.protocol.transcript import OpenMessage, Transcript
 from holdfast.server.registry.table import ACTIVE, OPEN, Phase
 
@@ -134,9 +134,8 @@ class RunState:
         return self.phase in OPEN
 
     def kept(self, seen_seq: int) -> list[Kept]:
-        """How long each text and reasoning part was at the event `seen_seq`, zeros included."""
-        if self.answer is None:
-            return []
+        """How long each text and reasoning part of an active run was at the event `seen_seq`, zeros included."""
+        assert self.answer is not None, "an active run has an answer"
         lengths = {
             number: part.length for number, part in enumerate(self.answer.parts) if part.kind in ("text", "reasoning")
         }
@@ -182,11 +181,6 @@ class SessionState:
     def at(self) -> int:
         """The time of the head; events never go back behind it."""
         return self.transcript.at
-
-    @property
-    def position(self) -> Position:
-        """Of the head."""
-        return {"epoch": self.epoch, "seq": self.seq}
 
     @property
     def unfinished(self) -> bool:
