@@ -289,12 +289,13 @@ class World:
             self.lost_texts |= {text for texts in self.produced.values() for text in texts}
             self.model.lost_texts = self.lost_texts
             self._checked = 0
-            # What was answered for it is announced as lost, and promises nothing any more.
+            # What was answered for it is announced as lost; what was answered upon it was true of a log that is gone.
             lost = {seq for _, seq in self.log.lost}
             self.answers = [
                 answered
                 for answered in self.answers
-                if isinstance(answered.reply, CommandError) or answered.reply.get("seq") not in lost
+                if answered.head[1] not in lost
+                and (isinstance(answered.reply, CommandError) or answered.reply.get("seq") not in lost)
             ]
 
     # Readers

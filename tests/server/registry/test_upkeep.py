@@ -1,0 +1,165 @@
+"""Deciding what time brings, and what dead nodes leave behind."""
+
+from __future__ import annotations
+
+from holdfast.server.registry import Phase, Settle, Stop, Sweep, Upkeep, due_at
+from tests.server.registry.session import NOW, Session
+
+
+def test_deadline() -> None:
+    """A run ends at its deadline, started or queued, and what waited behind it starts."""
+    session = Session()
+    session.send("r1", deadlineMs=100)
+    session.send("r2", deadlineMs=50)
+    session.send("r3")
+    assert due_at(session.state, None) == NOW + 50
+    session.set(now=NOW + 49)
+    assert session.work(Upkeep()).records == []
+    session.set(now=NOW + 100)
+    session.work(Upkeep())
+    ended = session.events("run.ended")
+    assert [(event["runId"], event["reason"], event["cause"]) for event in ended] == [
+        ("r1", "expired", "deadline"), ("r2", "expired", "deadline"),
+    ]  # fmt: skip
+    assert (ended[0]["by"], ended[0]["device"]) == ("holdfast", "n1")
+    assert session.phase("r1") is Phase.STOPPING
+    assert session.phase("r2") is Phase.CLOSED
+    assert session.main() == "r3"
+    assert due_at(session.state, None) is None
+
+
+def test_abandoned() -> None:
+    """A run that nobody has watched for its patience ends; while somebody watches, or nobody knows, it goes on."""
+    session = Session()
+    session.send("r1", whenAbandoned={"cancelAfterMs": 100})
+    assert due_at(session.state, None) is None
+    session.set(now=NOW + 500)
+    assert session.work(Upkeep()).records == []
+    session.set(unobserved_since=NOW + 450)
+    assert due_at(session.state, NOW + 450) == NOW + 550
+    assert session.work(Upkeep()).records == []
+    session.set(now=NOW + 550)
+    session.work(Upkeep())
+    assert session.last().items() >= {"reason": "cancelled", "cause": "abandoned", "by": "holdfast"}.items()
+
+
+def test_abandoned_counts_from_acceptance() -> None:
+    """A session that was left alone long before does not end a run the moment it is sent."""
+    session = Session(unobserved_since=0)
+    session.send("r1", whenAbandoned={"cancelAfterMs": 100})
+    assert session.work(Upkeep()).records == []
+    assert due_at(session.state, 0) == NOW + 100
+
+
+def test_requests_expire() -> None:
+    """A request ends in time, those that wait longer go on."""
+    session = Session()
+    session.send("r1")
+    session.request("r1", "q1", expiresAt=NOW + 10)
+    session.request("r1", "q2", expiresAt=NOW + 20)
+    session.request("r1", "q3")
+    assert due_at(session.state, None) == NOW + 10
+    session.set(now=NOW + 10)
+    session.work(Upkeep())
+    assert [(event["requestId"], event["outcome"]) for event in session.events("run.resolved")] == [("q1", "expired")]
+    assert due_at(session.state, None) == NOW + 20
+
+
+def test_claims_the_queue() -> None:
+    """A queue that its last writer could not move on is taken up by whoever can run its head."""
+    session = Session()
+    session.send("r1")
+    session.send("r2", agent="phoenix")
+    agents = session.context.agents
+    session.set(agents={"solo": agents["solo"]})
+    session.finish("r1")
+    assert session.work(Upkeep()).records == []
+    assert session.work(Sweep()).records == []
+    session.set(agents=agents, accepting=False)
+    assert session.work(Upkeep()).records == []
+    session.set(accepting=True, node="n2")
+    session.work(Upkeep())
+    assert session.last().items() >= {"runId": "r2", "node": "n2", "command": "r2"}.items()
+
+
+def test_sweep_ends_what_nobody_works_on() -> None:
+    """Runs of a node without a lease end `lost` with their text, steers go back, and the queue moves on."""
+    session = Session()
+    session.send("r1")
+    session.send("r2")
+    session.say("r1", "half")
+    session.ask("steer", "s1", text="x", ifEnded="send")
+    session.set(node="n2", live_nodes=frozenset({"n1", "n2"}))
+    assert session.work(Sweep()).records == []
+    session.set(live_nodes=frozenset({"n2"}))
+    session.work(Sweep())
+    ended = session.events("run.ended")[0]
+    assert (ended["reason"], [steer["steerId"] for steer in ended["returned"]]) == ("lost", ["s1"])
+    assert session.texts("r1") == ["half"]
+    assert session.last().items() >= {"runId": "r2", "node": "n2"}.items()
+    assert session.phase("r1") is Phase.CLOSED
+
+
+def test_sweep_of_the_own_node() -> None:
+    """A run of this node that nobody works on here is as lost as a dead node's; one that is worked on is not."""
+    session = Session()
+    session.send("r1")
+    session.set(working=frozenset({"r1"}))
+    assert session.work(Sweep()).records == []
+    session.set(working=frozenset[str]())
+    session.work(Sweep())
+    assert session.last()["reason"] == "lost"
+
+
+def test_sweep_settles() -> None:
+    """What a dead node has left unsettled is settled, honestly unconfirmed."""
+    session = Session()
+    session.send("r1")
+    owner = session.owner("r1")
+    session.ask("cancel", "k1", runId="r1")
+    session.set(node="n2", now=NOW + 300)
+    session.work(Sweep())
+    assert session.last().items() >= {"type": "run.settled", "stoppedAfterMs": 300, "confirmed": False}.items()
+    assert session.work(Settle(owner, 1, confirmed=True)).refused
+    assert session.work(Sweep()).records == []
+
+
+def test_sweep_restarts() -> None:
+    """A restartable run goes on in another attempt: same message, parts kept and closed, requests withdrawn."""
+    session = Session()
+    session.send("r1", agent="phoenix")
+    session.say("r1", "half")
+    session.request("r1", "q1")
+    session.ask("steer", "s1", text="x")
+    old = session.owner("r1")
+    session.set(node="n2", accepting=False)
+    draining = session.work(Sweep())
+    assert [record.event["type"] for record in draining.records] == ["run.ended"]
+
+    session = Session()
+    session.send("r1", agent="phoenix")
+    session.say("r1", "half")
+    session.request("r1", "q1")
+    session.ask("steer", "s1", text="x")
+    session.set(node="n2")
+    session.work(Sweep())
+    assert [event["type"] for event in session.events()[-2:]] == ["run.resolved", "run.started"]
+    assert session.last().items() >= {
+        "runId": "r1", "attempt": 2, "node": "n2", "messageId": "a~r1", "after": "u~r1", "command": "r1",
+    }.items()  # fmt: skip
+    assert session.work(Settle(old, 1, confirmed=True)).refused
+    session.say("r1", "more")
+    assert session.texts("r1") == ["half", "more"]
+    assert session.take("r1") == ["s1"]
+    assert session.main() == "r1"
+    assert session.ask("answer", "k1", runId="r1", requestId="q1", value=1)["outcome"] == "expired"
+
+
+def test_stop() -> None:
+    """The server ends a run in its own name, once."""
+    session = Session()
+    session.send("r1")
+    session.work(Stop("r1", "shutdown"))
+    assert session.last().items() >= {"reason": "cancelled", "cause": "shutdown", "by": "holdfast"}.items()
+    assert session.work(Stop("r1", "shutdown")).refused
+    assert session.work(Stop("r9", "shutdown")).refused
