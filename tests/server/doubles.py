@@ -161,13 +161,28 @@ class Device:
         self.principal = principal
         self.device = device
         self.reader = Reader()
+        self.breaches: list[AssertionError] = []
+        """Promises that what it was sent has broken."""
+        self.heard: Callable[[Ask, Ack | CommandError], None] | None = None
+        """Called with every answer, as it is given."""
         self.connect(session, codec)
 
     def connect(self, session: Session, codec: Codec = JSON_CODEC) -> None:
         """Takes a new connection, which has not joined yet."""
         self.session = session
-        self.wire = ListWire(codec, self.reader.receive)
+        self.wire = ListWire(codec, self._receive)
         self.subscriber = Subscriber(f"c-{self.device}", self.principal, self.device, 0, self.wire, messages=50)
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        try:
+            self.reader.receive(message)
+        except AssertionError as error:  # it belongs to the test, and not to the session that wrote this
+            self.breaches.append(error)
+
+    def check(self) -> None:
+        """Raises the first breach."""
+        if self.breaches:
+            raise self.breaches[0]
 
     async def join(self, cursor: dict[str, Any] | None = None) -> Device:
         """Joins and is live."""
@@ -202,12 +217,16 @@ class Device:
                 }
             else:
                 message = {**outcome}
-            if subscriber in self.session.delivery.subscribers:
+            if subscriber in session.delivery.subscribers:
                 subscriber.control(message)
+            if self.heard is not None:
+                self.heard(asked, outcome)
             answer.set_result(message)
 
+        session = self.session
         command: Any = parse_command({"type": kind, **fields})
-        self.session.submit(Ask(self.principal, self.device, command), answered)
+        asked = Ask(self.principal, self.device, command)
+        session.submit(asked, answered)
         return answer
 
     async def send(self, kind: str, **fields: Any) -> dict[str, Any]:
@@ -222,6 +241,7 @@ class Device:
     @property
     def messages(self) -> list[Message]:
         """What it shows."""
+        self.check()
         return self.reader.transcript.messages()
 
     def text(self, run_id: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -27,6 +27,7 @@ class House:
         self.nodes: list[Node] = []
         self.roads: list[FaultyStore] = []
         """Each node's way to the store."""
+        self.devices: list[Device] = []
         self._held = AsyncExitStack()
 
     async def start(self, agents: Mapping[str, Agent] | None = None) -> Node:
@@ -49,7 +50,9 @@ class House:
 
     async def device(self, name: str = "d1", number: int = 0, session: str = "s") -> Device:
         """A device that has joined."""
-        return await Device(await self.session(number, session), device=name).join()
+        device = Device(await self.session(number, session), device=name)
+        self.devices.append(device)
+        return await device.join()
 
     async def release(self) -> None:
         """Nobody holds a session any more."""
@@ -86,7 +89,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(**options: Any) -> AsyncIterator[House]:
+async def house(**options: Any) -> AsyncGenerator[House]:
     """A house with one node. When the block ends, nothing may be left running."""
     house = House(**options)
     before = asyncio.all_tasks()
@@ -96,6 +99,9 @@ async def house(**options: Any) -> AsyncIterator[House]:
         road.resume()
         road.down = False
         road.faults.clear()
+    await house.clock.pass_ms(1_000)  # what was refused by the store is tried again
+    for device in house.devices:
+        device.check()
     await house.release()
     for node in house.nodes:
         await node.stop()

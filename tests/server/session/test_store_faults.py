@@ -6,17 +6,18 @@ import pytest
 
 from holdfast.server.records import decode_batch
 from tests.server.doubles import settled
+from tests.server.faults import Loss
 from tests.server.session.house import house
 
 
 @pytest.mark.parametrize("losses", [["after"], ["before"], ["after", "before", "after", None]])
-async def test_an_append_of_unknown_outcome_is_repeated_unchanged(losses: list[object]) -> None:
+async def test_an_append_of_unknown_outcome_is_repeated_unchanged(losses: list[Loss | None]) -> None:
     """Nothing else of the session is appended until it is known, and nothing is in the log twice."""
     async with house() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
-        h.road.lose("append", *losses)  # type: ignore[arg-type]  # the literals above
+        h.road.lose("append", *losses)
         call.say("a")
         await settled()
         assert device.text("r1") == ""
