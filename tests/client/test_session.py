@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Literal
 
 import pytest
@@ -265,6 +266,27 @@ async def test_refused_token(server: FakeServer) -> None:
         async with connect(server.url, session="trip", token="bad"):
             pass
     assert caught.value.close_code == 4500
+
+
+@pytest.mark.parametrize(("said", "again"), [(b"", True), (b"HTTP/1.1 1", True), (b"SSH-2.0-x\r\n", False)])
+async def test_hang_up_during_the_handshake(said: bytes, again: bool) -> None:
+    """A server that goes away during the handshake is tried again; one that speaks something else is not."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listening:
+        url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        async with connect(url, session="trip", open_timeout=None) as session:
+            with suppress(ConnectionFailedError):
+                await session.changed()  # it opens
+                await session.changed()  # it has failed
+            assert session.trouble is not None
+            assert session.trouble.retryable is again
+            assert (session.status == "offline") is again
 
 
 async def test_token_function(server: FakeServer) -> None:

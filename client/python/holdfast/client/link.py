@@ -186,10 +186,12 @@ def _connection_failed(error: Exception, url: str) -> ConnectionFailedError:
         failed = ConnectionFailedError(
             f"{place} refused the connection with HTTP {status}.", status=status, retryable=again
         )
-    elif isinstance(error, InvalidHandshake):
+    elif isinstance(error, InvalidHandshake) and not isinstance(error.__cause__, EOFError):
         failed = ConnectionFailedError(f"{place} does not speak this protocol: {error}.", retryable=False)
     elif isinstance(error, TimeoutError):
         failed = ConnectionFailedError(f"{place} did not answer in time.")
+    elif isinstance(error, InvalidHandshake):  # it ended in the middle: the network's doing, or a server that went away
+        failed = ConnectionFailedError(f"{place} closed the connection before it was open.")
     else:
         failed = ConnectionFailedError(f"{place} cannot be reached: {error}.")
     failed.__cause__ = error
