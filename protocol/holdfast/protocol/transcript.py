@@ -12,7 +12,7 @@ nothing but its seq, an unknown part kind is kept as it came, and what names a r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 from holdfast.protocol.control import Snapshot
 from holdfast.protocol.events import EndReason, Kept, Message, MessageStatus, Part, RunInfo
@@ -198,26 +198,14 @@ class Transcript:
         self._continued: list[Message] = []
         self._loading: list[RunInfo] = []
         self._loading_at: tuple[str, int] | None = None
-        self._folds: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
-            "message": self._message,
-            "run.queued": self._queued,
-            "run.started": self._started,
-            "run.chunk": self._chunk,
-            "run.requested": self._requested,
-            "run.resolved": self._resolved,
-            "steer.accepted": self._steer_accepted,
-            "steer.applied": self._steer_applied,
-            "steer.withdrawn": self._steer_withdrawn,
-            "run.ended": self._ended_event,
-        }
 
     def apply(self, event: Mapping[str, Any]) -> None:
         """Folds one event. The caller sees to it that each comes once and in order."""
         self.seq = event["seq"]
         self.at = event["at"]
-        fold = self._folds.get(event["type"])
+        fold = self._FOLDS.get(event["type"])
         if fold is not None:
-            fold(event)
+            fold(self, event)
 
     def load(self, snapshot: Snapshot) -> bool:
         """Replaces everything by a snapshot; False while more messages of the same snapshot are to come.
@@ -421,6 +409,20 @@ class Transcript:
         answer.fields["status"] = STATUS_OF_REASON.get(reason, "interrupted")
         answer.fields["reason"] = reason
         self._messages[answer.fields["id"]] = answer.view()
+
+    # One table for all transcripts: a server holds one for every open session.
+    _FOLDS: ClassVar[Mapping[str, Callable[[Any, Mapping[str, Any]], None]]] = {
+        "message": _message,
+        "run.queued": _queued,
+        "run.started": _started,
+        "run.chunk": _chunk,
+        "run.requested": _requested,
+        "run.resolved": _resolved,
+        "steer.accepted": _steer_accepted,
+        "steer.applied": _steer_applied,
+        "steer.withdrawn": _steer_withdrawn,
+        "run.ended": _ended_event,
+    }
 
 
 _TOLD_OF_ENDED = ("cause", "error", "usage", "returned")

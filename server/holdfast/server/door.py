@@ -30,7 +30,8 @@ from holdfast.server.hello import admit, authenticated, decoded, receive_hello, 
 from holdfast.server.limits import GatewaySettings, Strikes, TokenBucket
 from holdfast.server.refusals import Refused, error_message, internal, unavailable
 from holdfast.server.registry import Ask
-from holdfast.server.session import Session, SessionFailed
+from holdfast.server.roles import SessionFailed
+from holdfast.server.session import Session
 from holdfast.server.store import Store
 from holdfast.server.subscriber import Subscriber
 from holdfast.server.wire import INTERNAL_ERROR, SocketWire

@@ -58,7 +58,7 @@ class Journal:
         self.session = session
         self.state = SessionState("")
         """With what is being appended; between two commits it is what the store has."""
-        self.head = NO_LOG
+        self.head: Head = NO_LOG
         """The log's head when this node last read it or appended to it; the state is the fold of exactly that log."""
         self.contended = False
         """Whether another node lost a race against the last append."""

@@ -10,178 +10,47 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.commands import Cancel, Cursor
-from holdfast.protocol.control import Ack
-from holdfast.protocol.errors import CommandError, HoldfastError
-from holdfast.protocol.events import Event, Failure, Message, PendingSteer
-from holdfast.server.clock import Clock, Timer
+from holdfast.protocol.errors import CommandError
+from holdfast.protocol.events import Event, Failure, Message
+from holdfast.server.crew import Crew
 from holdfast.server.delivery import Delivery
+from holdfast.server.inbox import Inbox, Item
 from holdfast.server.journal import Journal
 from holdfast.server.paging import pages
 from holdfast.server.registry import (
-    AgentTraits,
     Ask,
     Chunk,
     Context,
-    Decision,
     Finish,
     OpenRequest,
-    OwnedWork,
-    Owner,
-    Phase,
     Record,
     RetractRequest,
-    RunState,
     Settle,
     Stop,
     Sweep,
     TakeSteers,
     Upkeep,
-    Work,
     closed_runs,
     decide,
     due_at,
     keys,
 )
-from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Store
+from holdfast.server.roles import Answer, Host, Output, SessionFailed, Worker
 from holdfast.server.subscriber import Subscriber
+from holdfast.server.timers import Timers
 
 _T = TypeVar("_T")
 _PRESENCE_CHECK_MS: Final = 5_000
 _log = structlog.get_logger("holdfast.session")
-
-Answer = Callable[[Ack | CommandError], None]
-"""Takes a command's outcome, once, after everything that was committed with it has been written."""
-
-
-class SessionFailed(HoldfastError):
-    """The session's actor has ended by an error of its own. Its log is as it was; it can be opened anew."""
-
-    code = "internal"
-    retryable = True
-
-
-@dataclass(slots=True)
-class Output:
-    """A piece of work from an agent, and who is told what was decided."""
-
-    work: OwnedWork
-    size: int = 0
-    done: Callable[[Decision], None] | None = None
-
-
-class Worker(Protocol):
-    """What the actor needs of the task that works on a run here. `run.py` has the real one."""
-
-    @property
-    def owner(self) -> Owner:
-        """The attempt it works on."""
-        ...
-
-    def take(self) -> list[Output]:
-        """All output that waits, in order."""
-        ...
-
-    def committed(self, outputs: Sequence[Output]) -> None:
-        """What `take` gave is in the log, or was refused."""
-        ...
-
-    def halt(self) -> None:
-        """Stops the agent: its run is about to end."""
-        ...
-
-    def stranded(self) -> None:
-        """The cancel that it was halted for was refused: the run has not ended."""
-        ...
-
-    @property
-    def over(self) -> bool:
-        """Whether `ended` was called."""
-        ...
-
-    def ended(self, event: Mapping[str, Any] | None) -> None:
-        """The run has ended with this event; None where it is no longer this worker's."""
-        ...
-
-    def steered(self, steer_id: str, boundary: str) -> None:
-        """A steer was accepted."""
-        ...
-
-    def unsteered(self, steer_id: str) -> None:
-        """A steer was withdrawn."""
-        ...
-
-    def resolved(self, event: Mapping[str, Any]) -> None:
-        """A request was resolved by this event."""
-        ...
-
-    def reconcile(self, run: RunState, pending: Sequence[PendingSteer]) -> None:
-        """Events were missed: this is how the run stands now."""
-        ...
-
-    def drop(self) -> None:
-        """Stops the agent without a word in the log."""
-        ...
-
-
-class Host(Protocol):
-    """The node that a session lives on."""
-
-    @property
-    def node(self) -> str:
-        """New at every process start."""
-        ...
-
-    @property
-    def store(self) -> Store:
-        """Where the logs are."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """The time."""
-        ...
-
-    @property
-    def settings(self) -> SessionSettings:
-        """Bounds and times."""
-        ...
-
-    @property
-    def traits(self) -> Mapping[str, AgentTraits]:
-        """The agents that this node can run; the first is the default."""
-        ...
-
-    @property
-    def accepting(self) -> bool:
-        """False while draining."""
-        ...
-
-    def start_worker(self, session: Session, run: RunState) -> Worker:
-        """Starts the task that works on a run."""
-        ...
-
-
-@dataclass(slots=True)
-class _Item:
-    """A piece of work that waits, and what became of it."""
-
-    work: Work
-    arrived: float
-    answer: Answer | None = None
-    output: Output | None = None
-    decision: Decision | None = None
-    error: CommandError | None = None
 
 
 class Session:
@@ -189,8 +58,6 @@ class Session:
 
     def __init__(self, session_id: str, host: Host) -> None:
         self.id = session_id
-        self.workers: dict[str, Worker] = {}
-        """Those that work here, by run id, until the work has stopped and is settled."""
         self.idle_since: float | None = None
         """The monotonic time since when nothing has been going on here, as the node has seen it."""
         self._host = host
@@ -203,16 +70,17 @@ class Session:
             waiting=self._answer_late,
         )
         self.delivery = Delivery(self._journal, host.clock, host.settings, self._catch_up_later)
-        self._commands: deque[_Item] = deque()
-        self._chores: deque[_Item] = deque()
+        self._crew = Crew(self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore)
+        self.workers: Mapping[str, Worker] = self._crew.workers
+        """Those that work here, by run id, until the work has stopped and is settled."""
+        self._inbox = Inbox()
         self._ready: dict[str, Worker] = {}
-        self._jobs: deque[Callable[[], Awaitable[None]]] = deque()
+        self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._waiters: set[asyncio.Future[Any]] = set()
-        self._batch: list[_Item] = []
         self._wake: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._catch_ups: set[asyncio.Task[None]] = set()
-        self._timers: dict[str, Timer] = {}
+        self._timers = Timers(host.clock)
         self._hold_until = 0.0
         self._observers: int | None = 0
         self._refresh = False
@@ -235,8 +103,6 @@ class Session:
         if self._task is not None:
             await asyncio.wait({self._task})  # how it failed, if it did, was logged there
         self.delivery.close()
-        for timer in self._timers.values():
-            timer.cancel()
         self._timers.clear()
 
     def abort(self) -> None:
@@ -247,14 +113,12 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether anything goes on here: subscribers, workers, or work that waits."""
-        return bool(
-            self.delivery.subscribers or self.workers or self._commands or self._chores or self._jobs or self._batch
-        )
+        return bool(self.delivery.subscribers or self.workers or self._jobs or self._inbox.pending)
 
     @property
     def pending(self) -> bool:
         """Whether commands or chores are on their way into the log."""
-        return bool(self._commands or self._chores or self._batch)
+        return self._inbox.pending
 
     @property
     def waiting(self) -> bool:
@@ -276,11 +140,10 @@ class Session:
             return
         command = ask.command
         if isinstance(command, Cancel) and (ask.principal, command.id) not in self._journal.state.memories:
-            for worker in self._meant(command):
-                worker.halt()
-        self._commands.append(_Item(ask, self._host.clock.monotonic(), answer=answer))
+            self._crew.halt(command)
+        self._inbox.command(ask, self._host.clock.monotonic(), answer)
         if "late" not in self._timers:
-            self._after("late", self._host.settings.unavailable_ms / 1000, self._watch_answers)
+            self._timers.after("late", self._host.settings.unavailable_ms / 1000, self._watch_answers)
         self._notify()
 
     def produced(self, worker: Worker) -> None:
@@ -290,7 +153,7 @@ class Session:
 
     def chore(self, work: Stop | Upkeep | Sweep | Settle) -> None:
         """Brings work of the server's own."""
-        self._chores.append(_Item(work, self._host.clock.monotonic()))
+        self._inbox.chore(work, self._host.clock.monotonic())
         self._notify()
 
     def store_moved(self) -> None:
@@ -300,8 +163,7 @@ class Session:
 
     def worker_done(self, worker: Worker) -> None:
         """The worker's task has stopped, and everything it had to say has been committed."""
-        if self.workers.get(worker.owner.run_id) is worker:
-            del self.workers[worker.owner.run_id]
+        self._crew.done(worker)
         self._notify()
 
     async def between_commits(self, job: Callable[[Journal], Awaitable[_T]]) -> _T:
@@ -386,19 +248,17 @@ class Session:
             self._after_lifecycle()
             while True:
                 await self._pending()
-                if self._closing and not (self._commands or self._chores or self._ready or self._jobs):
+                if self._closing and not (self._inbox.waiting or self._ready or self._jobs):
                     return
                 await self._round()
         except Exception:
             _log.exception("session failed", session=self.id)
             self._fail_everything()
-            raise
 
     async def _pending(self) -> None:
         """Returns when there is something to do."""
         while not (
-            self._commands
-            or self._chores
+            self._inbox.waiting
             or self._jobs
             or self._refresh
             or self._compact
@@ -415,18 +275,19 @@ class Session:
             self._refresh = False
             if await self._journal.moved_on():
                 await self._reload()
-        for _ in range(len(self._jobs)):
-            await self._jobs.popleft()()
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            await job()
         if len(self.delivery.subscribers) != self._observers:
             self._observers = len(self.delivery.subscribers)
             await self._journal.observe(self._observers)
             self._schedule_upkeep(await self._unobserved_since())
         taken = self._take()
-        if self._batch:
+        if self._inbox.batch:
             try:
                 await self._commit(taken)
             finally:
-                self._batch = []
+                self._inbox.batch = []
         if self._compact:
             self._compact = False
             if await self._journal.moved_on():
@@ -434,27 +295,23 @@ class Session:
             await self._journal.compact()
 
     def _take(self) -> list[tuple[Worker, list[Output]]]:
-        """Moves what is pending into the batch: commands first, so that a cancel never waits behind chunks."""
+        """Moves what is pending into the batch: commands, chores, and the output of agents unless it is held."""
         now = self._host.clock.monotonic()
-        self._batch.extend(self._commands)
-        self._commands.clear()
-        self._batch.extend(self._chores)
-        self._chores.clear()
+        self._inbox.take()
         taken: list[tuple[Worker, list[Output]]] = []
         if self._ready and (self._closing or now >= self._hold_until):
             ready, self._ready = self._ready, {}
             for worker in ready.values():
                 outputs = worker.take()
                 taken.append((worker, outputs))
-                for output in outputs:
-                    self._batch.append(_Item(output.work, now, output=output))
+                self._inbox.output(outputs, now)
         return taken
 
     async def _commit(self, taken: list[tuple[Worker, list[Output]]]) -> None:
         """Decides the batch and appends it, as often as it takes; then tells everybody."""
         records: list[Record] = []
         encoded: list[bytes] | None = []
-        kinds = {type(item.work) for item in self._batch}
+        kinds = {type(item.work) for item in self._inbox.batch}
         while True:
             # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
             if Ask in kinds and await self._journal.moved_on():
@@ -468,16 +325,18 @@ class Session:
             await self._reload()
         if self._journal.contended:
             self._journal.contended = False
-            self._hold(self._host.settings.contended_hold_ms / 1000)
+            seconds = self._host.settings.contended_hold_ms / 1000
+            self._hold_until = self._host.clock.monotonic() + seconds
+            self._timers.after("hold", seconds, self._notify)
         if records and encoded:
             events = [record.event for record in records]
             self.delivery.fan_out(events, encoded)
             self._effects(events)
-        for item in self._batch:
-            self._tell(item)
-            if Ask in kinds:
-                self._release_if_refused(item)
-        if any(isinstance(item.work, Upkeep) for item in self._batch):
+        for item in self._inbox.batch:
+            item.tell()
+            if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
+                self._crew.release(item.work.command)
+        if any(isinstance(item.work, Upkeep) for item in self._inbox.batch):
             # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
             self._schedule_upkeep(await self._unobserved_since())
         for worker, outputs in taken:
@@ -487,7 +346,7 @@ class Session:
         context = await self._context()
         state = self._journal.state
         records: list[Record] = []
-        for item in self._batch:
+        for item in self._inbox.batch:
             item.decision, item.error = None, None
             if isinstance(item.work, Sweep):
                 # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
@@ -502,20 +361,20 @@ class Session:
                 item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
                 # What was decided so far may stand half way in the state: begin again without this item.
                 await self._reload()
-                self._drop(item)
+                self._leave_out(item)
                 return await self._decide()
             else:
                 records.extend(item.decision.records)
         return records
 
-    def _drop(self, item: _Item) -> None:
-        self._batch.remove(item)
-        self._tell(item)
+    def _leave_out(self, item: Item) -> None:
+        self._inbox.batch.remove(item)
+        item.tell()
         work = item.work
         if isinstance(work, (Chunk, OpenRequest, RetractRequest, TakeSteers)):
             # Its agent believes that this is in the log: the run cannot go on as if it were.
             failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
-            self._batch.append(_Item(Finish(work.owner, "failed", error=failure), item.arrived))
+            self._inbox.batch.append(Item(Finish(work.owner, "failed", error=failure), item.arrived))
 
     async def _context(self) -> Context:
         journal, host = self._journal, self._host
@@ -526,9 +385,9 @@ class Session:
             accepting=host.accepting,
             limits=host.settings.limits,
         )
-        kinds = {type(item.work) for item in self._batch}
+        kinds = {type(item.work) for item in self._inbox.batch}
         if Ask in kinds:
-            asks = [item.work for item in self._batch if isinstance(item.work, Ask)]
+            asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
         if Sweep in kinds:
             context.live_nodes = await journal.live_nodes()
@@ -555,7 +414,8 @@ class Session:
             encoded = [MSGPACK_CODEC.encode(event) for event in missed]
             self.delivery.fan_out(missed, encoded)
             self._effects(missed)
-        self._reconcile()
+        self._crew.reconcile()
+        self._after_lifecycle()
 
     # What follows from events
 
@@ -565,78 +425,9 @@ class Session:
             if event["type"] == "run.chunk":
                 continue
             lifecycle = True
-            match event["type"]:
-                case "run.started":
-                    self._on_started(event)
-                case "run.ended":
-                    self._on_ended(event)
-                case "run.resolved":
-                    self._on_resolved(event)
-                case "steer.accepted" | "steer.withdrawn":
-                    self._on_steer(event)
-                case _:
-                    """Concerns no worker."""
+            self._crew.follow(event)
         if lifecycle:
             self._after_lifecycle()
-
-    def _on_started(self, event: Mapping[str, Any]) -> None:
-        run = self._journal.state.runs.get(event["runId"])
-        if run is None or event["node"] != self._host.node or run.attempt != event["attempt"]:
-            worker = self.workers.get(event["runId"])
-            if worker is not None:  # taken over elsewhere
-                worker.ended(None)
-            return
-        if run.active:
-            worker = self.workers[run.run_id] = self._host.start_worker(self, run)
-            worker.reconcile(run, self._journal.state.pending_steers(run.run_id))
-
-    def _on_ended(self, event: Mapping[str, Any]) -> None:
-        run = self._journal.state.runs.get(event["runId"])
-        worker = self.workers.get(event["runId"])
-        if worker is not None:
-            worker.ended(event)
-        elif run is not None and run.phase is Phase.STOPPING and run.node == self._host.node:
-            self.chore(Settle(Owner(run.run_id, run.node, run.attempt), stopped_after_ms=0, confirmed=True))
-
-    def _on_steer(self, event: Mapping[str, Any]) -> None:
-        worker = self.workers.get(event["runId"])
-        if worker is None:
-            return
-        if event["type"] == "steer.accepted":
-            worker.steered(event["steerId"], event["boundary"])
-        else:
-            worker.unsteered(event["steerId"])
-
-    def _on_resolved(self, event: Mapping[str, Any]) -> None:
-        worker = self.workers.get(event["runId"])
-        if worker is not None:
-            worker.resolved(event)
-
-    def _reconcile(self) -> None:
-        """After a reload: workers whose run ended elsewhere stop, runs of this node that nobody works on are swept."""
-        state = self._journal.state
-        for run_id, worker in list(self.workers.items()):
-            run = state.runs.get(run_id)
-            mine = run is not None and Owner(run_id, run.node, run.attempt) == worker.owner
-            if run is None or not mine or run.phase is Phase.CLOSED:
-                worker.ended(None)
-                continue
-            if run.phase is Phase.STOPPING:
-                worker.ended({"reason": run.reason})
-                continue
-            if worker.over:
-                # The store lost the end of the run. An agent that was stopped does not go on: the sweep takes it.
-                worker.drop()
-                del self.workers[run_id]
-                continue
-            worker.reconcile(run, state.pending_steers(run_id))
-        orphaned = any(
-            run.node == self._host.node and run.phase is not Phase.CLOSED and run.run_id not in self.workers
-            for run in state.runs.values()
-        )
-        if orphaned:
-            self.chore(Sweep())
-        self._after_lifecycle()
 
     def _after_lifecycle(self) -> None:
         state = self._journal.state
@@ -645,7 +436,7 @@ class Session:
             if self._host.accepting and head.agent in self._host.traits:
                 self.chore(Upkeep())
         if closed_runs(state) and "compact" not in self._timers:
-            self._after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
+            self._timers.after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
         self._schedule_upkeep(None)
         if self._abandonable and not self.delivery.subscribers:
             self._observers = None  # makes the next round read the presence, which the due time depends on
@@ -659,101 +450,37 @@ class Session:
         if unobserved_since is None and self._abandonable and not self.delivery.subscribers:
             # Somebody watches through another node, and nobody will say when that ends.
             due = min(due or sys.maxsize, self._host.clock.now() + _PRESENCE_CHECK_MS)
-        timer = self._timers.pop("upkeep", None)
-        if timer is not None:
-            timer.cancel()
+        self._timers.cancel("upkeep")
         if due is not None:
             wait_ms = max(0, due - self._host.clock.now())
             # A wait of more than a day is cut, and looked at again.
-            self._after("upkeep", min(wait_ms, 86_400_000) / 1000, functools.partial(self.chore, Upkeep()))
-
-    def _hold(self, seconds: float) -> None:
-        self._hold_until = self._host.clock.monotonic() + seconds
-        self._after("hold", seconds, self._notify)
-
-    def _after(self, name: str, seconds: float, call: Callable[[], None]) -> None:
-        def fire() -> None:
-            self._timers.pop(name, None)
-            call()
-
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-        self._timers[name] = self._host.clock.call_later(seconds, fire)
+            self._timers.after("upkeep", min(wait_ms, 86_400_000) / 1000, functools.partial(self.chore, Upkeep()))
 
     # Telling
-
-    def _tell(self, item: _Item) -> None:
-        if item.output is not None:
-            if item.output.done is not None:
-                item.output.done(item.decision or Decision(refused=True))
-        elif item.answer is not None:
-            answer, item.answer = item.answer, None
-            if item.error is not None:
-                answer(item.error)
-            elif item.decision is not None and item.decision.reply is not None:
-                answer(item.decision.reply)
-
-    def _release_if_refused(self, item: _Item) -> None:
-        """A cancel halts its agent before it is decided; where the run goes on, the agent's worker has to know."""
-        if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
-            for worker in self._meant(item.work.command):
-                run = self._journal.state.runs.get(worker.owner.run_id)
-                if run is not None and run.open:
-                    worker.stranded()
-
-    def _meant(self, cancel: Cancel) -> list[Worker]:
-        """Who works here on what a cancel is to end."""
-        if cancel.run_id is not None:
-            worker = self.workers.get(cancel.run_id)
-            return [] if worker is None else [worker]
-        up_to, runs = cancel.up_to, self._journal.state.runs
-        if up_to is None or up_to.epoch != self._journal.head.epoch:
-            return []
-        return [
-            worker for run_id, worker in self.workers.items() if run_id in runs and runs[run_id].first_seq <= up_to.seq
-        ]
 
     def _watch_answers(self) -> None:
         """A store may not only fail but say nothing at all: this does not wait for it."""
         self._answer_late()
-        waiting = [item.arrived for item in [*self._batch, *self._commands] if item.answer is not None]
-        if waiting:
-            due = min(waiting) + self._host.settings.unavailable_ms / 1000
-            self._after("late", max(0.001, due - self._host.clock.monotonic()), self._watch_answers)
+        oldest = self._inbox.oldest_unanswered()
+        if oldest is not None:
+            due = oldest + self._host.settings.unavailable_ms / 1000
+            self._timers.after("late", max(0.001, due - self._host.clock.monotonic()), self._watch_answers)
 
     def _answer_late(self) -> None:
         """The store does not answer: commands that have waited long enough are told. They may be in the log yet."""
         oldest = self._host.clock.monotonic() - self._host.settings.unavailable_ms / 1000
-        for item in [*self._batch, *self._commands]:
-            if item.answer is not None and item.arrived <= oldest:
-                answer, item.answer = item.answer, None
-                answer(CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000))
-        # A cancel has stopped its agent already: it stays, though its sender was answered, but only once.
-        waiting, self._commands = self._commands, deque()
-        kept: set[tuple[str, str]] = set()
-        for item in waiting:
-            if isinstance(item.work, Ask) and item.answer is None:
-                key = (item.work.principal, item.work.command.id)
-                if not isinstance(item.work.command, Cancel) or key in kept:
-                    continue
-                kept.add(key)
-            self._commands.append(item)
+        error = CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000)
+        self._inbox.refuse_older(oldest, error)
 
     def _fail_everything(self) -> None:
-        for item in [*self._batch, *self._commands]:
-            if item.answer is not None:
-                answer, item.answer = item.answer, None
-                answer(CommandError("internal", "the session failed; its server's log has the reason", retryable=True))
-        self._commands.clear()
+        reason = "the session failed; its server's log has the reason"
+        self._inbox.refuse_all(CommandError("internal", reason, retryable=True))
         for subscriber in list(self.delivery.subscribers):
             subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         for waiter in list(self._waiters):
             if not waiter.done():
                 waiter.set_exception(SessionFailed(f"session {self.id} failed on this node"))
-        for worker in list(self.workers.values()):
-            worker.drop()
-        self.workers.clear()
+        self._crew.drop_all()
 
     def _catch_up_later(self, subscriber: Subscriber) -> None:
         task = asyncio.create_task(self._catch_up(subscriber), name=f"catch up {subscriber.connection}")

@@ -38,8 +38,9 @@ from holdfast.server.registry import (
     TakeSteers,
     part_number,
 )
+from holdfast.server.roles import Output
 from holdfast.server.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
-from holdfast.server.session import Output, Session
+from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
 
 _TEXT_LENGTH: Final = 40_000

@@ -27,27 +27,29 @@ def fold(state: SessionState, record: Record) -> None:
     one, or an event that the run's phase has no place for. An event of an unknown type is folded as its seq only.
     """
     event: Mapping[str, Any] = record.event
-    if event["seq"] != state.seq + 1:
-        raise IllegalEvent(f"event {event['seq']} does not follow {state.seq}")
-    if event["type"] in EVENT_TYPES:
+    transcript = state.transcript
+    if event["seq"] != transcript.seq + 1:
+        raise IllegalEvent(f"event {event['seq']} does not follow {transcript.seq}")
+    kind: str = event["type"]
+    if kind in EVENT_TYPES:
         run_id: str = event["runId"]
         run = state.runs.get(run_id)
-        view = state.transcript.runs.get(run_id)
+        view = transcript.runs.get(run_id)
         open_requests = 0 if view is None else len(view.info["requests"])
         phase = step(Phase.UNKNOWN if run is None else run.phase, event, open_requests=open_requests)
         if run is None and phase is not Phase.UNKNOWN:
             run = state.runs[run_id] = RunState(run_id, phase, event["seq"], _NO_TERMS)
-        if event["type"] == "run.chunk":
+        if kind == "run.chunk":
             assert run is not None, "the table lets no chunk in before run.started"
             _chunk(state, run, event)
         else:
-            state.transcript.apply(event)
+            transcript.apply(event)
             if run is not None:
                 run.phase = phase
                 _take_terms(run, record)
-            _FOLDS[event["type"]](state, run, event)
+            _FOLDS[kind](state, run, event)
     else:
-        state.transcript.apply(event)
+        transcript.apply(event)
     if record.note is not None and "memory" in record.note:
         state.remember(record.note["memory"])
 

@@ -51,7 +51,7 @@ class Context:
     """Runs that somebody works on here: others of this node, for `Sweep`, are as good as a dead node's."""
     unobserved_since: int | None = None
     """Since when nobody has watched, for `Upkeep`; None where somebody does, or it is not known."""
-    archive: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    archive: Mapping[str, Any] = field(default_factory=lambda: {})
     """The archive's records for the keys that `lookups.keys` named."""
     limits: RunLimits = RunLimits()
 
@@ -157,10 +157,10 @@ Work: TypeAlias = Ask | OwnedWork | Stop | Upkeep | Sweep
 class Decision:
     """What a piece of work adds to the log, and what whoever brought it is told."""
 
-    records: list[Record] = field(default_factory=list[Record])
+    records: list[Record] = field(default_factory=lambda: [])
     reply: Ack | None = None
     """For a command."""
     refused: bool = False
     """For an owner's work: the run has ended, or is another owner's. Nothing was added."""
-    steers: list[PendingSteer] = field(default_factory=list[PendingSteer])
+    steers: list[PendingSteer] = field(default_factory=lambda: [])
     """Applied by this decision, in order."""

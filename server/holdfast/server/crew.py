@@ -1,0 +1,126 @@
+"""The workers of one session on this node, and what the log's events mean for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from holdfast.protocol.commands import Cancel
+from holdfast.server.journal import Journal
+from holdfast.server.registry import Owner, Phase, RunState, Settle, Sweep
+from holdfast.server.roles import Worker
+
+
+class Crew:
+    """Who works here, by run id, until the work has stopped and is settled. Used by the session's actor only.
+
+    `start` starts a worker; `chore` brings work of the server's own to the actor.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        node: str,
+        *,
+        start: Callable[[RunState], Worker],
+        chore: Callable[[Settle | Sweep], None],
+    ) -> None:
+        self.workers: dict[str, Worker] = {}
+        self._journal = journal
+        self._node = node
+        self._start = start
+        self._chore = chore
+
+    def done(self, worker: Worker) -> None:
+        """The worker's task has stopped, and everything it had to say has been committed."""
+        if self.workers.get(worker.owner.run_id) is worker:
+            del self.workers[worker.owner.run_id]
+
+    def drop_all(self) -> None:
+        """Stops everybody without a word in the log."""
+        for worker in list(self.workers.values()):
+            worker.drop()
+        self.workers.clear()
+
+    # Cancels
+
+    def halt(self, cancel: Cancel) -> None:
+        """Stops the agents that a cancel is meant for, before it is decided."""
+        for worker in self._meant(cancel):
+            worker.halt()
+
+    def release(self, cancel: Cancel) -> None:
+        """After a cancel was decided: where its run goes on, the worker that was halted for it has to know."""
+        for worker in self._meant(cancel):
+            run = self._journal.state.runs.get(worker.owner.run_id)
+            if run is not None and run.open:
+                worker.stranded()
+
+    def _meant(self, cancel: Cancel) -> list[Worker]:
+        if cancel.run_id is not None:
+            worker = self.workers.get(cancel.run_id)
+            return [] if worker is None else [worker]
+        up_to, runs = cancel.up_to, self._journal.state.runs
+        if up_to is None or up_to.epoch != self._journal.head.epoch:
+            return []
+        return [
+            worker for run_id, worker in self.workers.items() if run_id in runs and runs[run_id].first_seq <= up_to.seq
+        ]
+
+    # Events
+
+    def follow(self, event: Mapping[str, Any]) -> None:
+        """Does what a committed event means for who works here."""
+        worker = self.workers.get(event["runId"])
+        match event["type"]:
+            case "run.started":
+                self._started(event, worker)
+            case "run.ended":
+                self._ended(event, worker)
+            case "run.resolved" if worker is not None:
+                worker.resolved(event)
+            case "steer.accepted" if worker is not None:
+                worker.steered(event["steerId"], event["boundary"])
+            case "steer.withdrawn" if worker is not None:
+                worker.unsteered(event["steerId"])
+            case _:
+                """Concerns nobody here."""
+
+    def _started(self, event: Mapping[str, Any], worker: Worker | None) -> None:
+        run = self._journal.state.runs.get(event["runId"])
+        if run is None or event["node"] != self._node or run.attempt != event["attempt"]:
+            if worker is not None:  # taken over elsewhere
+                worker.ended(None)
+        elif run.active:
+            worker = self.workers[run.run_id] = self._start(run)
+            worker.reconcile(run, self._journal.state.pending_steers(run.run_id))
+
+    def _ended(self, event: Mapping[str, Any], worker: Worker | None) -> None:
+        run = self._journal.state.runs.get(event["runId"])
+        if worker is not None:
+            worker.ended(event)
+        elif run is not None and run.phase is Phase.STOPPING and run.node == self._node:
+            self._chore(Settle(Owner(run.run_id, run.node, run.attempt), stopped_after_ms=0, confirmed=True))
+
+    def reconcile(self) -> None:
+        """After events were missed: who works on what ended elsewhere stops, and what nobody works on is swept."""
+        state = self._journal.state
+        for run_id, worker in list(self.workers.items()):
+            run = state.runs.get(run_id)
+            mine = run is not None and Owner(run_id, run.node, run.attempt) == worker.owner
+            if run is None or not mine or run.phase is Phase.CLOSED:
+                worker.ended(None)
+            elif run.phase is Phase.STOPPING:
+                worker.ended({"reason": run.reason})
+            elif worker.over:
+                # The store lost the end of the run. An agent that was stopped does not go on: the sweep takes it.
+                worker.drop()
+                del self.workers[run_id]
+            else:
+                worker.reconcile(run, state.pending_steers(run_id))
+        orphaned = any(
+            run.node == self._node and run.phase is not Phase.CLOSED and run.run_id not in self.workers
+            for run in state.runs.values()
+        )
+        if orphaned:
+            self._chore(Sweep())

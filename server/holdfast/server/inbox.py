@@ -1,0 +1,107 @@
+"""Work that waits for a session's actor, the batch it is deciding, and who is told what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from holdfast.protocol.commands import Cancel
+from holdfast.protocol.errors import CommandError
+from holdfast.server.registry import Ask, Decision, Settle, Stop, Sweep, Upkeep, Work
+from holdfast.server.roles import Answer, Output
+
+
+@dataclass(slots=True)
+class Item:
+    """A piece of work that waits, and what became of it."""
+
+    work: Work
+    arrived: float
+    answer: Answer | None = None
+    output: Output | None = None
+    decision: Decision | None = None
+    error: CommandError | None = None
+
+    def tell(self) -> None:
+        """Tells whoever waits for it, once."""
+        if self.output is not None:
+            if self.output.done is not None:
+                self.output.done(self.decision or Decision(refused=True))
+        elif self.answer is not None:
+            if self.error is not None:
+                self.refuse(self.error)
+            elif self.decision is not None and self.decision.reply is not None:
+                answer, self.answer = self.answer, None
+                answer(self.decision.reply)
+
+    def refuse(self, error: CommandError) -> None:
+        """Tells the sender of a command that it is refused, unless it was told something already."""
+        if self.answer is not None:
+            answer, self.answer = self.answer, None
+            answer(error)
+
+
+class Inbox:
+    """Commands and chores that wait, in their order, and the batch that was taken of them."""
+
+    def __init__(self) -> None:
+        self.batch: list[Item] = []
+        # Lists, not deques: an empty deque takes 600 bytes, and most sessions are idle.
+        self._commands: list[Item] = []
+        self._chores: list[Item] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._commands or self._chores)
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits or is being decided."""
+        return bool(self._commands or self._chores or self.batch)
+
+    def command(self, ask: Ask, arrived: float, answer: Answer) -> None:
+        """Takes in a command."""
+        self._commands.append(Item(ask, arrived, answer=answer))
+
+    def chore(self, work: Stop | Upkeep | Sweep | Settle, arrived: float) -> None:
+        """Takes in work of the server's own."""
+        self._chores.append(Item(work, arrived))
+
+    def take(self) -> None:
+        """Moves what waits into the batch: commands first, so that a cancel never waits behind chunks."""
+        self.batch.extend(self._commands)
+        self._commands.clear()
+        self.batch.extend(self._chores)
+        self._chores.clear()
+
+    def output(self, outputs: Iterable[Output], arrived: float) -> None:
+        """Puts an agent's output behind what is in the batch."""
+        for output in outputs:
+            self.batch.append(Item(output.work, arrived, output=output))
+
+    def oldest_unanswered(self) -> float | None:
+        """When the command arrived that has waited longest for its answer."""
+        return min((item.arrived for item in [*self.batch, *self._commands] if item.answer is not None), default=None)
+
+    def refuse_older(self, than: float, error: CommandError) -> None:
+        """Refuses the commands that arrived at `than` or before. What is in the batch may be in the log yet."""
+        for item in [*self.batch, *self._commands]:
+            if item.arrived <= than:
+                item.refuse(error)
+        # A cancel has stopped its agent already: it stays, though its sender was answered, but only once.
+        waiting, self._commands = self._commands, []
+        kept: set[tuple[str, str]] = set()
+        for item in waiting:
+            if isinstance(item.work, Ask) and item.answer is None:
+                key = (item.work.principal, item.work.command.id)
+                if not isinstance(item.work.command, Cancel) or key in kept:
+                    continue
+                kept.add(key)
+            self._commands.append(item)
+
+    def refuse_all(self, error: CommandError) -> None:
+        """Refuses every command, and forgets those that wait."""
+        for item in [*self.batch, *self._commands]:
+            item.refuse(error)
+        self._commands.clear()
