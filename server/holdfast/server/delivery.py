@@ -90,7 +90,7 @@ class Delivery:
         else:
             resume = "reset"
         subscriber.snapshot = resume != "tail"
-        subscriber.reset = resume == "reset"
+        subscriber.reset = cursor is not None and cursor.epoch != journal.head.epoch
         self.subscribers[subscriber] = None
         self.presence_changed()
         return resume
