@@ -91,7 +91,7 @@ class FaultyStore(Store):
     def pause(self, *methods: str) -> None:
         """Calls of these methods wait, until `resume`, before they do anything."""
         for method in methods:
-            self._gates[method] = asyncio.Event()
+            self._gates.setdefault(method, asyncio.Event())
         self.arrived.clear()
 
     def resume(self) -> None:

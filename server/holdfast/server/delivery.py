@@ -91,8 +91,9 @@ class Delivery:
             resume = "reset"
         subscriber.snapshot = resume != "tail"
         subscriber.reset = cursor is not None and cursor.epoch != journal.head.epoch
-        self.subscribers[subscriber] = None
-        self.presence_changed()
+        if not subscriber.wire.closed:  # else it has left already, while the store was read
+            self.subscribers[subscriber] = None
+            self.presence_changed()
         return resume
 
     def leave(self, subscriber: Subscriber) -> None:

@@ -173,6 +173,8 @@ class Session:
         done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
+            if done.done():
+                return  # whoever asked has gone
             try:
                 result = await job(self._journal)
             except Exception as error:
@@ -191,7 +193,8 @@ class Session:
     async def join(self, subscriber: Subscriber, cursor: Cursor | None, welcome: Mapping[str, Any]) -> None:
         """Takes a subscriber in: sends `welcome`, completed, then what it missed, then `caughtUp`; then it is live.
 
-        Returns when it is live for the first time. Cancelled, it leaves the subscriber in; call `leave`.
+        Returns when it is live for the first time. Cancelled, it may leave the subscriber in: close its wire, and call
+        `leave`.
         """
 
         async def join(journal: Journal) -> None:

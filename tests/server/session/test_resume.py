@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -48,7 +49,7 @@ async def test_every_cursor_of_the_log_is_resumed_by_its_tail() -> None:
     ids=["epoch", "beyond", "time", "no time"],
 )
 async def test_a_cursor_that_does_not_fit_is_reset(wrong: dict[str, Any]) -> None:
-    """Of another epoch, beyond the head, or of an event with another time: a snapshot; a new epoch is announced in it."""
+    """Of another epoch, beyond the head, or of an event with another time: a snapshot instead of a tail."""
     async with house() as h:
         device = await h.device()
         await _talk(h, device)
@@ -167,3 +168,21 @@ async def test_presence_names_who_is_here() -> None:
         await h.clock.pass_ms(1_100)
         told = [message for message in one.wire.received if message["type"] == "presence"]
         assert [sorted(entry["device"] for entry in message["devices"]) for message in told] == [["d1"], ["d1", "d3"]]
+
+
+@pytest.mark.parametrize("paused", ["head", "read"])
+async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> None:
+    """Its connection is gone before the store answers: nobody is taken in afterwards."""
+    async with house(exclusive=False, settings=SessionSettings(recent_events=1)) as h:
+        device = await h.device()
+        await _talk(h, device)
+        late = Device(device.session, device="late")
+        h.road.pause(paused)
+        joining = asyncio.create_task(late.join({"epoch": device.reader.epoch, "seq": 1, "at": h.clock.now()}))
+        await settled()
+        joining.cancel()
+        await asyncio.gather(joining, return_exceptions=True)
+        late.leave()
+        h.road.resume()
+        await settled()
+        assert list(device.session.delivery.subscribers) == [device.subscriber]
