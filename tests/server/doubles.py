@@ -16,7 +16,7 @@ from holdfast.server.registry import Ask
 from holdfast.server.run import Run
 from holdfast.server.session import Session
 from holdfast.server.subscriber import Subscriber
-from tests.server.model import Reader
+from tests.server.witnesses import Reader
 
 
 class FakeTimer:
@@ -164,7 +164,7 @@ class Device:
         self.breaches: list[AssertionError] = []
         """Promises that what it was sent has broken."""
         self.heard: Callable[[Ask, Ack | CommandError], None] | None = None
-        """Called with every answer, as it is given."""
+        """Called with the answer, as it is given, of every command sent from now on."""
         self.connect(session, codec)
 
     def connect(self, session: Session, codec: Codec = JSON_CODEC) -> None:
@@ -219,11 +219,11 @@ class Device:
                 message = {**outcome}
             if subscriber in session.delivery.subscribers:
                 subscriber.control(message)
-            if self.heard is not None:
-                self.heard(asked, outcome)
+            if heard is not None:
+                heard(asked, outcome)
             answer.set_result(message)
 
-        session = self.session
+        session, heard = self.session, self.heard
         command: Any = parse_command({"type": kind, **fields})
         asked = Ask(self.principal, self.device, command)
         session.submit(asked, answered)

@@ -40,6 +40,8 @@ class SharedStore(MemoryStore):
         super().__init__(clock, exclusive=exclusive)
         self.ledger: dict[str, list[tuple[str, Event]]] = {}
         """By session: (epoch, event) of everything in the log, in order."""
+        self.compactions = 0
+        """How often something was archived."""
         self.lost: list[Event] = []
         """What was accepted once and then rolled back."""
 
@@ -53,6 +55,20 @@ class SharedStore(MemoryStore):
             events = [(result.head.epoch, record.event) for record in decode_batch(batch.payload)]
             self.ledger.setdefault(session, []).extend(events)
         return result
+
+    @override
+    async def compact(
+        self,
+        session: str,
+        epoch: str,
+        checkpoint: Checkpoint,
+        *,
+        messages: Sequence[StoredMessage],
+        records: Mapping[str, bytes],
+        trim_to: int,
+    ) -> bool:
+        self.compactions += 1
+        return await super().compact(session, epoch, checkpoint, messages=messages, records=records, trim_to=trim_to)
 
     def events(self, session: str) -> list[Event]:
         """Everything in the log of a session."""
