@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from typing_extensions import override
@@ -100,6 +100,8 @@ class FaultyStore(Store):
         """Every call fails, before it did anything."""
         self.deaf = False
         """Wake-ups are lost."""
+        self.before: Callable[[str], Awaitable[None]] | None = None
+        """Called with the method's name before every call."""
         self._gates: dict[str, asyncio.Event] = {}
         self.arrived = asyncio.Event()
         """Set when a call waits at a gate."""
@@ -122,6 +124,8 @@ class FaultyStore(Store):
 
     async def _enter(self, method: str) -> Loss | None:
         self.calls[method] += 1
+        if self.before is not None:
+            await self.before(method)
         while method in self._gates:
             self.arrived.set()
             await self._gates[method].wait()
