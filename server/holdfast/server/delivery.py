@@ -59,7 +59,9 @@ class Delivery:
             frames = by_encoding.get(wire.codec.text)
             if frames is None:
                 payloads = encoded if wire.codec is MSGPACK_CODEC else [wire.codec.encode(event) for event in events]
-                frames = b"".join([wire.frame(payload) for payload in payloads])
+                frames = (
+                    b"".join([wire.frame(payload) for payload in payloads]) if events[1:] else wire.frame(payloads[0])
+                )
                 by_encoding[wire.codec.text] = frames
             wire.write(frames)
             subscriber.seq = last

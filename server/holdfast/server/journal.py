@@ -108,7 +108,7 @@ class Journal:
         else:
             self.contended = result.contended
         self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
-        self._keep([record.event for record in records], [len(item) for item in encoded])
+        self._keep([record.event for record in records], encoded)
         return encoded
 
     async def _has_batch(self, batch: Batch) -> bool:
@@ -137,7 +137,7 @@ class Journal:
         if missed is None:
             self._forget_recent()
             return None
-        self._keep(missed, [len(MSGPACK_CODEC.encode(event)) for event in missed])
+        self._keep(missed, [MSGPACK_CODEC.encode(event) for event in missed])
         return missed
 
     async def moved_on(self) -> bool:
@@ -302,10 +302,12 @@ class Journal:
                 await pause(self._clock, _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
                 tries += 1
 
-    def _keep(self, events: Sequence[Event], sizes: Sequence[int]) -> None:
+    def _keep(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         self._recent.extend(events)
-        self._recent_bytes.extend(sizes)
-        self._recent_total += sum(sizes)
+        for item in encoded:
+            size = len(item)
+            self._recent_bytes.append(size)
+            self._recent_total += size
         settings = self._settings
         # Half goes at once, so that letting go costs next to nothing per event.
         if len(self._recent) > settings.recent_events or self._recent_total > settings.recent_bytes:

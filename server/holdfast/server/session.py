@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -39,6 +39,7 @@ from holdfast.server.registry import (
     Sweep,
     TakeSteers,
     Upkeep,
+    Work,
     closed_runs,
     decide,
     due_at,
@@ -278,9 +279,10 @@ class Session:
             self._refresh = False
             if await self._journal.moved_on():
                 await self._reload()
-        jobs, self._jobs = self._jobs, []
-        for job in jobs:
-            await job()
+        if self._jobs:
+            jobs, self._jobs = self._jobs, []
+            for job in jobs:
+                await job()
         if len(self.delivery.subscribers) != self._observers:
             self._observers = len(self.delivery.subscribers)
             await self._journal.observe(self._observers)
@@ -319,7 +321,7 @@ class Session:
             # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
             if Ask in kinds and await self._journal.moved_on():
                 await self._reload()
-            records = await self._decide()
+            records = await self._decide(kinds)
             if not records:
                 break
             encoded = await self._journal.append(records)
@@ -337,16 +339,16 @@ class Session:
             self._effects(events)
         for item in self._inbox.batch:
             item.tell()
-            if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
+            if Ask in kinds and isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
                 self._crew.release(item.work.command)
-        if any(isinstance(item.work, Upkeep) for item in self._inbox.batch):
+        if Upkeep in kinds:
             # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
             self._schedule_upkeep(await self._unobserved_since())
         for worker, outputs in taken:
             worker.committed(outputs)
 
-    async def _decide(self) -> list[Record]:
-        context = await self._context()
+    async def _decide(self, kinds: Set[type[Work]]) -> list[Record]:
+        context = await self._context(kinds)
         state = self._journal.state
         records: list[Record] = []
         for item in self._inbox.batch:
@@ -365,7 +367,7 @@ class Session:
                 # What was decided so far may stand half way in the state: begin again without this item.
                 await self._reload()
                 self._leave_out(item)
-                return await self._decide()
+                return await self._decide(kinds)
             else:
                 records.extend(item.decision.records)
         return records
@@ -379,7 +381,8 @@ class Session:
             failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
             self._inbox.batch.append(Item(Finish(work.owner, "failed", error=failure), item.arrived))
 
-    async def _context(self) -> Context:
+    async def _context(self, kinds: Set[type[Work]]) -> Context:
+        """What a batch with work of these kinds is decided by."""
         journal, host = self._journal, self._host
         context = Context(
             now=host.clock.now(),
@@ -388,7 +391,6 @@ class Session:
             accepting=host.accepting,
             limits=host.settings.limits,
         )
-        kinds = {type(item.work) for item in self._inbox.batch}
         if Ask in kinds:
             asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
