@@ -7,16 +7,16 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from holdfast.server import Run, Server
+from holdfast.server.prompt import chat_completions
 
 server = Server()
 
 
 @server.agent("assistant")
 async def assistant(run: Run) -> AsyncIterator[str]:
-    """Says back, word by word, what it was told last; a steer is a message like any other."""
-    last = [message for message in run.messages if message["role"] == "user"][-1]
-    said = " ".join(str(part.get("text", "")) for part in last["parts"])
+    """Says back, word by word, what it was told last; a steer is told like any other message."""
+    told = [message for message in chat_completions(run.messages) if message["role"] == "user"][-1]
     yield "You said: "
-    for word in said.split():
+    for word in str(told["content"]).split():
         yield f"{word} "
         await asyncio.sleep(0.1)

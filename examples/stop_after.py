@@ -1,25 +1,27 @@
 """A script that stops a run as soon as it has read enough: `python examples/stop_after.py 40`."""
 
-import asyncio
+import os
 import sys
 
-from holdfast.client import connect
+from holdfast.client.sync import connect
+
+URL = os.environ.get("HOLDFAST_URL", "ws://127.0.0.1:8787")
 
 
-async def main(enough: int) -> None:
+def main(enough: int) -> None:
     """Asks, reads `enough` characters, stops, and shows what was kept: what was read, and no more."""
-    async with connect("ws://127.0.0.1:8787", session="example") as session:
-        run = await session.send("Count to one hundred, slowly.")
+    with connect(URL, session="example") as session:
+        run = session.send("Please count to 100.")
         read = ""
-        async for delta in run:
+        for delta in run:
             read += delta
             if len(read) >= enough:
-                outcome = await run.cancel()
+                outcome = run.cancel()
                 print(f"{outcome.outcome}: {read!r}")
                 break
-        result = await run.wait()
+        result = run.wait()
         print(f"kept: {result.text!r}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 40))
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 40)
