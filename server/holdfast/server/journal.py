@@ -96,11 +96,10 @@ class Journal:
             last_seq=records[-1].event["seq"],
             payload=encode_batch(records, encoded),
         )
-        append = partial(
-            self._store.append, self.session, self.head, batch, node=self._node, unfinished=self.state.unfinished
+        unfinished, failures = self.state.unfinished, self._failures
+        result = await self._until_available(
+            lambda: self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
         )
-        failures = self._failures
-        result = await self._until_available(append)
         if isinstance(result, Conflict):
             # A try whose answer was lost may have been accepted, and others may have appended behind it.
             if self._failures == failures or not await self._has_batch(batch):
