@@ -51,7 +51,9 @@ class Crew:
 
     def release(self, cancel: Cancel) -> None:
         """After a cancel was decided: where its run goes on, the worker that was halted for it has to know."""
-        for worker in self._meant(cancel):
+        # All of them where it was for the session: its position may mean nothing any more, if the store lost data.
+        workers = list(self.workers.values()) if cancel.run_id is None else self._meant(cancel)
+        for worker in workers:
             run = self._journal.state.runs.get(worker.owner.run_id)
             if run is not None and run.open:
                 worker.stranded()
@@ -93,7 +95,7 @@ class Crew:
                 worker.ended(None)
         elif run.active:
             worker = self.workers[run.run_id] = self._start(run)
-            worker.reconcile(run, self._journal.state.pending_steers(run.run_id))
+            worker.reconcile(self._journal.state.transcript.runs[run.run_id].info)
 
     def _ended(self, event: Mapping[str, Any], worker: Worker | None) -> None:
         run = self._journal.state.runs.get(event["runId"])
@@ -117,7 +119,7 @@ class Crew:
                 worker.drop()
                 del self.workers[run_id]
             else:
-                worker.reconcile(run, state.pending_steers(run_id))
+                worker.reconcile(state.transcript.runs[run_id].info)
         orphaned = any(
             run.node == self._node and run.phase is not Phase.CLOSED and run.run_id not in self.workers
             for run in state.runs.values()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError, HoldfastError
-from holdfast.protocol.events import PendingSteer
+from holdfast.protocol.events import RunInfo
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
 from holdfast.server.settings import SessionSettings
@@ -82,7 +82,7 @@ class Worker(Protocol):
         """A request was resolved by this event."""
         ...
 
-    def reconcile(self, run: RunState, pending: Sequence[PendingSteer]) -> None:
+    def reconcile(self, view: RunInfo) -> None:
         """Events were missed: this is how the run stands now."""
         ...
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 
-from holdfast.protocol.events import Failure, Message, PendingSteer, Request
+from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
 from holdfast.protocol.transcript import OpenMessage, OpenPart
 from holdfast.protocol.values import JSON
 from holdfast.server.agent import Agent
@@ -81,6 +81,8 @@ class RunWorker:
         self._usage: dict[str, JSON] = {}
         self._ids = 0
         self._requests: dict[str, asyncio.Future[Answer]] = {}
+        self._asked: set[str] = set()
+        """Requests that came into the log, until it was seen that they are no longer open."""
         self._steers: dict[str, str] = {}
         """Boundaries of the steers that were accepted and not taken, by steer id."""
         self._call: asyncio.Task[None] | None = None
@@ -160,18 +162,21 @@ class RunWorker:
 
     def resolved(self, event: Mapping[str, Any]) -> None:
         """A request was resolved by this event."""
+        self._asked.discard(event["requestId"])
         waiter = self._requests.pop(event["requestId"], None)
         if waiter is not None and not waiter.done():
             waiter.set_result(Answer(event["outcome"], event.get("value"), event.get("by"), event.get("device")))
 
-    def reconcile(self, run: RunState, pending: Sequence[PendingSteer]) -> None:
-        """Events were missed: requests that are gone are withdrawn, steers that wait interrupt."""
-        for request_id in [known for known in self._requests if known in run.resolved]:
+    def reconcile(self, view: RunInfo) -> None:
+        """Events were missed or lost: requests that are gone are withdrawn, steers that wait interrupt."""
+        still_open = {request["id"] for request in view["requests"]}
+        gone, self._asked = self._asked - still_open, self._asked & still_open
+        for request_id in gone & self._requests.keys():
             waiter = self._requests.pop(request_id)
             if not waiter.done():
                 waiter.set_result(Answer("withdrawn"))
         known, self._steers = self._steers, {}
-        for steer in pending:
+        for steer in view["steers"]:
             if steer["steerId"] in known:
                 self._steers[steer["steerId"]] = steer["boundary"]
             else:
@@ -238,7 +243,7 @@ class RunWorker:
             request["expiresAt"] = self._clock.now() + expires_ms
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._requests[request["id"]] = waiter
-        self._put(OpenRequest(self.owner, request))
+        self._put(OpenRequest(self.owner, request), done=lambda _: self._asked.add(request["id"]))
         try:
             return await waiter
         except asyncio.CancelledError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.server.agent import Agent
 from holdfast.server.records import decode_batch
+from holdfast.server.run import Run
 from tests.server.doubles import settled
 from tests.server.faults import Loss
 from tests.server.session.house import house
@@ -233,3 +235,46 @@ async def test_a_remote_cancel_stops_the_agent_without_a_wake_up() -> None:
         assert call.ended.is_set()
         assert h.of("r1", "run.settled")[0]["confirmed"]
         assert one.messages == two.messages
+
+
+async def test_a_stop_of_everything_that_loses_its_position_leaves_no_run_hanging() -> None:
+    """The agent has stopped for it already; the store lost data, and the position means nothing: the run fails."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        saved = h.store.save()
+        call.say("one ")
+        await settled()
+        cursor = device.cursor() or {}
+        h.store.roll_back(saved)
+        h.road.lose("append", "before")
+        call.say("two ")
+        answer = device.ask("cancel", id="k1", scope="session", upTo={"epoch": cursor["epoch"], "seq": cursor["seq"]})
+        await h.clock.pass_ms(1_000)
+        assert (await answer)["outcome"] == "cancelled"
+        await settled()
+        assert len(h.of("r1", "run.ended")) == 1
+
+
+async def test_a_request_that_the_store_lost_is_withdrawn() -> None:
+    """Nobody can answer it any more: its agent is told, and does not wait for ever."""
+    told: list[str] = []
+
+    async def asker(run: Run) -> None:
+        told.append((await run.ask("input", prompt="?")).outcome)
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", asker)}
+        device = await h.device()
+        h.road.pause("append")
+        send = device.ask("send", id="r1", text="go")
+        await settled()
+        h.road.resume()
+        await send
+        saved = h.store.save()
+        await device.wire.event("run.requested")
+        h.store.roll_back(saved)
+        await device.send("send", id="r2", text="then")
+        await settled()
+        assert told[:1] == ["withdrawn"]

@@ -134,6 +134,8 @@ class Town:
         self.produced: dict[Author, list[str]] = {}
         self.offered: set[str] = set()
         """Texts whose agent was stopped while it handed them over: they may be in the log, or not."""
+        self.doubtful: set[Author] = set()
+        """Those who had spoken when the store lost data."""
         self.places: dict[str, Place] = {}
         self.devices: list[Device] = []
         self.sent: list[tuple[int, str, dict[str, Any]]] = []
@@ -326,6 +328,8 @@ class Town:
             return
         count = len(self.store.ledger.get(SESSION, ()))
         self.store.roll_back(self.saved)
+        # A run that is started again after its start was lost has the same owner: what the first one said may be gone.
+        self.doubtful |= set(self.produced)
         kept = len(self.store.ledger.get(SESSION, ()))
         if kept < count:
             floor = self.store.ledger[SESSION][-1][1]["seq"] if kept else 0
@@ -408,9 +412,9 @@ class Town:
         lost = "".join(str(event.get("delta", "")) for event in self.store.lost)
         model.lost_texts = {
             text
-            for texts in self.produced.values()
+            for author, texts in self.produced.items()
             for text in texts
-            if text not in logged and (text in lost or text in self.offered)
+            if text not in logged and (text in lost or text in self.offered or author in self.doubtful)
         }
         for epoch, event in events:
             model.add(epoch, event)
