@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 
 from holdfast.client import ConnectionClosedError, connect
 from tests.system.client import counted, ended
-from tests.system.program import ROOT, Ended, Serve, holdfast
+from tests.system.program import ROOT, Ended, Serve, holdfast, outcome, started
 from tests.system.wire import dial, greeted
 
 TOKENS = {"HOLDFAST_TOKENS": "ana:secret-of-ana,ben:secret-of-ben"}
@@ -142,3 +143,10 @@ async def test_the_log_holds_ids_and_no_content(tmp_path: Path) -> None:
         assert (line["session"], line["code"]) == ("trip", 1000)
         server.kill()
         assert "secretly" not in "".join(server.log.said)
+
+
+async def test_only_who_uses_a_model_waits_for_its_package() -> None:
+    """The command line does not import the openai package, which takes as long as all the rest."""
+    look = "import sys, holdfast.server.cli, holdfast.client.cli.commands; print('openai' in sys.modules)"
+    async with started([sys.executable, "-c", look]) as process:
+        assert (await outcome(process)).out == "False\n"

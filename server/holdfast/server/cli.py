@@ -10,14 +10,12 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, get_args
 
 import click
-import openai
 
 from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
-from holdfast.server.agents.openai import openai_agent
 from holdfast.server.app import Running, Server
 from holdfast.server.config import Config, Loaded, load
 from holdfast.server.errors import ConfigError
@@ -25,6 +23,9 @@ from holdfast.server.limits import GatewaySettings
 from holdfast.server.log import LogFormat, LogLevel, configure_logging
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store.url import InvalidStoreUrl
+
+if TYPE_CHECKING:  # the package takes as long to import as all the rest: only a server that uses it waits for it
+    import openai
 
 USAGE: Final = 2
 """The exit code for what is wrong with the arguments or the configuration."""
@@ -145,6 +146,8 @@ def shipped_server(config: Config, client: openai.AsyncOpenAI | None) -> Server:
         gateway_settings=config.gateway_settings,
     )
     if client is not None:
+        from holdfast.server.agents.openai import openai_agent
+
         server.add_agent("openai", openai_agent(model=config.openai_model, api=config.openai_api, client=client))
     server.add_agent("demo", demo_agent(config.demo_words_per_second))
     return server
@@ -162,6 +165,8 @@ def openai_client(config: Config) -> openai.AsyncOpenAI | None:
         if config.agent == "demo":
             return None
         raise ConfigError("a model server is configured, but no model: set HOLDFAST_OPENAI_MODEL, or say --agent demo")
+    import openai
+
     return openai.AsyncOpenAI(
         api_key="none" if key is None else key.get_secret_value(),  # local servers ask for none, but the package does
         base_url=config.openai_base_url,
