@@ -143,6 +143,7 @@ class Town:
         self.answers: list[Answered] = []
         self.saved: Any = None
         self._compactions = 0
+        self._losses = 0
         self._ids = 0
 
     async def begin(self) -> None:
@@ -190,7 +191,9 @@ class Town:
         if fields.get("whenBusy") == "alongside":
             self.alongside.add(fields["id"])
         head = self._head()
-        device.heard = lambda ask, reply: self._answered(ask, reply, head)
+        losses = self._losses
+        # A head that was lost meanwhile says nothing about what was known: another log may have come that far.
+        device.heard = lambda ask, reply: self._answered(ask, reply, head if losses == self._losses else ("", 0))
         device.ask(kind, **fields)
 
     def _seen(self, who: int, back: int | None) -> dict[str, Any] | None:
@@ -332,11 +335,13 @@ class Town:
         self.doubtful |= set(self.produced)
         kept = len(self.store.ledger.get(SESSION, ()))
         if kept < count:
+            self._losses += 1
             floor = self.store.ledger[SESSION][-1][1]["seq"] if kept else 0
             self.answers = [
                 answered
                 for answered in self.answers
-                if isinstance(answered.reply, CommandError) or answered.reply.get("seq", 0) <= floor
+                if isinstance(answered.reply, CommandError)
+                or max(answered.reply.get("seq", 0), answered.head[1]) <= floor
             ]
         self.clock.advance(1_000)  # what is written again has another time
 
