@@ -75,6 +75,29 @@ class FakeClock:
         return sum(timer.call is not None for _, _, timer in self._timers)
 
 
+class NodeClock:
+    """The common clock, read as even or odd milliseconds: no two nodes ever write in the same one.
+
+    If they did, an event that took the place of a lost one could carry the same time, and no cursor would tell.
+    """
+
+    def __init__(self, clock: FakeClock, *, odd: bool) -> None:
+        self._clock = clock
+        self._odd = odd
+
+    def now(self) -> int:
+        """Milliseconds."""
+        return self._clock.now() // 2 * 2 + self._odd
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self._clock.monotonic()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> FakeTimer:
+        """Calls when the common clock gets there."""
+        return self._clock.call_later(seconds, call)
+
+
 class ListWire:
     """A wire that keeps what is written, decoded."""
 

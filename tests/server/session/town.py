@@ -17,13 +17,12 @@ from typing import Any, Final
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.server.agent import Agent
-from holdfast.server.clock import Timer
 from holdfast.server.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.run import Run
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, FakeClock, settled
+from tests.server.doubles import Device, FakeClock, NodeClock, settled
 from tests.server.faults import FaultyStore, SharedStore
 from tests.server.model import Author, LogModel, require
 from tests.server.witnesses import Answered, check_answers, check_readers
@@ -67,29 +66,6 @@ class Work:
         finally:
             self.over = True
             self._town.works.remove(self)
-
-
-class NodeClock:
-    """The common clock, read as even or odd milliseconds: no two nodes ever write in the same one.
-
-    If they did, an event that took the place of a lost one could carry the same time, and no cursor would tell.
-    """
-
-    def __init__(self, clock: FakeClock, *, odd: bool) -> None:
-        self._clock = clock
-        self._odd = odd
-
-    def now(self) -> int:
-        """Milliseconds."""
-        return self._clock.now() // 2 * 2 + self._odd
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self._clock.monotonic()
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Calls when the common clock gets there."""
-        return self._clock.call_later(seconds, call)
 
 
 class Place:
