@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pty
+import termios
 from contextlib import suppress
 
 from holdfast.client import connect
@@ -39,7 +41,7 @@ class Keyboard:
 
 
 async def test_a_conversation_at_a_terminal(demo: Serve, session: str) -> None:
-    """A line starts a run, another one steers it, Ctrl-C stops it and the chat goes on; Ctrl-D leaves, with 0."""
+    """A line starts a run, another one steers it, Ctrl-C stops it and the chat goes on; /quit leaves, with 0."""
     person, terminal = pty.openpty()
     loop = asyncio.get_running_loop()
     keyboard = Keyboard(person)
@@ -52,6 +54,8 @@ async def test_a_conversation_at_a_terminal(demo: Serve, session: str) -> None:
             stderr=terminal,
             env=environment({"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}),
             start_new_session=True,
+            # Its controlling terminal, which sends it a signal where it does not read the keys itself.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         try:
             async with connect(demo.url, session=session) as other:
@@ -69,7 +73,7 @@ async def test_a_conversation_at_a_terminal(demo: Serve, session: str) -> None:
                 keyboard.type("count to 2\r")
                 await until(other, lambda: [run.reason for run in other.runs.values()] == ["cancelled", "completed"])
                 await keyboard.sees("Counting: 1 2.")
-                keyboard.type("\x04")
+                keyboard.type("/quit\r")
                 async with asyncio.timeout(SECONDS):
                     assert await process.wait() == 0
         finally:
