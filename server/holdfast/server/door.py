@@ -244,14 +244,14 @@ class Door:
             message = decoded(self.wire.codec, received, self._settings.frame_bytes)
             given = message.get("id")
             command_id = given if is_id(given) else None
+            if message.get("type") == "pong":
+                return  # no command, and so none that the rate counts
             wait = self._bucket.take(now)
             if wait:
                 self._refuse(now)
                 raise CommandError(
                     "rate_limited", "too many commands", retryable=True, retry_after_ms=max(1, round(wait * 1000))
                 )
-            if message.get("type") == "pong":
-                return
             command = parse_command(message)
         except CommandError as error:
             subscriber.control(error_message(error, command_id))

@@ -130,6 +130,17 @@ async def test_too_many_commands() -> None:
         assert (await client.ask("send", id="r", text="later"))["outcome"] == "started"
 
 
+async def test_the_answer_to_a_heartbeat_is_no_command() -> None:
+    """It counts for no rate: a client that sends as fast as it may and answers heartbeats is never refused."""
+    settings = GatewaySettings(command_burst=2, commands_per_second=1)
+    async with served(settings=settings) as server, server.client(hello={}) as client:
+        for number in range(6):
+            await client.send("pong")
+            assert (await client.ask("ping", id=f"p{number}"))["type"] == "ack"
+            await client.send("pong")
+            server.clock.advance(1000)
+
+
 async def test_a_client_that_does_not_slow_down() -> None:
     """One that goes on and on after it was told to wait is sent away, and may come back."""
     settings = GatewaySettings(command_burst=1, refusals_per_minute=50)
