@@ -45,7 +45,9 @@ _library_log.setLevel(logging.CRITICAL)
 
 
 class Gateway:
-    """Serves the sessions of a node. `start` it, `drain` it before the node, `stop` it before the node is stopped.
+    """Serves the sessions of a node. `start` it, `drain` it when the node is drained, `stop` it before the node.
+
+    The node is drained first so that those who watch see their runs finish before they are sent away.
 
     Without an authenticator everybody is the principal `local`, and only loopback addresses are listened at.
     """
