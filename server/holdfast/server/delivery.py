@@ -66,10 +66,11 @@ class Delivery:
             wire.write(frames)
             subscriber.seq = last
 
-    def reset_all(self) -> None:
-        """Everyone needs a snapshot that announces a new epoch."""
+    def reset_all(self, *, new_epoch: bool) -> None:
+        """Everyone needs a snapshot; one that announces it where the epoch is new."""
         for subscriber in self.subscribers:
-            subscriber.snapshot = subscriber.reset = True
+            subscriber.snapshot = True
+            subscriber.reset = subscriber.reset or new_epoch
             if not subscriber.behind:
                 subscriber.behind = True
                 self._lag(subscriber)

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from holdfast.protocol.commands import Cancel
 from holdfast.protocol.errors import CommandError
-from holdfast.server.registry import Ask, Decision, Settle, Stop, Sweep, Upkeep, Work
-from holdfast.server.roles import Answer, Output
+from holdfast.server.registry import Ask, Decision, Finish, Settle, Stop, Sweep, Upkeep
+from holdfast.server.roles import Answer
+
+Chore: TypeAlias = Finish | Settle | Stop | Sweep | Upkeep
+"""Work of the server's own."""
 
 
 @dataclass(slots=True)
 class Item:
-    """A piece of work that waits, and what became of it."""
+    """A command or a chore that waits, and what became of it."""
 
-    work: Work
+    work: Ask | Chore
     arrived: float
     answer: Answer | None = None
-    output: Output | None = None
     decision: Decision | None = None
     error: CommandError | None = None
 
     def tell(self) -> None:
         """Tells whoever waits for it, once."""
-        if self.output is not None:
-            if self.output.done is not None:
-                self.output.done(self.decision or Decision(refused=True))
-        elif self.answer is not None:
-            if self.error is not None:
-                self.refuse(self.error)
-            elif self.decision is not None and self.decision.reply is not None:
-                answer, self.answer = self.answer, None
-                answer(self.decision.reply)
+        if self.error is not None:
+            self.refuse(self.error)
+        elif self.answer is not None and self.decision is not None and self.decision.reply is not None:
+            answer, self.answer = self.answer, None
+            answer(self.decision.reply)
 
     def refuse(self, error: CommandError) -> None:
         """Tells the sender of a command that it is refused, unless it was told something already."""
@@ -64,7 +62,7 @@ class Inbox:
         """Takes in a command."""
         self._commands.append(Item(ask, arrived, answer=answer))
 
-    def chore(self, work: Stop | Upkeep | Sweep | Settle, arrived: float) -> None:
+    def chore(self, work: Chore, arrived: float) -> None:
         """Takes in work of the server's own."""
         self._chores.append(Item(work, arrived))
 
@@ -74,11 +72,6 @@ class Inbox:
         self._commands.clear()
         self.batch.extend(self._chores)
         self._chores.clear()
-
-    def output(self, outputs: Iterable[Output], arrived: float) -> None:
-        """Puts an agent's output behind what is in the batch."""
-        for output in outputs:
-            self.batch.append(Item(output.work, arrived, output=output))
 
     def oldest_unanswered(self) -> float | None:
         """When the command arrived that has waited longest for its answer."""

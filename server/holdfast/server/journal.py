@@ -23,6 +23,7 @@ from holdfast.server.registry import Record, SessionState, compact, compacted, f
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import (
     NO_LOG,
+    Appended,
     Batch,
     Checkpoint,
     Conflict,
@@ -84,12 +85,11 @@ class Journal:
         """Folds the state from the store; creates the log if there is none."""
         self._adopt(await self._open())
 
-    async def append(self, records: Sequence[Record]) -> list[bytes] | None:
-        """Appends what the state has been moved on by; the events as encoded, one by one, when it is in the log.
+    async def append(self, records: Sequence[Record], encoded: Sequence[bytes]) -> bool:
+        """Appends what the state has been moved on by, with its events as msgpack; whether it is in the log.
 
-        None after a conflict: nothing was added, and the state must be folded anew (`reload`).
+        If not, another writer was first: nothing was added, and the state must be folded anew (`reload`).
         """
-        encoded = [MSGPACK_CODEC.encode(record.event) for record in records]
         batch = Batch(
             batch_id=f"{self._batch_prefix}{next(self._batch_numbers)}",
             first_seq=records[0].event["seq"],
@@ -97,18 +97,23 @@ class Journal:
             payload=encode_batch(records, encoded),
         )
         unfinished, failures = self.state.unfinished, self._failures
-        result = await self._until_available(
-            lambda: self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
-        )
+
+        def append() -> Awaitable[Appended | Conflict]:
+            return self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
+
+        try:
+            result = await append()
+        except StoreUnavailable as error:
+            result = await self._until_available(append, failed=error)
         if isinstance(result, Conflict):
             # A try whose answer was lost may have been accepted, and others may have appended behind it.
             if self._failures == failures or not await self._has_batch(batch):
-                return None
+                return False
         else:
             self.contended = result.contended
         self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
         self._keep([record.event for record in records], encoded)
-        return encoded
+        return True
 
     async def _has_batch(self, batch: Batch) -> bool:
         tail = await self._until_available(
@@ -288,18 +293,23 @@ class Journal:
 
     # Inside
 
-    async def _until_available(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _until_available(
+        self, call: Callable[[], Awaitable[_T]], *, failed: StoreUnavailable | None = None
+    ) -> _T:
+        """Repeats a call until the store answers it; `failed` is how it has gone once already."""
         tries = 0
         while True:
-            try:
-                return await call()
-            except StoreUnavailable as error:
+            if failed is not None:
                 self._failures += 1
                 if tries == 0:
-                    _log.warning("store unavailable", session=self.session, error=str(error))
+                    _log.warning("store unavailable", session=self.session, error=str(failed))
                 self._waiting()
                 await pause(self._clock, _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
                 tries += 1
+            try:
+                return await call()
+            except StoreUnavailable as error:
+                failed = error
 
     def _keep(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         self._recent.extend(events)

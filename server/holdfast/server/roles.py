@@ -35,6 +35,12 @@ class Output:
     work: OwnedWork
     size: int = 0
     done: Callable[[Decision], None] | None = None
+    decision: Decision | None = None
+
+    def tell(self) -> None:
+        """Tells whoever waits for it; what could not be decided counts as refused."""
+        if self.done is not None:
+            self.done(self.decision or Decision(refused=True))
 
 
 class Worker(Protocol):

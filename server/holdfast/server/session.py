@@ -23,7 +23,7 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
 from holdfast.server.crew import Crew
 from holdfast.server.delivery import Delivery
-from holdfast.server.inbox import Inbox, Item
+from holdfast.server.inbox import Chore, Inbox, Item
 from holdfast.server.journal import Journal
 from holdfast.server.paging import pages
 from holdfast.server.registry import (
@@ -34,14 +34,13 @@ from holdfast.server.registry import (
     OpenRequest,
     Record,
     RetractRequest,
-    Settle,
-    Stop,
     Sweep,
     TakeSteers,
     Upkeep,
     Work,
     closed_runs,
     decide,
+    decide_chunk,
     due_at,
     keys,
 )
@@ -51,6 +50,7 @@ from holdfast.server.timers import Timers
 
 _T = TypeVar("_T")
 _PRESENCE_CHECK_MS: Final = 5_000
+_NOTHING: Final[frozenset[type[Work]]] = frozenset()
 _log = structlog.get_logger("holdfast.session")
 
 
@@ -76,6 +76,10 @@ class Session:
         """Those that work here, by run id, until the work has stopped and is settled."""
         self._inbox = Inbox()
         self._ready: dict[str, Worker] = {}
+        self._outputs: list[Output] = []
+        """What agents have said, in the batch that is decided."""
+        self._taken: list[tuple[Worker, list[Output]]] = []
+        """The same, by whom."""
         self._jobs: list[Callable[[], Awaitable[None]]] = []
         self._waiters: set[asyncio.Future[Any]] = set()
         self._wake: asyncio.Future[None] | None = None
@@ -114,12 +118,12 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether anything goes on here: subscribers, workers, or work that waits."""
-        return bool(self.delivery.subscribers or self.workers or self._jobs or self._inbox.pending)
+        return bool(self.delivery.subscribers or self.workers or self._jobs or self._inbox.pending or self._outputs)
 
     @property
     def pending(self) -> bool:
         """Whether commands or chores are on their way into the log."""
-        return self._inbox.pending
+        return self._inbox.pending or bool(self._outputs)
 
     @property
     def waiting(self) -> bool:
@@ -152,7 +156,7 @@ class Session:
         self._ready[worker.owner.run_id] = worker
         self._notify()
 
-    def chore(self, work: Stop | Upkeep | Sweep | Settle) -> None:
+    def chore(self, work: Chore) -> None:
         """Brings work of the server's own."""
         self._inbox.chore(work, self._host.clock.monotonic())
         self._notify()
@@ -216,7 +220,10 @@ class Session:
         """Brings a subscriber that is behind to the head, as fast as its wire takes it. Raises TimeoutError."""
         while subscriber.behind and not subscriber.wire.closed:
             await subscriber.wire.drained()
-            for message in await self.between_commits(lambda _: self.delivery.advance(subscriber)):
+            messages = await self.between_commits(lambda _: self.delivery.advance(subscriber))
+            if not messages:
+                return  # it is live; if it has fallen behind again since, that has a catch-up of its own
+            for message in messages:
                 await subscriber.wire.drained()
                 subscriber.write(message)
 
@@ -249,6 +256,7 @@ class Session:
     async def _main(self) -> None:
         try:
             await self._journal.load()
+            self._crew.reconcile()
             self._after_lifecycle()
             while True:
                 await self._pending()
@@ -258,6 +266,10 @@ class Session:
         except Exception:
             _log.exception("session failed", session=self.id)
             self._fail_everything()
+        finally:
+            for waiter in list(self._waiters):
+                if not waiter.done():
+                    waiter.set_exception(SessionFailed(f"session {self.id} has ended on this node"))
 
     async def _pending(self) -> None:
         """Returns when there is something to do."""
@@ -287,110 +299,136 @@ class Session:
             self._observers = len(self.delivery.subscribers)
             await self._journal.observe(self._observers)
             self._schedule_upkeep(await self._unobserved_since())
-        taken = self._take()
-        if self._inbox.batch:
+        self._take()
+        if self._inbox.batch or self._outputs:
             try:
-                await self._commit(taken)
+                await self._commit()
             finally:
-                self._inbox.batch = []
+                self._inbox.batch, self._outputs, self._taken = [], [], []
         if self._compact:
             self._compact = False
             if await self._journal.moved_on():
                 await self._reload()
             await self._journal.compact()
 
-    def _take(self) -> list[tuple[Worker, list[Output]]]:
+    def _take(self) -> None:
         """Moves what is pending into the batch: commands, chores, and the output of agents unless it is held."""
-        now = self._host.clock.monotonic()
         self._inbox.take()
-        taken: list[tuple[Worker, list[Output]]] = []
-        if self._ready and (self._closing or now >= self._hold_until):
+        if self._ready and (self._closing or self._host.clock.monotonic() >= self._hold_until):
             ready, self._ready = self._ready, {}
-            for worker in ready.values():
-                outputs = worker.take()
-                taken.append((worker, outputs))
-                self._inbox.output(outputs, now)
-        return taken
+            self._taken = [(worker, worker.take()) for worker in ready.values()]
+            for _, outputs in self._taken:
+                self._outputs.extend(outputs)
 
-    async def _commit(self, taken: list[tuple[Worker, list[Output]]]) -> None:
+    async def _commit(self) -> None:
         """Decides the batch and appends it, as often as it takes; then tells everybody."""
-        records: list[Record] = []
-        encoded: list[bytes] | None = []
-        kinds = {type(item.work) for item in self._inbox.batch}
+        journal = self._journal
+        kinds = {type(item.work) for item in self._inbox.batch} if self._inbox.batch else _NOTHING
         while True:
             # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
-            if Ask in kinds and await self._journal.moved_on():
+            if Ask in kinds and await journal.moved_on():
                 await self._reload()
-            records = await self._decide(kinds)
-            if not records:
-                break
-            encoded = await self._journal.append(records)
-            if encoded is not None:
-                break
+            decided = self._decide(await self._context(kinds) if kinds else self._plain_context())
+            if decided is not None:
+                records, encoded = decided
+                if not records or await journal.append(records, encoded):
+                    break
             await self._reload()
-        if self._journal.contended:
-            self._journal.contended = False
+        if journal.contended:
+            journal.contended = False
             seconds = self._host.settings.contended_hold_ms / 1000
             self._hold_until = self._host.clock.monotonic() + seconds
             self._timers.after("hold", seconds, self._notify)
-        if records and encoded:
+        if records:
             events = [record.event for record in records]
             self.delivery.fan_out(events, encoded)
             self._effects(events)
+        if kinds:
+            await self._tell(kinds)
+        for output in self._outputs:
+            output.tell()
+        for worker, outputs in self._taken:
+            worker.committed(outputs)
+
+    async def _tell(self, kinds: Set[type[Work]]) -> None:
         for item in self._inbox.batch:
             item.tell()
-            if Ask in kinds and isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
+            if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
                 self._crew.release(item.work.command)
         if Upkeep in kinds:
             # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
             self._schedule_upkeep(await self._unobserved_since())
-        for worker, outputs in taken:
-            worker.committed(outputs)
 
-    async def _decide(self, kinds: Set[type[Work]]) -> list[Record]:
-        context = await self._context(kinds)
-        state = self._journal.state
+    def _decide(self, context: Context) -> tuple[list[Record], list[bytes]] | None:
+        """Decides the batch on the state; what it adds, and the events of that as msgpack.
+
+        None where one piece of it cannot be decided or encoded. That one is taken out, so that it fails nobody else,
+        and the state, which may stand half way, must be folded anew before the others are decided again.
+        """
+        state, encode = self._journal.state, MSGPACK_CODEC.encode
         records: list[Record] = []
-        for item in self._inbox.batch:
-            item.decision, item.error = None, None
-            if isinstance(item.work, Sweep):
-                # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
-                starting = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
-                context = replace(context, working=frozenset(self.workers) | starting)
-            try:
-                item.decision = decide(state, item.work, context)
-            except CommandError as error:
-                item.error = error
-            except Exception:
-                _log.exception("deciding failed", session=self.id, work=type(item.work).__name__)
-                item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
-                # What was decided so far may stand half way in the state: begin again without this item.
-                await self._reload()
-                self._leave_out(item)
-                return await self._decide(kinds)
-            else:
-                records.extend(item.decision.records)
-        return records
+        encoded: list[bytes] = []
+        item: Item | Output | None = None
+        try:
+            for item in self._inbox.batch:
+                item.decision, item.error = None, None
+                if isinstance(item.work, Sweep):
+                    # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
+                    starting = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
+                    context = replace(context, working=frozenset(self.workers) | starting)
+                try:
+                    item.decision = decide(state, item.work, context)
+                except CommandError as error:
+                    item.error = error
+                else:
+                    records.extend(item.decision.records)
+                    encoded.extend(encode(record.event) for record in item.decision.records)
+            for item in self._outputs:
+                if isinstance(item.work, Chunk):
+                    record = decide_chunk(state, item.work, context)
+                    if record is not None:
+                        records.append(record)
+                        encoded.append(encode(record.event))
+                else:
+                    item.decision = decide(state, item.work, context)
+                    records.extend(item.decision.records)
+                    encoded.extend(encode(record.event) for record in item.decision.records)
+        except Exception:
+            assert item is not None, "only deciding a piece of work fails"
+            _log.exception("deciding failed", session=self.id, work=type(item.work).__name__)
+            self._leave_out(item)
+            return None
+        return records, encoded
 
-    def _leave_out(self, item: Item) -> None:
-        self._inbox.batch.remove(item)
+    def _leave_out(self, item: Item | Output) -> None:
+        if isinstance(item, Item):
+            self._inbox.batch.remove(item)
+            item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
+            item.tell()
+            return
+        self._outputs.remove(item)
+        item.decision = None
         item.tell()
-        work = item.work
-        if isinstance(work, (Chunk, OpenRequest, RetractRequest, TakeSteers)):
+        if isinstance(item.work, (Chunk, OpenRequest, RetractRequest, TakeSteers)):
             # Its agent believes that this is in the log: the run cannot go on as if it were.
             failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
-            self._inbox.batch.append(Item(Finish(work.owner, "failed", error=failure), item.arrived))
+            self._outputs.append(Output(Finish(item.work.owner, "failed", error=failure)))
+        else:
+            # Not even its end can be written: the sweep finds a run that nobody works on.
+            worker = self.workers.get(item.work.owner.run_id)
+            if worker is not None:
+                worker.drop()
+                self._crew.done(worker)
+            self.chore(Sweep())
+
+    def _plain_context(self) -> Context:
+        """What agents' output is decided by."""
+        host = self._host
+        return Context(host.clock.now(), host.node, host.traits, host.accepting, limits=host.settings.limits)
 
     async def _context(self, kinds: Set[type[Work]]) -> Context:
         """What a batch with work of these kinds is decided by."""
-        journal, host = self._journal, self._host
-        context = Context(
-            now=host.clock.now(),
-            node=host.node,
-            agents=host.traits,
-            accepting=host.accepting,
-            limits=host.settings.limits,
-        )
+        journal, context = self._journal, self._plain_context()
         if Ask in kinds:
             asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
@@ -412,9 +450,10 @@ class Session:
 
     async def _reload(self) -> None:
         """Folds the state anew, and brings everyone here to where the log is now."""
+        epoch = self._journal.head.epoch
         missed = await self._journal.reload()
         if missed is None:
-            self.delivery.reset_all()
+            self.delivery.reset_all(new_epoch=self._journal.head.epoch != epoch)
         elif missed:
             encoded = [MSGPACK_CODEC.encode(event) for event in missed]
             self.delivery.fan_out(missed, encoded)
@@ -482,9 +521,6 @@ class Session:
         self._inbox.refuse_all(CommandError("internal", reason, retryable=True))
         for subscriber in list(self.delivery.subscribers):
             subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
-        for waiter in list(self._waiters):
-            if not waiter.done():
-                waiter.set_exception(SessionFailed(f"session {self.id} failed on this node"))
         self._crew.drop_all()
 
     def _catch_up_later(self, subscriber: Subscriber) -> None:
@@ -497,3 +533,6 @@ class Session:
             await self.catch_up(subscriber)
         except TimeoutError:
             subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")
+        except Exception:
+            _log.exception("catching up failed", session=self.id, connection=subscriber.connection)
+            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "what was missed could not be read")

@@ -15,6 +15,7 @@ from holdfast.server.journal import Journal
 from holdfast.server.registry import Decision, SessionState
 from holdfast.server.registry import decide as decide_function
 from holdfast.server.run import Run
+from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Conflict, StoreUnavailable
 from tests.server.doubles import settled
@@ -29,12 +30,18 @@ async def _no(*_: object) -> bool:
     return False
 
 
-async def _regroup(self: Journal, call: Callable[[], Awaitable[Any]]) -> Any:
+async def _regroup(self: Journal, call: Callable[[], Awaitable[Any]], *, failed: Exception | None = None) -> Any:
     """Takes a lost reply for a lost race: what was in the batch is decided again."""
+    if failed is not None:
+        return Conflict(NO_LOG)
     try:
         return await call()
     except StoreUnavailable:
         return Conflict(NO_LOG)
+
+
+def _give_up(*_: object) -> None:
+    raise RuntimeError("a batch that cannot be encoded is lost whole")
 
 
 def _nothing_to_do(*_: object) -> Decision:
@@ -213,7 +220,8 @@ def _off_sweep(patch: Patch) -> SessionSettings:
 
 
 def _off_encode(patch: Patch) -> SessionSettings:
-    patch.setattr(run_module, "_checked", dict)
+    patch.setattr(run_module, "_checked", dict)  # the agent's door
+    patch.setattr(Session, "_leave_out", _give_up)  # and the net behind it
     return _ON
 
 

@@ -4,7 +4,7 @@ from holdfast.server.registry.compaction import Compaction, closed_runs, compact
 from holdfast.server.registry.decide import decide
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.lookups import keys
-from holdfast.server.registry.owned import part_number
+from holdfast.server.registry.owned import decide_chunk, part_number
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
 from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, IllegalEvent, Phase
 from holdfast.server.registry.upkeep import due_at
@@ -63,6 +63,7 @@ __all__ = [
     "compact",
     "compacted",
     "decide",
+    "decide_chunk",
     "due_at",
     "fold",
     "keys",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any, cast
 
 from holdfast.protocol.commands import SeenPosition
@@ -42,13 +41,6 @@ class Draft:
             if value is not None or name in _NULLABLE:
                 event[name] = value
         self._add(event, note)
-
-    def emit_chunk(self, run_id: str, part: int, kind: str, fields: Mapping[str, JSON]) -> None:
-        """Adds one `run.chunk` with the fields of its kind."""
-        event = self._numbered("run.chunk", None)
-        event["runId"], event["part"], event["kind"] = run_id, part, kind
-        event.update(fields)
-        self._add(event, None)
 
     def _numbered(self, kind: str, command: str | None) -> dict[str, Any]:
         transcript, now = self.state.transcript, self.context.now

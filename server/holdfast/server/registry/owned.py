@@ -6,11 +6,13 @@ cut off, or superseded is refused, and adds nothing.
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never, cast
 
+from holdfast.protocol.events import Event
 from holdfast.protocol.transcript import OpenMessage
 from holdfast.server.registry.draft import Draft
-from holdfast.server.registry.state import RunState, SessionState
+from holdfast.server.registry.fold import fold
+from holdfast.server.registry.state import Record, RunState, SessionState
 from holdfast.server.registry.table import Phase
 from holdfast.server.registry.work import (
     Chunk,
@@ -28,6 +30,9 @@ from holdfast.server.registry.work import (
 
 def decide_owned(state: SessionState, work: OwnedWork, context: Context) -> Decision:
     """What an owner's work adds; `refused`, and nothing, where it is no longer the owner."""
+    if isinstance(work, Chunk):
+        record = decide_chunk(state, work, context)
+        return Decision(refused=True) if record is None else Decision([record])
     run = state.runs.get(work.owner.run_id)
     if run is None or not owns(run, work.owner):
         return Decision(refused=True)
@@ -46,8 +51,6 @@ def decide_owned(state: SessionState, work: OwnedWork, context: Context) -> Deci
     if not run.active:
         return Decision(refused=True)
     match work:
-        case Chunk():
-            _chunk(draft, run, work)
         case OpenRequest():
             draft.emit("run.requested", runId=run.run_id, request=work.request)
         case RetractRequest():
@@ -67,10 +70,28 @@ def owns(run: RunState, owner: Owner) -> bool:
     return (run.node, run.attempt) == (owner.node, owner.attempt)
 
 
-def _chunk(draft: Draft, run: RunState, work: Chunk) -> None:
-    assert run.answer is not None, "an active run has an answer"
-    part = part_number(run.answer, work.kind, work.fields.get("callId"))
-    draft.emit_chunk(run.run_id, part, work.kind, work.fields)
+def decide_chunk(state: SessionState, work: Chunk, context: Context) -> Record | None:
+    """The record that a chunk adds, folded; None where it is refused. What `decide` does for a chunk, and no more.
+
+    Nearly all work is chunks, so this road is kept short.
+    """
+    owner = work.owner
+    run = state.runs.get(owner.run_id)
+    if run is None or run.answer is None or not run.active or not owns(run, owner):
+        return None
+    transcript = state.transcript
+    event: dict[str, Any] = {
+        "type": "run.chunk",
+        "seq": transcript.seq + 1,
+        "at": max(context.now, transcript.at),
+        "runId": owner.run_id,
+        "part": part_number(run.answer, work.kind, work.fields.get("callId")),
+        "kind": work.kind,
+        **work.fields,
+    }
+    record = Record(cast("Event", event))
+    fold(state, record)
+    return record
 
 
 def part_number(answer: OpenMessage, kind: str, call_id: object) -> int:
