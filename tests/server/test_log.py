@@ -14,7 +14,7 @@ from holdfast.server.log import LogFormat, configure_logging
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+def _as_before() -> Iterator[None]:
     """Whatever a test sets up, the next one finds logging as this one did."""
     root, ours = logging.getLogger(), logging.getLogger("holdfast")
     handlers, levels = root.handlers[:], (root.level, ours.level)
