@@ -54,7 +54,7 @@ class Node:
         self.accepting = True
         self.sessions: dict[str, Session] = {}
         self._users: dict[str, int] = {}
-        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._closing: dict[str, tuple[Session, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._tick_timer: Timer | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -63,13 +63,20 @@ class Node:
         self._unwatch = _nothing
 
     async def start(self) -> None:
-        """Opens the store, takes the lease, and ends or takes over what dead nodes left."""
+        """Opens the store, takes the lease, and ends or takes over what dead nodes left.
+
+        Where it fails, or is cancelled, the node is stopped: the store is closed again.
+        """
         await self.store.start()
-        await self.store.renew(self.node, LEASE_MS)
-        self._renewed_at = self.clock.monotonic()
-        if not self.store.exclusive:
-            self._unwatch = self.store.watch(self.node, self._woken)
-        await self.sweep()
+        try:
+            await self.store.renew(self.node, LEASE_MS)
+            self._renewed_at = self.clock.monotonic()
+            if not self.store.exclusive:
+                self._unwatch = self.store.watch(self.node, self._woken)
+            await self.sweep()
+        except BaseException:
+            await self.stop()
+            raise
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self) -> None:
@@ -78,25 +85,28 @@ class Node:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         if self._ticking is not None:
-            await asyncio.gather(self._ticking, return_exceptions=True)
+            _, stuck_round = await asyncio.wait({self._ticking}, timeout=_STORE_PATIENCE_SECONDS)
+            self._ticking.cancel()
+            await asyncio.gather(*stuck_round, return_exceptions=True)
         self._unwatch()
         for session in self.sessions.values():
             for worker in session.workers.values():
                 worker.drop()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self.settings.grace_ms / 1000)
-        closing = [asyncio.ensure_future(session.close()) for session in self.sessions.values()]
+        closing = [(session, asyncio.ensure_future(session.close())) for session in self.sessions.values()]
         closing.extend(self._closing.values())
         if closing:
-            _, stuck = await asyncio.wait(closing, timeout=_STORE_PATIENCE_SECONDS)
-            for session in self.sessions.values():
+            _, stuck = await asyncio.wait({task for _, task in closing}, timeout=_STORE_PATIENCE_SECONDS)
+            for session, _ in closing:
                 session.abort()
             await asyncio.gather(*stuck, return_exceptions=True)
         self.sessions.clear()
         try:
-            await self.store.release(self.node)
-        except StoreUnavailable as error:
-            _log.warning("lease not released", node=self.node, error=str(error))
+            async with asyncio.timeout(_STORE_PATIENCE_SECONDS):
+                await self.store.release(self.node)
+        except (StoreUnavailable, TimeoutError) as error:
+            _log.warning("lease not released", node=self.node, error=str(error) or "the store does not answer")
         await self.store.close()
 
     async def drain(self, timeout_ms: int) -> None:
@@ -123,16 +133,11 @@ class Node:
     def _working(self) -> bool:
         return any(session.workers or session.pending for session in self.sessions.values())
 
-    @property
-    def ready(self) -> bool:
-        """Whether new connections should come here: it does not drain, and its lease is in force."""
-        return self.accepting and self.clock.monotonic() - self._renewed_at < LEASE_MS / 1000
-
     # Sessions
 
     @asynccontextmanager
     async def open(self, session_id: str) -> AsyncGenerator[Session]:
-        """The session, held open while the block lasts. Raises SessionFailed, which may be tried again."""
+        """The session, held open while the block lasts. It may fail meanwhile: opened again, it is another one."""
         session = await self._opened(session_id)
         self._users[session_id] = self._users.get(session_id, 0) + 1
         try:
@@ -144,7 +149,7 @@ class Node:
 
     async def _opened(self, session_id: str) -> Session:
         while session_id in self._closing:
-            await asyncio.wait({self._closing[session_id]})
+            await asyncio.wait({self._closing[session_id][1]})
         session = self.sessions.get(session_id)
         if session is not None and session.failed:
             del self.sessions[session_id]
@@ -208,7 +213,8 @@ class Node:
                 session.idle_since = now
             if session.failed or (session.idle_since is not None and now - session.idle_since > IDLE_SECONDS):
                 del self.sessions[session_id]
-                self._closing[session_id] = asyncio.create_task(self._close(session), name=f"close {session_id}")
+                closing = asyncio.create_task(self._close(session), name=f"close {session_id}")
+                self._closing[session_id] = session, closing
 
     async def _close(self, session: Session) -> None:
         try:

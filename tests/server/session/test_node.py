@@ -1,0 +1,70 @@
+"""A node that starts or stops while its store fails or says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from typing_extensions import override
+
+from holdfast.server.node import Node
+from holdfast.server.store import MemoryStore, StoreUnavailable
+from tests.server.doubles import FakeClock, settled
+from tests.server.session.house import house
+
+PATIENCE_SECONDS = 10
+"""A test that waits longer than this has failed."""
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a silent store gives up at once."""
+    monkeypatch.setattr("holdfast.server.node._STORE_PATIENCE_SECONDS", 0.01)
+
+
+async def test_a_session_that_cannot_be_closed_holds_up_no_stop() -> None:
+    """Nobody uses it any more, it is being closed, and its store says nothing: the node stops all the same."""
+    async with house() as h:
+        device = await h.device()
+        h.road.pause("observe")
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}, "it is being closed"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await h.nodes[0].stop()
+
+
+@pytest.mark.parametrize("silent", ["renew", "release"])
+async def test_a_lease_that_the_store_does_not_answer_for_holds_up_no_stop(silent: str) -> None:
+    """Neither the round that renews it nor its release is waited for without an end."""
+    async with house() as h:
+        h.road.pause(silent)
+        await h.clock.pass_ms(1_000)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await h.nodes[0].stop()
+
+
+class Forgetful(MemoryStore):
+    """A store whose index cannot be read."""
+
+    closed = False
+
+    @override
+    async def unfinished(self) -> list[str]:
+        raise StoreUnavailable("no connection")
+
+    @override
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_node_that_fails_to_start_closes_its_store() -> None:
+    """The next try can have it."""
+    store, clock = Forgetful(), FakeClock()
+    with pytest.raises(StoreUnavailable):
+        await Node(store, {}, clock=clock).start()
+    assert store.closed
+    assert await store.live_nodes() == frozenset()
+    await settled()
+    assert clock.waiting == 0
