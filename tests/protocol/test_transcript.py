@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.protocol.close_codes import CloseCode, may_reconnect
-from holdfast.protocol.transcript import ENDED_RUNS_KEPT, Run, Transcript, join_continued, reopen
+from holdfast.protocol.messages import join_continued, reopen
+from holdfast.protocol.transcript import ENDED_RUNS_KEPT, Run, Transcript
 from tests.protocol.wire import LogMaker, logs, texts
 
 BASE: dict[str, Any] = {"at": 1, "runId": "r1"}

@@ -27,7 +27,7 @@ import orjson
 from pydantic import JsonValue
 
 from holdfast.protocol.events import Message, Part
-from holdfast.protocol.transcript import join_continued
+from holdfast.protocol.messages import join_continued
 
 Item: TypeAlias = dict[str, JsonValue]
 """One message or item of a request to a model."""

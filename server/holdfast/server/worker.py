@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, cast
 import structlog
 
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
-from holdfast.protocol.transcript import OpenMessage, OpenPart
+from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.values import JSON
 from holdfast.server.agent import Agent
 from holdfast.server.agents.errors import AgentError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from holdfast.protocol import JSON, Message, Part
-from holdfast.protocol.transcript import OpenMessage
+from holdfast.protocol.messages import OpenMessage
 from holdfast.server.agents.openai import OpenAIAgent
 
 KEY = "sk-secret-0123456789"

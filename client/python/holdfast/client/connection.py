@@ -44,7 +44,7 @@ from holdfast.protocol import (
     may_reconnect,
 )
 from holdfast.protocol.control import Limits, Presence
-from holdfast.protocol.transcript import join_continued
+from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import MESSAGE_BYTES
 
 GREETING_SECONDS: Final = 10.0

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from holdfast.protocol import Event, Message, Part, Position, Snapshot, Transcript
 from holdfast.protocol.events import EndReason, MessageStatus, Request, RunInfo, RunStatus
-from holdfast.protocol.transcript import OpenMessage
+from holdfast.protocol.messages import OpenMessage
 
 RunState: TypeAlias = RunStatus | Literal["unknown"]
 

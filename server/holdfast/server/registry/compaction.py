@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from holdfast.protocol.events import Message
-from holdfast.protocol.transcript import OpenMessage, OpenPart
+from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.transcript import Run as RunView
 from holdfast.server.registry.lookups import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import (

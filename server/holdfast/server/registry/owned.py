@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, assert_never, cast
 
 from holdfast.protocol.events import Event
-from holdfast.protocol.transcript import OpenMessage
+from holdfast.protocol.messages import OpenMessage
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.state import Record, RunState, SessionState

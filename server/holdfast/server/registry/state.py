@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, UserMessage
-from holdfast.protocol.transcript import OpenMessage, Transcript
+from holdfast.protocol.messages import OpenMessage
+from holdfast.protocol.transcript import Transcript
 from holdfast.server.registry.table import ACTIVE, OPEN, Phase
 
 BOUNDARIES_KEPT: Final = 4096

@@ -1,0 +1,165 @@
+"""Messages that grow: by the chunks of a run that goes on, or out of the entries that a page cut them into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from holdfast.protocol.events import Kept, Message, Part
+from holdfast.protocol.values import JSON
+
+_CUT_KINDS = frozenset({"text", "reasoning"})
+_ENVELOPE = frozenset({"type", "seq", "at", "command", "from", "runId", "part", "done", "delta"})
+# Where the deltas of a kind accumulate in the folded part; an unknown kind keeps them under `delta`.
+_DELTA_FIELD = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
+
+
+class OpenPart:
+    """One part of an answer that may still grow. Appending a delta costs its length, not the part's."""
+
+    __slots__ = ("_deltas", "done", "fields", "kind", "length")
+
+    def __init__(self, kind: str, fields: dict[str, Any], text: str | None = None, *, done: bool = False) -> None:
+        self.kind = kind
+        self.fields = fields
+        self._deltas: list[str] | None = None if text is None else [text]
+        self.length = 0 if text is None else len(text)
+        """Of the text, in Unicode code points."""
+        self.done = done
+
+    @classmethod
+    def of(cls, part: Part, *, done: bool = False) -> OpenPart:
+        """The open form of a folded part, as a snapshot holds it."""
+        fields = dict(part)
+        kind = str(fields.pop("kind"))
+        field = _DELTA_FIELD.get(kind, "delta")
+        text = fields.get(field)
+        if isinstance(text, str):
+            del fields[field]
+            return cls(kind, fields, text, done=done)
+        return cls(kind, fields, done=done)
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        if self._deltas is None:
+            return ""
+        if len(self._deltas) > 1:
+            self._deltas = ["".join(self._deltas)]
+        return self._deltas[0]
+
+    def fold(self, chunk: Mapping[str, Any]) -> None:
+        """Takes in a `run.chunk` of this part."""
+        delta = chunk.get("delta")
+        if isinstance(delta, str):
+            if self._deltas is None:
+                self._deltas = []
+            self._deltas.append(delta)
+            self.length += len(delta)
+        elif delta is not None:  # of a kind that this version does not know
+            self.fields["delta"] = delta
+        if self.kind not in _CUT_KINDS:
+            for name, value in chunk.items():
+                if name not in _ENVELOPE and name != "kind":
+                    self.fields[name] = value
+            if self.kind == "tool_call" and "input" in chunk:
+                self._deltas = None  # the whole input replaces the argument text it was streamed as
+                self.length = 0
+        if chunk.get("done"):
+            self.done = True
+
+    def cut(self, length: int) -> None:
+        """Keeps the first `length` code points of text or reasoning; parts of other kinds happened, and stay whole."""
+        if self.kind in _CUT_KINDS and length < self.length:
+            self._deltas = [self.text[:length]]
+            self.length = length
+
+    def view(self) -> Part:
+        """The part as a message carries it."""
+        part: Part = {"kind": self.kind, **self.fields}
+        if self._deltas is not None or self.kind in _CUT_KINDS:
+            part[_DELTA_FIELD.get(self.kind, "delta")] = self.text
+        return part
+
+
+class OpenMessage:
+    """An assistant message while its run goes on. `fields` are those of the message but `parts`."""
+
+    __slots__ = ("fields", "parts")
+
+    def __init__(self, fields: dict[str, Any], parts: list[OpenPart]) -> None:
+        self.fields = fields
+        self.parts = parts
+
+    def chunk(self, event: Mapping[str, Any]) -> OpenPart | None:
+        """Folds a `run.chunk`; the part it went to, None where its number leaves a gap."""
+        number: int = event["part"]
+        if number == len(self.parts):
+            self.parts.append(OpenPart(event["kind"], {}))
+        elif number > len(self.parts):
+            return None
+        part = self.parts[number]
+        part.fold(event)
+        return part
+
+    def steer(self, steer: Mapping[str, Any], kept: Sequence[Kept] | None) -> None:
+        """Puts an applied steer behind the parts so far, which are cut by `kept` but all stay."""
+        self.close_parts()
+        for entry in kept or ():
+            if entry["part"] < len(self.parts):
+                self.parts[entry["part"]].cut(entry["length"])
+        fields = {name: steer[name] for name in ("steerId", "parts", "by", "device")}
+        self.parts.append(OpenPart("steer", fields, done=True))
+
+    def close_parts(self) -> None:
+        """Nothing goes on in the parts so far."""
+        for part in self.parts:
+            part.done = True
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """Cuts an ended answer: text and reasoning parts to their length in `kept`, out where not listed."""
+        lengths = {entry["part"]: entry["length"] for entry in kept}
+        left: list[OpenPart] = []
+        for number, part in enumerate(self.parts):
+            if part.kind in _CUT_KINDS:
+                if number not in lengths:
+                    continue
+                part.cut(lengths[number])
+            left.append(part)
+        self.parts = left
+
+    def view(self) -> Message:
+        """The message as a snapshot carries it, a copy that later chunks do not change."""
+        return cast("Message", {**self.fields, "parts": [part.view() for part in self.parts]})
+
+
+def reopen(message: Message) -> OpenMessage:
+    """The open form of an assistant message whose run goes on."""
+    fields: dict[str, Any] = dict(message)
+    parts: list[Part] = fields.pop("parts")
+    return OpenMessage(fields, [OpenPart.of(part) for part in parts])
+
+
+def join_continued(messages: list[Message], entries: Iterable[Message]) -> list[Message]:
+    """`messages` with `entries` behind them, those marked `continued` grown into the message they go on with."""
+    for entry in entries:
+        if not entry.get("continued") or not messages:
+            messages.append(entry)
+            continue
+        whole = messages[-1].copy()
+        whole["parts"] = _join_parts(whole["parts"], entry["parts"])
+        messages[-1] = whole
+    return messages
+
+
+def _join_parts(parts: list[Part], more: list[Part]) -> list[Part]:
+    if not parts or not more or not more[0].get("continued"):
+        return [*parts, *more]
+    last, first = dict(parts[-1]), more[0]
+    field = _DELTA_FIELD.get(str(last["kind"]), "delta")
+    last[field] = _text(last.get(field)) + _text(first.get(field))
+    return [*parts[:-1], last, *more[1:]]
+
+
+def _text(value: JSON) -> str:
+    return value if isinstance(value, str) else ""
