@@ -6,9 +6,9 @@ import pytest
 
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import EVENT_BYTES
-from holdfast.server.registry import RunLimits
+from holdfast.server.registry import Phase, RunLimits, Upkeep
 from holdfast.server.registry.state import SteerStatus
-from tests.server.registry.session import Session
+from tests.server.registry.session import NOW, Session
 from tests.server.registry.test_send import refused
 
 
@@ -202,3 +202,28 @@ def test_withdraw() -> None:
     session.reopen()
     assert session.ask("withdraw", "w8", steerId="s7").items() >= expected.items()
     assert session.ask("withdraw", "w9", steerId="s4")["outcome"] == "already_applied"
+
+
+def test_sent_and_archived_before_its_run_has_settled() -> None:
+    """The run that a steer became may be long over while the agent it was meant for still ignores its stop."""
+    session = Session()
+    session.send("r1", deadlineMs=10)
+    session.ask("steer", "s1", text="x", ifEnded="send")
+    session.set(now=NOW + 10)
+    session.work(Upkeep())
+    assert session.main() == "s1"
+    session.finish("s1")
+    seq = session.last()["seq"]
+    session.compact()
+    assert session.phase("r1") is Phase.STOPPING
+    ended = {"outcome": "already_ended", "runId": "s1", "reason": "completed", "seq": seq}
+    for _ in range(2):
+        assert session.ask("cancel", "k1", runId="s1").items() >= ended.items()
+        assert session.ask("cancel", "k2", runId="s1", ifUnknown="prevent").items() >= ended.items()
+        assert session.ask("answer", "k3", runId="s1", requestId="q", value=1).items() >= ended.items()
+        assert session.ask("steer", "k4", runId="s1", text="x").items() >= ended.items()
+        session.reopen()
+    assert session.ask("withdraw", "k5", steerId="s1")["runId"] == "r1"
+    assert refused(session, "send", "s1", text="y", client="bo/tablet").code == "conflict"
+    session.archive.records.clear()
+    assert session.ask("cancel", "k6", runId="s1")["outcome"] == "unknown_run", "it was sent, and never withdrawn"

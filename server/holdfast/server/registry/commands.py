@@ -245,7 +245,7 @@ def _cancel(draft: Draft, ask: Ask, command: Cancel) -> Ack:
     if archived is not None:
         return _already_ended(draft, run_id, None, archived)
     steer = _steer_fate(state, context, run_id)
-    if steer is not None:
+    if steer is not None and steer[1] is not SteerStatus.SENT:  # one that was sent is a run, and not known as one
         steered_run, status = steer
         if status is SteerStatus.APPLIED:
             return _ack(draft, "steered", runId=steered_run)

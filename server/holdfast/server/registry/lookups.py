@@ -53,11 +53,12 @@ def _keys(state: SessionState, ask: Ask) -> Iterator[str]:
         case _:
             ids, lasting = [command.steer_id], False
     for some_id in ids:
-        if not state.has_steer_or_run(some_id):
+        # A steer that became a run is archived twice: as a run when it closes, and as a steer when the run that it was
+        # meant for does. Either may be first.
+        if some_id not in state.runs:
             yield run_key(some_id)
+        if some_id not in state.steers and (some_id not in state.runs or isinstance(command, Withdraw)):
             yield steer_key(some_id)
-        elif isinstance(command, Withdraw) and some_id not in state.steers:
-            yield steer_key(some_id)  # a steer that became a run may outlast the run it was meant for
     if lasting and (ask.principal, command.id) not in state.memories:
         yield command_key(ask.principal, command.id)
     if isinstance(command, Send) and command.message_id and not state.transcript.has_message(command.message_id):
