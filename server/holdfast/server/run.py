@@ -33,7 +33,7 @@ _REQUIRED_FIELDS: Mapping[RequestKind, frozenset[str]] = {
 
 
 class OutputTooLarge(HoldfastError):
-    """A piece of output does not fit into one event (256 KiB). Nothing of it was added."""
+    """A piece of output is over the limit for its kind, at most one event (256 KiB). Nothing of it was added."""
 
     code = "too_large"
 
@@ -149,8 +149,9 @@ class Run:
     """A run, as its agent holds it.
 
     Output is handed over at once and reaches the log in order; the methods wait only while too much of it waits for
-    the store. When the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent
-    where it waits, and every later method call raises it again: let it pass, and close what you opened in a `finally`.
+    the store. They raise AgentError `limit_reached` where an answer becomes too long or has more than 4,096 parts. When
+    the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent where it waits,
+    and every later method call raises it again: let it pass, and close what you opened in a `finally`.
     """
 
     def __init__(self, desk: Desk) -> None:
@@ -257,7 +258,8 @@ class Run:
         """Asks a person or a client, and waits for what becomes of it; the run is `waiting` meanwhile.
 
         `approval` and `tool` take `call_id`, `name` and `input` (`tool` also `device`), `input` takes `prompt` and
-        `schema`. Cancelled, it takes the request back. Any device of the session may answer.
+        `schema`. After `expires_ms`, if given, nobody may answer any more. Cancelled, it takes the request back. Any
+        device of the session may answer.
         """
         self._check()
         named = {
@@ -311,7 +313,8 @@ class Run:
     async def usage(self, usage: Mapping[str, JSON]) -> None:
         """Records what the run has used; later values replace earlier ones of the same name.
 
-        It is part of the run's end, or, where the run was stopped before, of `run.settled`.
+        It is part of the run's end, or, where the run was stopped before, of `run.settled`. Raises OutputTooLarge where
+        all of it together is more than 16 KiB.
         """
         self._desk.add_usage(cast("dict[str, JSON]", clean(dict(usage))))
 

@@ -19,9 +19,10 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 
+from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart
-from holdfast.protocol.values import JSON
+from holdfast.protocol.values import JSON, MAX_INTEGER, clean_text
 from holdfast.server.agent import Agent
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.clock import Clock, Timer
@@ -46,6 +47,11 @@ from holdfast.server.settings import SessionSettings
 _TEXT_LENGTH: Final = 40_000
 """Code points of text in one event: under 256 KiB in any encoding."""
 _OPEN_REQUESTS: Final = 8
+_USAGE_BYTES: Final = 16 * 1024
+_PARTS: Final = 4_096
+"""Of one answer: what is kept of all of them can be told in one event."""
+_CODE_LENGTH: Final = 64
+_MESSAGE_LENGTH: Final = 2_000
 _log = structlog.get_logger("holdfast.run")
 
 
@@ -240,7 +246,8 @@ class RunWorker:
         if len(self._requests) >= _OPEN_REQUESTS:
             raise AgentError("limit_reached", f"A run asks for at most {_OPEN_REQUESTS} things at once.")
         if expires_ms is not None:
-            request["expiresAt"] = self._clock.now() + expires_ms
+            # Agents give floats too, and infinity.
+            request["expiresAt"] = int(min(self._clock.now() + max(expires_ms, 0), MAX_INTEGER))
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._requests[request["id"]] = waiter
         self._put(OpenRequest(self.owner, request), done=lambda _: self._asked.add(request["id"]))
@@ -265,7 +272,10 @@ class RunWorker:
 
     def add_usage(self, usage: Mapping[str, JSON]) -> None:
         """Merges usage."""
-        self._usage.update(usage)
+        merged = {**self._usage, **usage}
+        if len(JSON_CODEC.encode(merged)) > _USAGE_BYTES:
+            raise OutputTooLarge(f"the usage of a run holds at most {_USAGE_BYTES} bytes")
+        self._usage = merged
 
     def scope(self, scope: InterruptScope | None) -> None:
         """Sets what a `now` steer interrupts."""
@@ -321,8 +331,13 @@ class RunWorker:
 
     def _failure(self, error: BaseException) -> Failure:
         if isinstance(error, (AgentError, OutputTooLarge)):
-            _log.info("run failed", **self._ids_for_log(), code=error.code, cause=repr(error.__cause__))
-            return {"code": error.code, "message": str(error)}
+            failure: Failure = {
+                "code": clean_text(error.code[:_CODE_LENGTH]),
+                "message": clean_text(str(error)[:_MESSAGE_LENGTH]),
+            }
+            cause = None if error.__cause__ is None else type(error.__cause__).__name__
+            _log.info("run failed", **self._ids_for_log(), code=failure["code"], cause=cause)
+            return failure
         _log.error("agent raised", **self._ids_for_log(), exc_info=error)
         return {"code": "agent_error", "message": "The agent failed. The server's log has the reason."}
 
@@ -363,6 +378,8 @@ class RunWorker:
     def _fold(self, kind: str, fields: Mapping[str, JSON]) -> None:
         number = part_number(self._answer, kind, fields.get("callId"))
         if number == len(self._answer.parts):
+            if number >= _PARTS:
+                raise AgentError("limit_reached", f"The answer has more than {_PARTS} parts.")
             self._answer.parts.append(OpenPart(kind, {}))
         self._answer.parts[number].fold(fields)
 
