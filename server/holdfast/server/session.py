@@ -435,6 +435,7 @@ class Session:
         if Sweep in kinds:
             context.live_nodes = await journal.live_nodes()
             context.working = frozenset(self.workers)
+            context.alone = self._host.store.exclusive
         if Upkeep in kinds:
             context.unobserved_since = await self._unobserved_since()
         return context

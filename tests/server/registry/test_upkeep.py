@@ -100,6 +100,26 @@ def test_sweep_ends_what_nobody_works_on() -> None:
     assert session.phase("r1") is Phase.CLOSED
 
 
+def test_sweep_of_a_queue_whose_agent_is_gone() -> None:
+    """Where no other node can have its agent, a queued run ends and lets the queue go on; elsewhere it waits."""
+    session = Session()
+    session.send("r1")
+    for run_id, agent in (("r2", "phoenix"), ("r3", "solo"), ("r4", "phoenix")):
+        session.send(run_id, agent=agent)
+    session.ask("steer", "s1", runId="r2", text="x", ifEnded="send")
+    session.set(node="n2", agents={"solo": session.context.agents["solo"]})
+    session.work(Sweep())
+    assert (session.main(), session.state.queue) == (None, ["r2", "r3", "r4"])
+    session.set(alone=True)
+    session.work(Sweep())
+    ended = session.events("run.ended")[1:]
+    assert [(event["runId"], event["reason"], event["cause"], event["by"]) for event in ended] == [
+        ("r2", "cancelled", "unknown_agent", "holdfast"), ("r4", "cancelled", "unknown_agent", "holdfast"),
+    ]  # fmt: skip
+    assert [steer["steerId"] for steer in ended[0]["returned"]] == ["s1"]
+    assert (session.main(), session.state.queue) == ("r3", [])
+
+
 def test_sweep_of_the_own_node() -> None:
     """A run of this node that nobody works on here is as lost as a dead node's; one that is worked on is not."""
     session = Session()

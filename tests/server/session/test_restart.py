@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from holdfast.server.agent import Agent
 from holdfast.server.node import Node
 from holdfast.server.store import SqliteStore
@@ -116,6 +118,28 @@ async def test_a_drain_lets_finish_ends_the_rest_and_leaves_the_queue() -> None:
         await h.start()
         assert (await h.puppet.call(2)).run.run_id == "r3"
         assert h.kinds("r3") == ["run.queued", "message", "run.started"]
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+async def test_a_queue_whose_agent_is_gone_goes_on(exclusive: bool) -> None:
+    """A process that is alone with its store ends what nobody can run; where there may be others, it waits for them."""
+    async with house(exclusive=exclusive) as h:
+        here, gone = Agent("puppet", h.puppet), Agent("gone", h.puppet)
+        await h.start({"puppet": here, "gone": gone})
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="one")
+        await device.send("send", id="r2", text="two", agent="gone")
+        await device.send("send", id="r3", text="three")
+        await h.puppet.call()
+        await h.kill(1)
+        await h.start({"puppet": here})
+        await h.clock.pass_ms(12_000, 1_000)
+        assert h.of("r1", "run.ended")[0]["reason"] == "lost"
+        if exclusive:
+            assert h.of("r2", "run.ended")[0]["cause"] == "unknown_agent"
+            assert h.of("r3", "run.started")[0]["node"] == h.nodes[2].node
+        else:
+            assert h.of("r2", "run.ended") == h.of("r3", "run.started") == []
 
 
 async def test_a_run_on_its_way_into_the_log_is_drained_too() -> None:

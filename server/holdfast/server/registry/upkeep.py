@@ -49,7 +49,10 @@ def _abandoned_at(run: RunState, unobserved_since: int | None, now: int) -> int:
 
 
 def decide_sweep(state: SessionState, context: Context) -> Decision:
-    """Ends or takes over runs of nodes without a lease, settles what they left, starts the queue's head."""
+    """Ends or takes over runs of nodes without a lease, settles what they left, starts the queue's head.
+
+    Queued runs whose agent is gone, and can be on no other node, end too: they would block the queue for ever.
+    """
     draft = Draft(state, context)
     for run in list(state.runs.values()):
         if run.run_id in context.working if run.node == context.node else run.node in context.live_nodes:
@@ -61,6 +64,10 @@ def decide_sweep(state: SessionState, context: Context) -> Decision:
             _restart(draft, run)
         elif run.active:
             draft.end(run, "lost", promote=False)
+        elif run.phase is Phase.QUEUED and context.alone and run.agent not in context.agents:
+            draft.end(
+                run, "cancelled", cause="unknown_agent", by=SERVER_PRINCIPAL, device=context.node, promote=False
+            )  # fmt: skip
     draft.promote()
     return draft.decision
 

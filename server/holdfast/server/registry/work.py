@@ -49,6 +49,8 @@ class Context:
     """Nodes whose lease is in force, for `Sweep`."""
     working: frozenset[str] = frozenset()
     """Runs that somebody works on here: others of this node, for `Sweep`, are as good as a dead node's."""
+    alone: bool = False
+    """No other node has this store, for `Sweep`: what this one cannot run, nobody can."""
     unobserved_since: int | None = None
     """Since when nobody has watched, for `Upkeep`; None where somebody does, or it is not known."""
     archive: Mapping[str, Any] = field(default_factory=lambda: {})
