@@ -272,9 +272,11 @@ class Run:
         return await self._desk.request(cast("Request", request), expires_ms)
 
     async def steers(self) -> list[Steer]:
-        """Takes all steers that wait, in order: they are in the log as applied before this returns.
+        """Takes all steers that wait, in order: they are in the log as applied, and in `messages`, when this returns.
 
-        For agents registered with `takes_steers`; all others get them in `messages` when they are called again.
+        Agents registered with `takes_steers` get them only so. All others are called again for a steer; such an agent
+        makes this call a boundary, at which the `step` ones are applied without that. Cancelled, it loses nothing: the
+        next one returns what was applied.
         """
         self._check()
         return [
@@ -301,11 +303,13 @@ class Run:
             scope.interrupt()
         try:
             yield scope
+            if scope.interrupted:
+                await asyncio.sleep(0)  # a body that never waited has its cancellation still to come
         except asyncio.CancelledError:
             if not scope.interrupted or self._desk.stopping or task.uncancel():
                 raise
         else:
-            if scope.interrupted:  # the body swallowed the cancellation, or ended in the same step
+            if scope.interrupted:  # the body swallowed the cancellation
                 task.uncancel()
         finally:
             self._desk.scope(None)

@@ -91,6 +91,8 @@ class RunWorker:
         """Requests that came into the log, until it was seen that they are no longer open."""
         self._steers: dict[str, str] = {}
         """Boundaries of the steers that were accepted and not taken, by steer id."""
+        self._untold: list[PendingSteer] = []
+        """Steers that were applied for a `take_steers`, until one returns them: whoever waits may be cancelled."""
         self._call: asyncio.Task[None] | None = None
         self._current: Run | None = None
         self._scope: InterruptScope | None = None
@@ -260,10 +262,11 @@ class RunWorker:
             raise
 
     async def take_steers(self) -> list[PendingSteer]:
-        """Applies all pending steers; they are in the log when this returns."""
-        decision = await self._decided(TakeSteers(self.owner))
-        self._apply(decision)
-        return decision.steers
+        """Applies all pending steers; they are in the log when this returns. Cancelled, the next call returns them."""
+        self._steers = dict.fromkeys(self._steers, "step")  # on their way, they interrupt nothing any more
+        await self._decided(TakeSteers(self.owner))
+        steers, self._untold = self._untold, []
+        return steers
 
     def next_id(self, prefix: str) -> str:
         """An id that the run has not had, in any attempt."""
@@ -297,10 +300,10 @@ class RunWorker:
             decision = await self._decided(finish)
             if decision.refused or not decision.steers:
                 return
-            self._apply(decision)
 
     async def _called(self) -> Finish | None:
         """Calls the agent once; how the run ends by it, or None where it was interrupted or stopped."""
+        self._untold.clear()  # they stand in the messages
         run = self._current = Run(self)
         call = self._call = asyncio.create_task(self._agent_call(run), name=f"agent {self.owner.run_id}")
         try:
@@ -357,7 +360,8 @@ class RunWorker:
         applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
         for steer, event in zip(decision.steers, applied, strict=True):
             self._answer.steer(steer, event.get("kept"))
-            self._steers.pop(steer["steerId"], None)
+        self._untold.extend(decision.steers)
+        self._steers.clear()  # it was for all that waited
 
     # Output
 
@@ -369,6 +373,7 @@ class RunWorker:
         decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
         def done(decision: Decision) -> None:
+            self._apply(decision)  # it is in the log, whether anybody still waits here or not
             if not decided.done():
                 decided.set_result(decision)
 

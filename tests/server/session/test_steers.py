@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from holdfast.server.agent import Agent
 from holdfast.server.run import Run
 from tests.server.doubles import settled
@@ -200,3 +202,163 @@ async def test_a_send_with_steer_goes_into_the_main_run_or_starts() -> None:
         await device.wire.event("run.ended", runId="r1")
         cancel = await device.send("cancel", id="k1", runId="r2")
         assert (cancel["outcome"], cancel["runId"]) == ("steered", "r1")
+
+
+async def test_a_steer_whose_taker_is_cancelled_is_given_to_the_next() -> None:
+    """Waiting for `run.steers()` may be cut short; what was applied meanwhile is what the next call of it returns."""
+    heard: list[str] = []
+
+    async def agent(run: Run) -> None:
+        while len(heard) < 2:
+            async with run.interruptible():
+                await run.text("a ")
+                heard.extend(steer.text for steer in await run.steers())
+                if len(heard) < 2:
+                    await asyncio.Event().wait()
+
+    async with house() as h:
+        h.agents = {"own": Agent("own", agent, takes_steers=True)}
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await settled()
+        for number in (1, 2):
+            h.roads[1].pause("append")
+            answer = device.ask("steer", id=f"s{number}", text=f"turn {number}")
+            await settled()
+            h.roads[1].resume()
+            assert (await answer)["outcome"] == "accepted"
+            await settled()
+        ended = await device.wire.event("run.ended")
+        assert (ended["reason"], ended["returned"]) == ("completed", [])
+        assert heard == ["turn 1", "turn 2"]
+        assert [event["steerId"] for event in h.of("r1", "steer.applied")] == ["s1", "s2"]
+
+
+async def test_a_steer_that_is_being_taken_interrupts_nothing_more() -> None:
+    """While the store is slow an agent that takes its steers in a block is cut short once, and does not spin."""
+    heard: list[str] = []
+    rounds = 0
+
+    async def agent(run: Run) -> None:
+        nonlocal rounds
+        while not heard:
+            rounds += 1
+            async with run.interruptible():
+                heard.extend(steer.text for steer in await run.steers())
+                if not heard:
+                    await asyncio.Event().wait()
+
+    async with house() as h:
+        h.agents = {"own": Agent("own", agent, takes_steers=True)}
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await settled()
+        answer = device.ask("steer", id="s1", text="turn")
+        await device.wire.event("steer.accepted")
+        h.roads[1].pause("append")
+        assert (await answer)["outcome"] == "accepted"
+        await settled()
+        assert rounds <= 3
+        h.roads[1].resume()
+        await device.wire.event("run.ended", reason="completed")
+        assert heard == ["turn"]
+
+
+async def test_a_called_again_agent_may_ask_for_steers_as_its_boundary() -> None:
+    """A `step` steer is applied there, is in `run.messages` from then on, and the agent is not called again for it."""
+    prompts: list[list[str]] = []
+    taken: list[str] = []
+    go_on = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        await run.text("one ")
+        await go_on.wait()
+        taken.extend(steer.text for steer in await run.steers())
+        prompts.append([str(part["kind"]) for part in run.messages[-1]["parts"]])
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.chunk")
+        await device.send("steer", id="s1", text="then this", boundary="step")
+        go_on.set()
+        await device.wire.event("run.ended", reason="completed")
+        assert (taken, prompts) == (["then this"], [["text", "steer"]])
+
+
+async def test_an_agent_interrupted_as_it_takes_steers_goes_on() -> None:
+    """A call that is cancelled in `run.steers()` leaves nothing behind that keeps the agent from being called again."""
+    prompts: list[list[str]] = []
+    retaken: list[str] = []
+
+    async def agent(run: Run) -> None:
+        last = run.messages[-1]
+        prompts.append([str(part["kind"]) for part in last["parts"] if last["role"] == "assistant"])
+        if len(prompts) > 1:
+            retaken.extend(steer.text for steer in await run.steers())
+            return
+        while True:
+            await run.steers()
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await settled()
+        assert (await device.send("steer", id="s1", text="rather"))["outcome"] == "accepted"
+        ended = await device.wire.event("run.ended")
+        assert (ended["reason"], ended["returned"]) == ("completed", [])
+        assert prompts == [[], ["steer"]]
+        assert retaken == []  # it stands in the messages already
+
+
+async def test_a_block_that_never_waited_ends_clean() -> None:
+    """A steer that waited when the block began does not cut short what comes after it."""
+    after: list[str] = []
+    go_on = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        await go_on.wait()
+        async with run.interruptible() as scope:
+            after.append("no await")
+        assert scope.interrupted
+        await asyncio.sleep(0)
+        after.extend(steer.text for steer in await run.steers())
+
+    async with house() as h:
+        h.agents = {"own": Agent("own", agent, takes_steers=True)}
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await device.send("steer", id="s1", text="hurry")
+        go_on.set()
+        assert (await device.wire.event("run.ended"))["reason"] == "completed"
+        assert after == ["no await", "hurry"]
+
+
+async def test_a_block_that_never_waited_lets_a_stop_pass() -> None:
+    """The stop that comes in the very step in which an interruption is absorbed is not absorbed with it."""
+    after: list[str] = []
+    go_on = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        await go_on.wait()
+        task = asyncio.current_task()
+        assert task is not None
+        async with run.interruptible():
+            task.cancel()
+        after.append("gone on")
+
+    async with house() as h:
+        h.agents = {"own": Agent("own", agent, takes_steers=True)}
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await device.send("steer", id="s1", text="hurry")
+        go_on.set()
+        await settled()
+        assert after == []
+        await device.wire.event("run.ended")
