@@ -151,13 +151,14 @@ class Run:
     Output is handed over at once and reaches the log in order; the methods wait only while too much of it waits for
     the store. They raise AgentError `limit_reached` where an answer becomes too long or has more than 4,096 parts. When
     the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent where it waits,
-    and every later method call raises it again: let it pass, and close what you opened in a `finally`.
+    and every later method call raises it again: let it pass, and close what you opened in a `finally`. It is raised too
+    in a task that goes on after the agent has returned.
     """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self.interrupted = False
-        """Whether a `now` steer has ended this call: the agent is called again, with a run of its own."""
+        self.over = False
+        """Whether this call of the agent has returned, or a `now` steer has ended it: the next has a run of its own."""
 
     @property
     def session_id(self) -> str:
@@ -364,8 +365,8 @@ class Run:
         await self._desk.write(kind, _checked(fields))
 
     def _check(self) -> None:
-        """Whoever goes on after being stopped or interrupted is told again."""
-        if self.interrupted or self._desk.stopping:
+        """Whoever goes on after being stopped, interrupted, or left behind is told again."""
+        if self.over or self._desk.stopping:
             raise asyncio.CancelledError
 
 

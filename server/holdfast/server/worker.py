@@ -313,11 +313,12 @@ class RunWorker:
             await asyncio.wait({call})
             raise
         self._call = self._current = None
+        interrupted, run.over = run.over, True  # a task that it has left behind adds nothing to the next call
         error = asyncio.CancelledError() if call.cancelled() else call.exception()
         usage = self._usage or None
         if self.stage is Stage.CALLING and error is None:
             return Finish(self.owner, "completed", usage=usage, resume_on_steer=not self._agent.takes_steers)
-        if self.stage is not Stage.CALLING or error is None or run.interrupted:
+        if self.stage is not Stage.CALLING or error is None or interrupted:
             if error is not None and not call.cancelled():
                 _log.info("agent raised while it was stopped", **self._ids_for_log(), error=type(error).__name__)
             return None
@@ -352,7 +353,7 @@ class RunWorker:
                 self._scope.interrupt()
         elif self._call is not None:
             if self._current is not None:
-                self._current.interrupted = True  # from here on this call adds nothing
+                self._current.over = True  # from here on this call adds nothing
             self._call.cancel()
             self._room.set()
 

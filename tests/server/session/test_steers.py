@@ -362,3 +362,34 @@ async def test_a_block_that_never_waited_lets_a_stop_pass() -> None:
         await settled()
         assert after == []
         await device.wire.event("run.ended")
+
+
+async def test_what_a_finished_call_left_behind_writes_into_no_later_one() -> None:
+    """A task that an agent forgot is told that its call is over, and adds nothing to the next one's answer."""
+    stray: list[asyncio.Task[None]] = []
+    first_ends, next_began = asyncio.Event(), asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        async def later() -> None:
+            await next_began.wait()
+            await run.text("stray ")
+
+        if not stray:
+            stray.append(asyncio.ensure_future(later()))
+            await run.text("one ")
+            await first_ends.wait()
+            return
+        next_began.set()
+        await asyncio.wait(stray)
+        await run.text("two")
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.chunk")
+        await device.send("steer", id="s1", text="more", boundary="step")
+        first_ends.set()
+        await device.wire.event("run.ended", reason="completed")
+        assert device.text("r1") == "one two"
+        assert stray[0].cancelled()
