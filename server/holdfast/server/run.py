@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.errors import HoldfastError
@@ -143,6 +143,20 @@ class InterruptScope:
         if not self.interrupted:
             self.interrupted = True
             self.task.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned(Generic[_R]):
+    """What a function in a thread gave back."""
+
+    value: _R
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """What a function in a thread raised: a value, as a future takes no StopIteration."""
+
+    error: BaseException
 
 
 class Run:
@@ -327,35 +341,34 @@ class Run:
         """Calls a synchronous function in a thread, and nobody waits for it but this run.
 
         A thread cannot be stopped: cancelled, this waits for the function to return before it lets the cancellation
-        pass, so that a run says that it has stopped only when it has. `run.cancelled` tells the function.
+        pass, so that a run says that it has stopped only when it has. `run.cancelled` tells the function. Raises what
+        the function raises, but a RuntimeError from it where that would mean something to a coroutine or to the event
+        loop: StopIteration, and what is no Exception.
         """
         self._check()
-        result: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
-
-        def finish(value: _R | None, error: BaseException | None) -> None:
-            if not result.done():
-                if error is None:
-                    result.set_result(cast("_R", value))
-                else:
-                    result.set_exception(error)
+        returned: asyncio.Future[_Returned[_R] | _Raised] = loop.create_future()
 
         def work() -> None:
+            outcome: _Returned[_R] | _Raised
             try:
-                value = function(*args, **kwargs)
+                outcome = _Returned(function(*args, **kwargs))
             except BaseException as error:
-                outcome: tuple[_R | None, BaseException | None] = (None, error)
-            else:
-                outcome = (value, None)
+                outcome = _Raised(error)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(finish, *outcome)
+                loop.call_soon_threadsafe(returned.set_result, outcome)
 
         threading.Thread(target=work, name=f"run {self.run_id}", daemon=True).start()
         try:
-            return await asyncio.shield(result)
+            outcome = await asyncio.shield(returned)
         except asyncio.CancelledError:
-            await _until_done(result)
+            await _until_done(returned)
             raise
+        if isinstance(outcome, _Returned):
+            return outcome.value
+        if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
+            raise outcome.error
+        raise RuntimeError(f"the function raised {type(outcome.error).__name__}") from outcome.error
 
     async def _write(self, kind: str, fields: dict[str, JSON]) -> None:
         self._check()
@@ -376,7 +389,6 @@ async def _until_done(future: asyncio.Future[Any]) -> None:
             await asyncio.wait({future})
         except asyncio.CancelledError:
             continue  # the thread cannot be stopped; the grace of the run is what bounds this
-    future.exception()
 
 
 def _text(delta: object) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 from structlog.testing import capture_logs
@@ -246,6 +248,35 @@ async def test_a_synchronous_tool_is_waited_for_and_blocks_nobody() -> None:
         assert settle["confirmed"]
         await other.wire.event("run.ended", runId="r1")
         assert told == {"s": True, "other": False}
+
+
+def _empty() -> object:
+    return next(iter([]))
+
+
+def _cancelled() -> object:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("function", [_empty, sys.exit, _cancelled])
+async def test_a_thread_raises_nothing_that_means_something_here(function: Callable[[], object]) -> None:
+    """What would end a coroutine, a task or the server is a RuntimeError for the agent, with its cause."""
+    caught: list[BaseException | None] = []
+
+    async def worker(run: Run) -> None:
+        with pytest.raises(RuntimeError) as raised:
+            await run.to_thread(function)
+        caught.append(raised.value.__cause__)
+        with pytest.raises(ZeroDivisionError):
+            await run.to_thread(divmod, 1, 0)
+        assert await run.to_thread(divmod, 7, 2) == (3, 1)
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", worker)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "completed"
+        assert isinstance(caught[0], (StopIteration, SystemExit, asyncio.CancelledError))
 
 
 async def test_an_interrupt_ends_and_starts_in_one_append() -> None:
