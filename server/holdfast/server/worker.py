@@ -1,9 +1,9 @@
 """The task that works on one run here: it calls the agent, takes its output, stops it, and says when it has stopped.
 
-    CALLING ──agent done──► FINISHING ──terminal in the log──► ENDED
-       │  ▲                     │
-       │  └──steers applied─────┘
-       └──halt, or the terminal came from elsewhere──► STOPPING ──agent has stopped──► ENDED
+    CALLING ──halt──► HALTED
+       │                │
+       └─────ended──────┴─┬─cancelled, expired─► SETTLING ─┬─agent has stopped, or its grace is over─► ENDED
+                          └─any other end──────► LEAVING ──┘
 
 The session's actor owns the log; this owns the agent's task. A cancel is entered by the actor; what is cancelled here
 is only the agent, and never the writing of what it has said before.
@@ -59,8 +59,15 @@ class Stage(Enum):
     """How far the work on a run is."""
 
     CALLING = "calling"
-    STOPPING = "stopping"
+    """The agent is called, and again for steers, until how the run ends by it is in the log."""
+    HALTED = "halted"
+    """The agent was stopped for a cancel that is on its way into the log."""
+    SETTLING = "settling"
+    """The run has ended, and `run.settled` is due when the agent has stopped."""
+    LEAVING = "leaving"
+    """The run has ended or is not this worker's any more, and nothing is due when the agent has stopped."""
     ENDED = "ended"
+    """Nobody waits for the agent any more."""
 
 
 class RunWorker:
@@ -97,9 +104,6 @@ class RunWorker:
         self._current: Run | None = None
         self._scope: InterruptScope | None = None
         self._stopped_at: float | None = None
-        self._over = False
-        """Whether the run's terminal is in the log, or it is no longer this worker's."""
-        self._settle_due = False
         self._grace: Timer | None = None
         self.task = asyncio.create_task(self._drive(), name=f"run {run.run_id}")
         """Ends when nothing of the agent is left."""
@@ -125,7 +129,7 @@ class RunWorker:
     def halt(self) -> None:
         """Stops the agent at once. Its run is about to end: what it says from now on is not taken."""
         if self.stage is Stage.CALLING:
-            self.stage = Stage.STOPPING
+            self.stage = Stage.HALTED
             self._stopped_at = self._clock.monotonic()
             if self._call is not None:
                 self._call.cancel()
@@ -133,30 +137,29 @@ class RunWorker:
 
     def stranded(self) -> None:
         """The cancel that it was halted for was refused: the run cannot go on, and ends as failed."""
-        if self.stage is Stage.STOPPING and not self._settle_due:
+        if self.stage is Stage.HALTED:
             error: Failure = {"code": "stopped", "message": "The agent was stopped by a cancel that was then refused."}
             self._put(Finish(self.owner, "failed", error=error, usage=self._usage or None))
 
     @property
     def over(self) -> bool:
         """Whether it was told that the run has ended: its agent was stopped for good."""
-        return self._over or self.stage is Stage.ENDED
+        return self.stage not in (Stage.CALLING, Stage.HALTED)
 
     def ended(self, event: Mapping[str, Any] | None) -> None:
-        """The run has ended, by this event or (None) for this worker only: its agent stops.
+        """The run has ended, by this event or (None) for this worker only: its agent stops, or has its grace to.
 
         For a run that was cancelled or expired the settling is due from here. Told again, it does nothing.
         """
-        if self.stage is Stage.ENDED or self._over:
+        if self.over:
             return
         self.halt()
-        self._over = True
-        if event is not None and event["reason"] in ("cancelled", "expired"):
-            self._settle_due = True
-            if not self.task.done():
-                self._grace = self._clock.call_later(self._settings.grace_ms / 1000, self._grace_over)
+        due = event is not None and event["reason"] in ("cancelled", "expired")
+        self.stage = Stage.SETTLING if due else Stage.LEAVING
         if self.task.done():
             self._close(confirmed=True)
+        else:
+            self._grace = self._clock.call_later(self._settings.grace_ms / 1000, self._grace_over)
 
     def steered(self, steer_id: str, boundary: str) -> None:
         """A steer was accepted: a `now` one interrupts the call that is going on."""
@@ -418,7 +421,7 @@ class RunWorker:
             _log.error("working on a run failed", **self._ids_for_log(), exc_info=error)
             failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
             self._put(Finish(self.owner, "failed", error=failure))
-        if self._over:
+        if self.over:
             self._close(confirmed=True)
 
     def _grace_over(self) -> None:
@@ -431,10 +434,10 @@ class RunWorker:
     def _close(self, *, confirmed: bool) -> None:
         if self.stage is Stage.ENDED:
             return
-        self.stage = Stage.ENDED
+        due, self.stage = self.stage is Stage.SETTLING, Stage.ENDED
         if self._grace is not None:
             self._grace.cancel()
-        if not self._settle_due:
+        if not due:
             self._session.worker_done(self)
             return
         started = self._stopped_at if self._stopped_at is not None else self._clock.monotonic()

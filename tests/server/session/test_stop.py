@@ -193,6 +193,37 @@ async def test_an_agent_that_ignores_its_cancellation() -> None:
         assert h.text("r1") == "one "
 
 
+async def test_an_agent_that_ignores_the_end_of_its_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to settle, but after the grace nobody waits for it any more: its session may be closed."""
+    go_on = asyncio.Event()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake in this program")
+
+    async def deaf(run: Run) -> None:
+        await run.text("one ")
+        while not go_on.is_set():
+            try:
+                await go_on.wait()
+            except asyncio.CancelledError:
+                continue
+
+    monkeypatch.setattr("holdfast.server.session.decide_chunk", broken)
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.ended", runId="r1", reason="failed")
+        assert device.session.workers
+        with capture_logs() as logs:
+            await h.clock.pass_ms(h.settings.grace_ms)
+        assert [entry["event"] for entry in logs] == ["agent ignores cancellation"]
+        assert not device.session.workers
+        assert h.kinds("r1")[-1] == "run.ended"
+        go_on.set()
+        await settled()
+
+
 async def test_a_generator_that_swallows_its_cancellation_is_closed() -> None:
     """What it yields afterwards is not taken: the generator is closed and the run settled."""
     closed: list[str] = []
