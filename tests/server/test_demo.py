@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.server.agent import Agent
-from holdfast.server.agents.demo import answer, demo_agent
+from holdfast.server.agents.demo import WORDS_PER_SECOND, answer, demo_agent
 from holdfast.server.node import Node
 from holdfast.server.store import MemoryStore
 from tests.server.doubles import Device
@@ -58,7 +58,8 @@ async def test_the_same_text_has_the_same_answer(talk: _Talk) -> None:
         ended = await talk.ended(run_id)
         assert ended["reason"] == "completed"
         assert ended["usage"]["model"] == "demo"
-        assert ended["usage"]["output_words"] == len(talk.text(run_id).split())
+        assert ended["usage"]["outputWords"] == len(talk.text(run_id).split())
+        assert ended["usage"]["inputWords"] == 2
     assert talk.text("r1") == talk.text("r2") == "".join(answer("hello there"))
     assert "demo agent" in talk.text("r1")
     assert "hello there" in talk.text("r1")
@@ -73,6 +74,12 @@ def test_counting_and_talking_at_length(text: str, end: str, words: int) -> None
     said = "".join(answer(text))
     assert said.endswith(end)
     assert len(said.split()) >= words
+
+
+def test_it_offers_what_can_be_stopped() -> None:
+    """What it says to try goes on for long enough, at the usual pace, that a person can press stop."""
+    offered = "".join(answer("hello")).split("“")[2].partition("”")[0]
+    assert len("".join(answer(offered)).split()) / WORDS_PER_SECOND > 30
 
 
 def test_counting_has_an_end() -> None:

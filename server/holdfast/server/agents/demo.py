@@ -60,7 +60,7 @@ def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Aw
         else:
             for piece in answer(wanted):
                 await speaker.say(piece)
-        await run.usage({"model": "demo", "input_words": len(wanted.split()), "output_words": speaker.words})
+        await run.usage({"model": "demo", "inputWords": len(wanted.split()), "outputWords": speaker.words})
 
     return demo
 
@@ -100,7 +100,7 @@ def answer(text: str) -> Iterator[str]:
         yield "That was all of it."
     else:
         yield f"This is Holdfast's demo agent, and no model. You said: “{_shortened(text)}”. "
-        yield "Try “count to 100” and stop me, or type another line while I count. "
+        yield "Try “count to 1000” and stop me, or type another line while I count. "
         yield "“What is the weather in Lisbon?” makes me use a tool, and “delete my notes” makes me ask you first."
 
 
