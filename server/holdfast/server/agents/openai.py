@@ -62,11 +62,6 @@ _HEADERS: Final = {"Accept-Encoding": "identity"}
 _log = structlog.stdlib.get_logger(__name__)
 
 
-def openai_configured() -> bool:
-    """Whether the environment names a key or an address for the openai package."""
-    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
-
-
 def openai_agent(
     *,
     model: str | None = None,
