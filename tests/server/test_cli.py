@@ -14,12 +14,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from websockets.asyncio.client import ClientConnection, connect
 
 from holdfast.server.cli import config, openai_client, own_server, serve, shipped_server
-from holdfast.server.config import load
+from holdfast.server.config import Config, load
 from holdfast.server.errors import ConfigError
 
 PATIENCE_SECONDS = 30
@@ -35,17 +36,17 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @contextmanager
-def _serving(*arguments: str) -> Generator[tuple[subprocess.Popen[str], str], None, None]:
+def _serving(*arguments: str, program: str = "holdfast") -> Generator[tuple[subprocess.Popen[str], str], None, None]:
     """A server process, and the address that it printed."""
-    program = [sys.executable, "-c", "from holdfast.server.cli import serve; serve()", "--port", "0", *arguments]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, "-c", "from holdfast.server.cli import serve; serve()", "--port", "0", *arguments]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
             said = "".join(process.stdout.readline() for _ in range(3))
             match = re.search(r"ws://[\d.]+:\d+", said)
             assert match, said + process.stderr.read()
-            assert f"holdfast chat --url {match[0]}" in said
+            assert f" {program} chat --url {match[0]}\n" in said
             yield process, match[0]
         finally:
             if process.poll() is None:
@@ -78,6 +79,20 @@ async def test_a_server_drains_on_sigterm() -> None:
             assert socket.close_code == 4001
         code, output = await asyncio.to_thread(_ends, process)
         assert code == 0, output
+        assert "Draining: no run is going on; again ends it now" in output
+
+
+async def test_a_drain_needs_no_reader() -> None:
+    """A server whose standard output nobody reads any more drains as every other, though it cannot say so."""
+    with _serving("--store", "memory:") as (process, url):
+        assert process.stdout is not None
+        process.stdout.close()
+        async with connect(f"{url}/v1/sessions/s", proxy=None) as socket:
+            await socket.send('{"type":"hello"}')
+            await _until(socket, "welcome")
+            process.send_signal(signal.SIGTERM)
+            assert (await _until(socket, "goaway"))["reason"] == "draining"
+        assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
 
 
 async def test_a_second_signal_ends_at_once() -> None:
@@ -96,6 +111,7 @@ async def test_a_second_signal_ends_at_once() -> None:
             process.send_signal(signal.SIGINT)
             exit_code, output = await asyncio.to_thread(_ends, process)
             assert exit_code == 0, output
+            assert "Draining: 1 run may finish within 600 s; again ends it now" in output
     with sqlite3.connect("s.db") as database:
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
     database.close()
@@ -131,6 +147,46 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(serve, arguments)
     assert (result.exit_code, said in result.output) == (2, True)
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("program", ["./dev", None])
+def test_it_says_what_works_here(monkeypatch: pytest.MonkeyPatch, program: str | None) -> None:
+    """The hints name the program that started it, which is not always `holdfast`."""
+    if program:
+        monkeypatch.setenv("HOLDFAST_PROGRAM", program)
+    with _serving("--store", "memory:", program=program or "holdfast"):
+        pass
+    Path("wrong.toml").write_text("prot = 1")
+    wrong = CliRunner().invoke(serve, ["--config", "wrong.toml"])
+    assert f"`{program or 'holdfast'} config`" in wrong.output
+
+
+def test_the_shell_may_make_a_file_of_it() -> None:
+    """`holdfast config > holdfast.toml` is a file that `serve` and `config` take."""
+    first = CliRunner().invoke(config, ["--port", "9"])
+    Path("holdfast.toml").write_text(first.output)
+    again = CliRunner().invoke(config, [])
+    assert (again.exit_code, "port = 9  # holdfast.toml" in again.output) == (0, True)
+
+
+@pytest.mark.parametrize("command", [config, serve])
+def test_a_mistyped_variable_is_told_on_standard_error(command: click.Command) -> None:
+    """It is a warning, beside what is printed and not in it."""
+    result = CliRunner(env={"HOLDFAST_STROE": "memory:"}).invoke(command, ["--agent", "nope"])
+    assert "Warning: HOLDFAST_STROE is no setting, and is ignored; did you mean HOLDFAST_STORE?\n" in result.stderr
+    assert "STROE" not in result.stdout
+
+
+def test_help_names_the_variables() -> None:
+    """Whoever asks for help learns the environment variable and the default of every option."""
+    said = " ".join(CliRunner().invoke(serve, ["--help"]).output.split())
+    assert "[env var: HOLDFAST_LOG_LEVEL; default: info]" in said
+    for option in serve.params:
+        if option.name not in ("app", "file", "help"):
+            assert option.name is not None
+            variable = f"HOLDFAST_{option.name.upper()}"
+            assert variable in said
+            assert option.name in Config.model_fields
 
 
 def test_config_prints_what_is_in_effect() -> None:
@@ -171,8 +227,35 @@ def test_a_server_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             own_server("own_app_for_test:empty", load({}))
         with pytest.raises(ConfigError, match=r"demo_words_per_second \(from --demo-words-per-second\)"):
             own_server("own_app_for_test:server", load({"demo_words_per_second": 3.0}))
+        Path("holdfast.toml").write_text('openai_model = "m"')
+        with pytest.raises(ConfigError, match=r"openai_model \(from holdfast\.toml\)"):
+            own_server("own_app_for_test:server", load({}))
     finally:
         sys.modules.pop("own_app_for_test", None)
+
+
+OPENAI_MODULE = """
+from holdfast.server import Server
+from holdfast.server.agents.openai import openai_agent
+
+agent = openai_agent()
+server = Server()
+server.add_agent("mine", agent)
+"""
+
+
+def test_an_openai_agent_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`openai_agent` in a module of one's own reads its model and API from the environment, and is served."""
+    Path("own_openai_for_test.py").write_text(OPENAI_MODULE)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HOLDFAST_OPENAI_MODEL", "m")
+    monkeypatch.setenv("HOLDFAST_OPENAI_API", "responses")
+    try:
+        assert list(own_server("own_openai_for_test:server", load({})).agents) == ["mine"]
+        agent = sys.modules["own_openai_for_test"].agent
+        assert (agent.model, agent.api) == ("m", "responses")
+    finally:
+        sys.modules.pop("own_openai_for_test", None)
 
 
 def test_a_module_that_misses_another_says_which(monkeypatch: pytest.MonkeyPatch) -> None:

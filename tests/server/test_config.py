@@ -76,6 +76,7 @@ def test_the_model_servers_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
         ("prot = 1", r"prot \(from holdfast.toml\): there is no such setting"),
         ("heartbeat_ms = 5", r"heartbeat_ms \(from holdfast.toml\)"),
         ('tokens = ["noprincipal"]', r"tokens \(from holdfast.toml\): each is principal:token"),
+        ("origins = []", r"origins \(from holdfast.toml\): name one at least"),
         ('openai_api = "other"', r"openai_api \(from holdfast.toml\): .*'chat' or 'responses'"),
         ("port = ", "holdfast.toml is not TOML"),
     ],
@@ -94,6 +95,36 @@ def test_errors_of_the_environment_name_the_variable(monkeypatch: pytest.MonkeyP
         load({})
 
 
+def test_no_origin_is_not_every_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list could mean that all may connect or that none may: it is refused, and unset means all."""
+    monkeypatch.setenv("HOLDFAST_ORIGINS", "")
+    with pytest.raises(ConfigError, match=r"origins \(from HOLDFAST_ORIGINS\): name one at least"):
+        load({})
+    monkeypatch.delenv("HOLDFAST_ORIGINS")
+    assert load({}).config.gateway_settings.origins is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("HOLDFAST_PROT", "HOLDFAST_PROT is no setting, and is ignored; did you mean HOLDFAST_PORT?"),
+        ("HOLDFAST_NEVER", "HOLDFAST_NEVER is no setting, and is ignored; `holdfast config` shows all settings"),
+    ],
+)
+def test_a_mistyped_variable_is_told(monkeypatch: pytest.MonkeyPatch, variable: str, said: str) -> None:
+    """A variable that nothing reads is named, and what it may have meant."""
+    monkeypatch.setenv(variable, "1")
+    assert load({}).warnings == [said]
+
+
+def test_variables_of_others_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings, and what the client and the tests read, are no mistakes."""
+    known = ("URL", "SESSION", "TOKEN", "DEVICE", "PROGRAM", "SCHEDULES", "OPENAI_MODEL")
+    for name in known:
+        monkeypatch.setenv(f"HOLDFAST_{name}", "x")
+    assert load({}).warnings == []
+
+
 def test_a_wrong_token_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error about tokens does not show them."""
     monkeypatch.setenv("HOLDFAST_TOKENS", "topsecret")
@@ -109,11 +140,24 @@ def test_a_named_file_must_be_there() -> None:
 
 
 def test_what_is_printed_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every setting is shown with its source, tokens and keys masked."""
+    """Every setting is shown with its source; tokens and keys are masked, and in comments."""
     monkeypatch.setenv("HOLDFAST_TOKENS", "ana:one,bob:two")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     lines = load({"port": 9}).lines()
-    assert 'tokens = ["ana:***", "bob:***"]  # HOLDFAST_TOKENS' in lines
-    assert 'openai_api_key = "***"  # OPENAI_API_KEY' in lines
+    assert '# tokens = ["ana:***", "bob:***"]  # HOLDFAST_TOKENS' in lines
+    assert '# openai_api_key = "***"  # OPENAI_API_KEY' in lines
     assert "port = 9  # --port" in lines
     assert 'host = "127.0.0.1"  # default' in lines
+
+
+def test_what_is_printed_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The printed lines are a file that says the same again; what is unset stays so, and no mask becomes a token."""
+    monkeypatch.setenv("HOLDFAST_TOKENS", "ana:one")
+    monkeypatch.setenv("HOLDFAST_ORIGINS", "https://a.example,https://b.example")
+    first = load({"store": 'sqlite:///a "quoted" \\ file.db', "log_level": "debug"})
+    Path("holdfast.toml").write_text("\n".join(first.lines()))
+    monkeypatch.delenv("HOLDFAST_TOKENS")
+    monkeypatch.delenv("HOLDFAST_ORIGINS")
+    again = load({}).config
+    assert again == first.config.model_copy(update={"tokens": []})
+    assert "# openai_api is not set" in first.lines()

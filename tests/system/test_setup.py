@@ -87,8 +87,8 @@ async def test_settings_are_shown_with_their_source_and_without_secrets(tmp_path
     assert "drain_ms = 5  # HOLDFAST_DRAIN_MS" in lines
     assert "demo_words_per_second = 3.0  # holdfast.toml" in lines
     assert 'host = "127.0.0.1"  # default' in lines
-    assert 'tokens = ["ana:***", "ben:***"]  # HOLDFAST_TOKENS' in lines
-    assert 'openai_api_key = "***"  # OPENAI_API_KEY' in lines
+    assert '# tokens = ["ana:***", "ben:***"]  # HOLDFAST_TOKENS' in lines
+    assert '# openai_api_key = "***"  # OPENAI_API_KEY' in lines
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,13 @@ class Server:
         store: Store | str = "sqlite:///holdfast.db",
         drain_ms: int = 10_000,
         on_ready: Callable[[Running], None] | None = None,
+        on_drain: Callable[[Running], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains: runs may finish for `drain_ms`, the rest end as cancelled.
 
         Whoever is connected watches them end, and is then sent away to come back later. A second signal ends the
-        draining. Must run in the main thread.
+        draining. `on_ready` is called when it accepts connections, `on_drain` at the first signal. Must run in the main
+        thread.
         """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
@@ -149,6 +151,8 @@ class Server:
                 if on_ready is not None:
                     on_ready(running)
                 await signals.get()
+                if on_drain is not None:
+                    on_drain(running)
                 draining = asyncio.create_task(self._drain(running, drain_ms), name="drain")
                 impatient = asyncio.create_task(signals.get(), name="second signal")
                 await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import importlib
@@ -17,7 +18,7 @@ import click
 from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
 from holdfast.server.app import Running, Server
-from holdfast.server.config import Config, Loaded, load
+from holdfast.server.config import ENV_PREFIX, Config, Loaded, load, program
 from holdfast.server.errors import ConfigError
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.log import LogFormat, LogLevel, configure_logging
@@ -35,18 +36,27 @@ _GC_THRESHOLDS: Final = (5_000, 10, 1_000)
 """A young or middle collection looks at 50,000 objects at most, a few milliseconds. A full one, which looks at every
 connection and stops everything meanwhile, comes after fifty million objects that stayed."""
 _SHIPPED_ONLY: Final = frozenset({"demo_words_per_second", "openai_model", "openai_api"})
+_READ_BY_OPENAI_AGENT: Final = frozenset({f"{ENV_PREFIX}OPENAI_MODEL", f"{ENV_PREFIX}OPENAI_API"})
+"""Sources from which `openai_agent` takes them itself, also in a module of one's own."""
 _SettingsT = TypeVar("_SettingsT", SessionSettings, GatewaySettings)
+
+
+def _option(name: str, text: str, default: object, **more: Any) -> Callable[..., Any]:
+    """An option of a setting. Its value is read by `load`, which knows the other sources; click shows them only."""
+    variable = ENV_PREFIX + name.upper().replace("-", "_")
+    return click.option(f"--{name}", help=f"{text}  [env var: {variable}; default: {default}]", **more)
+
 
 _OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
     click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file.  [default: holdfast.toml]"),
-    click.option("--host", help="The address to listen at.  [default: 127.0.0.1]"),
-    click.option("--port", type=int, help="The port to listen at; 0: any free one.  [default: 8787]"),
-    click.option("--store", help="memory: or sqlite:///file.db.  [default: sqlite:///holdfast.db]"),
-    click.option("--agent", help="The agent for messages that name none.  [default: the first one]"),
-    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="The least that is logged."),
-    click.option("--log-format", type=click.Choice(get_args(LogFormat)), help="How it is logged."),
-    click.option("--demo-words-per-second", type=float, help="The demo agent's pace.  [default: 20]"),
-    click.option("--drain-ms", type=int, help="How long runs may finish after SIGTERM.  [default: 10000]"),
+    _option("host", "The address to listen at.", "127.0.0.1"),
+    _option("port", "The port to listen at; 0: any free one.", 8787, type=int),
+    _option("store", "memory: or sqlite:///file.db.", "sqlite:///holdfast.db"),
+    _option("agent", "The agent for messages that name none.", "the first one"),
+    _option("log-level", "The least that is logged.", "info", type=click.Choice(get_args(LogLevel))),
+    _option("log-format", "How it is logged.", "auto", type=click.Choice(get_args(LogFormat))),
+    _option("demo-words-per-second", "The demo agent's pace.", 20, type=float),
+    _option("drain-ms", "How long runs may finish after SIGTERM.", 10_000, type=int),
 )
 
 
@@ -63,10 +73,12 @@ def serve(app: str | None, file: Path | None, **flags: Any) -> None:
     """Start the server.
 
     MODULE:SERVER names a `Server` of your own, in a module found from the current directory. Without it the shipped
-    agents are served: `openai` when OPENAI_API_KEY or OPENAI_BASE_URL is set, and `demo`.
+    agents are served: `openai` when OPENAI_API_KEY or OPENAI_BASE_URL is set, with HOLDFAST_OPENAI_MODEL, and `demo`.
+
+    Further settings, such as HOLDFAST_TOKENS and HOLDFAST_ORIGINS, have no option: `config` prints all of them.
     """
     try:
-        loaded = load(flags, file=file)
+        loaded = _loaded(flags, file)
         config = loaded.config
         configure_logging(config.log_level, config.log_format)
         client = None if app else openai_client(config)
@@ -88,13 +100,24 @@ def serve(app: str | None, file: Path | None, **flags: Any) -> None:
 @click.command()
 @_configured
 def config(file: Path | None, **flags: Any) -> None:
-    """Print the settings in effect, and where each one comes from. Secrets are masked."""
+    """Print the settings in effect, and where each one comes from.
+
+    What is printed is a TOML file for --config. Secrets are masked, and in comments.
+    """
     try:
-        loaded: Loaded = load(flags, file=file)
+        loaded = _loaded(flags, file)
     except ConfigError as error:
         _leave(str(error), USAGE)
     for line in loaded.lines():
         click.echo(line)
+
+
+def _loaded(flags: dict[str, Any], file: Path | None) -> Loaded:
+    """The settings; what was ignored is told on standard error. Raises ConfigError."""
+    loaded = load(flags, file=file)
+    for warning in loaded.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return loaded
 
 
 def own_server(name: str, loaded: Loaded) -> Server:
@@ -118,10 +141,10 @@ def own_server(name: str, loaded: Loaded) -> Server:
         raise ConfigError(f"{attribute!r} in {module_name!r} is no holdfast.server.Server")
     if not server.agents:
         raise ConfigError(f'{name} has no agent: register one with @{attribute}.agent("name")')
-    for setting in loaded.sources.keys() & _SHIPPED_ONLY:
-        raise ConfigError(
-            f"{setting} (from {loaded.sources[setting]}) is for the shipped agents, and {name} has its own"
-        )
+    for setting in sorted(loaded.sources.keys() & _SHIPPED_ONLY):
+        source = loaded.sources[setting]
+        if source not in _READ_BY_OPENAI_AGENT:
+            raise ConfigError(f"{setting} (from {source}) is for the shipped agents, and {name} has its own")
     config = loaded.config
     server.authenticator = config.authenticator or server.authenticator
     server.settings = _overridden(server.settings, loaded, config.session_settings)
@@ -182,6 +205,7 @@ async def _serve(server: Server, config: Config, client: openai.AsyncOpenAI | No
             store=config.store,
             drain_ms=config.drain_ms,
             on_ready=lambda running: _started(running, config),
+            on_drain=lambda running: _draining(running, config),
         )
     finally:
         if client is not None:
@@ -209,10 +233,19 @@ def _started(running: Running, config: Config) -> None:
     who = "" if not config.tokens else "  (with --token or HOLDFAST_TOKEN)"
     click.echo(
         f"Holdfast listens at {url}, store {config.store}, agents: {agents}\n"
-        f"Talk to it:       holdfast chat{option}{who}\n"
+        f"Talk to it:       {program()} chat{option}{who}\n"
         f"Stop with Ctrl-C: runs may finish for {config.drain_ms / 1000:g} s; again to end at once"
     )
     sys.stdout.flush()
+
+
+def _draining(running: Running, config: Config) -> None:
+    """Says that the signal was heard, and what is waited for."""
+    runs = sum(len(session.workers) for session in running.node.sessions.values())
+    what = "no run is going on" if not runs else f"{runs} run{'' if runs == 1 else 's'} may finish"
+    within = f" within {config.drain_ms / 1000:g} s" if runs else ""
+    with contextlib.suppress(OSError):  # whoever read it may be gone, which must not keep runs from finishing
+        click.echo(f"Draining: {what}{within}; again ends it now")
 
 
 def _os_error(error: OSError, config: Config) -> str:

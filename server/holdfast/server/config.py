@@ -1,13 +1,17 @@
 """What a server is told from outside: flags over the environment over a TOML file.
 
-Every setting has one name: `log_level` is `--log-level`, HOLDFAST_LOG_LEVEL and `log_level` in the file. The model
-server's key and address are the openai package's own OPENAI_API_KEY and OPENAI_BASE_URL.
+Every setting has one name: `log_level` is HOLDFAST_LOG_LEVEL, and `log_level` in the file. Those that one tries out are
+flags as well, `--log-level`. The model server's key and address are the openai package's own OPENAI_API_KEY and
+OPENAI_BASE_URL.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, cast
@@ -31,8 +35,15 @@ from holdfast.server.settings import SessionSettings
 
 FILE: Final = "holdfast.toml"
 """Read from the current directory when no other file is named."""
-_ENV_PREFIX: Final = "HOLDFAST_"
+ENV_PREFIX: Final = "HOLDFAST_"
+_OTHERS: Final = frozenset({"URL", "SESSION", "TOKEN", "DEVICE", "PROGRAM", "SCHEDULES"})
+"""After the prefix: variables of the client, of `program`, and of this project's own tests."""
 _Commas = Annotated[list[str], NoDecode]
+
+
+def program() -> str:
+    """What a person types to run Holdfast here: HOLDFAST_PROGRAM where what started it says so, else `holdfast`."""
+    return os.environ.get("HOLDFAST_PROGRAM") or "holdfast"
 
 
 def _package_name(name: str) -> AliasChoices:
@@ -44,7 +55,7 @@ class Config(BaseSettings):
     """All settings of `holdfast serve`, checked."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX, extra="forbid", populate_by_name=True, frozen=True, hide_input_in_errors=True
+        env_prefix=ENV_PREFIX, extra="forbid", populate_by_name=True, frozen=True, hide_input_in_errors=True
     )
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
@@ -55,7 +66,7 @@ class Config(BaseSettings):
     tokens: Annotated[list[SecretStr], NoDecode] = []
     """`principal:token`, each."""
     origins: _Commas | None = None
-    """Browser origins that may connect; all may when it is absent."""
+    """Browser origins that may connect; all may when it is absent. Never empty: that could be meant either way."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     demo_words_per_second: Annotated[float, Field(gt=0, le=10_000)] = WORDS_PER_SECOND
@@ -84,6 +95,13 @@ class Config(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+    @field_validator("origins")
+    @classmethod
+    def _some_origin(cls, origins: list[str] | None) -> list[str] | None:
+        if origins is not None and not origins:
+            raise ValueError("name one at least, or leave it out: then every origin may connect")
+        return origins
 
     @field_validator("tokens")
     @classmethod
@@ -118,13 +136,21 @@ class Loaded:
 
     config: Config
     sources: Mapping[str, str]
+    warnings: Sequence[str] = ()
+    """Sentences about what was ignored."""
 
     def lines(self) -> list[str]:
-        """One line per setting, `name = value  # source`, in TOML, secrets masked."""
-        return [
-            f"{name} = {_shown(name, getattr(self.config, name))}  # {self.sources.get(name, 'default')}"
-            for name in Config.model_fields
-        ]
+        """One line per setting, `name = value  # source`: TOML that `load` takes, and that says the same again.
+
+        What is not set, and what is secret, is in a comment: a masked token must never become one that lets in.
+        """
+        return [self._line(name, getattr(self.config, name)) for name in Config.model_fields]
+
+    def _line(self, name: str, value: object) -> str:
+        if value is None:
+            return f"# {name} is not set"
+        secret = isinstance(value, SecretStr) or (name == "tokens" and value)
+        return f"{'# ' if secret else ''}{name} = {_shown(name, value)}  # {self.sources.get(name, 'default')}"
 
 
 def load(flags: Mapping[str, Any], *, file: Path | None = None) -> Loaded:
@@ -146,14 +172,27 @@ def load(flags: Mapping[str, Any], *, file: Path | None = None) -> Loaded:
             values[name] = value
             sources[name] = _named(source, name)
     try:
-        return Loaded(Config(**values), sources)
+        return Loaded(Config(**values), sources, _ignored())
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = str(first["loc"][0]).lower()
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = "there is no such setting; `holdfast config` shows all of them"
+            message = f"there is no such setting; `{program()} config` shows all of them"
         raise ConfigError(f"{name} (from {sources.get(name, 'nowhere')}): {message}") from None
+
+
+def _ignored() -> list[str]:
+    """A sentence for each variable that looks like a setting and is none."""
+    settings = {f"{ENV_PREFIX}{name.upper()}" for name in Config.model_fields}
+    others = {f"{ENV_PREFIX}{name}" for name in _OTHERS}
+    sentences: list[str] = []
+    for name in sorted(os.environ):
+        if name.startswith(ENV_PREFIX) and name not in settings | others:
+            near = difflib.get_close_matches(name, settings, n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else f"`{program()} config` shows all settings"
+            sentences.append(f"{name} is no setting, and is ignored; {hint}")
+    return sentences
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -171,7 +210,7 @@ def _named(source: str, name: str) -> str:
             return f"--{name.replace('_', '-')}"
         case "environment":
             bare = name.upper()
-            return bare if name in ("openai_api_key", "openai_base_url") else _ENV_PREFIX + bare
+            return bare if name in ("openai_api_key", "openai_base_url") else ENV_PREFIX + bare
         case _:
             return source
 
@@ -181,10 +220,8 @@ def _shown(name: str, value: object) -> str:
         # A principal is no secret, its token is.
         principal, colon, _ = value.get_secret_value().partition(":")
         return f'"{principal}:***"' if name == "tokens" and colon else '"***"'
-    if value is None:
-        return '""'
     if isinstance(value, str):
-        return f'"{value}"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return f"[{', '.join(_shown(name, item) for item in cast('list[object]', value))}]"
     return str(value)
