@@ -21,11 +21,12 @@ import structlog
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
-from holdfast.protocol.messages import OpenMessage, OpenPart
-from holdfast.protocol.values import JSON, MAX_INTEGER, clean_text
+from holdfast.protocol.messages import OpenPart, reopen
+from holdfast.protocol.values import JSON, MAX_INTEGER
 from holdfast.server.agent import Agent
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.clock import Clock, Timer
+from holdfast.server.failure import failure_of
 from holdfast.server.registry import (
     Chunk,
     Decision,
@@ -50,8 +51,6 @@ _OPEN_REQUESTS: Final = 8
 _USAGE_BYTES: Final = 16 * 1024
 _PARTS: Final = 4_096
 """Of one answer: what is kept of all of them can be told in one event."""
-_CODE_LENGTH: Final = 64
-_MESSAGE_LENGTH: Final = 2_000
 _log = structlog.get_logger("holdfast.run")
 
 
@@ -83,7 +82,9 @@ class RunWorker:
         self._agent = agent
         self._clock = clock
         self._settings = settings
-        self._answer = _copy(run.answer)
+        assert run.answer is not None, "a run that was started has an answer"
+        self._answer = reopen(run.answer.view())
+        self._answer.close_parts()
         self._before: list[Message] = []
         self._outputs: list[Output] = []
         self._waiting_bytes = 0
@@ -120,10 +121,7 @@ class RunWorker:
         """What `take` gave is in the log, or was refused: there is room again."""
         for output in outputs:
             self._waiting_bytes -= output.size
-        if self._outputs:
-            self._waiting_chunks = len(self._outputs)
-        else:
-            self._waiting_chunks = 0
+        self._waiting_chunks = len(self._outputs)
         self._room.set()
 
     def halt(self) -> None:
@@ -243,8 +241,7 @@ class RunWorker:
         self._fold(kind, fields)
         self._put(Chunk(self.owner, kind, fields), size=size)
         self._waited(size)
-        if self._full:
-            await self._until_room()
+        await self._until_room()
 
     async def request(self, request: Request, expires_ms: int | None) -> Answer:
         """Opens a request, waits for what becomes of it, and takes it back when the wait is cancelled."""
@@ -325,7 +322,7 @@ class RunWorker:
             if error is not None and not call.cancelled():
                 _log.info("agent raised while it was stopped", **self._ids_for_log(), error=type(error).__name__)
             return None
-        return Finish(self.owner, "failed", error=self._failure(error), usage=usage)
+        return Finish(self.owner, "failed", error=failure_of(error, **self._ids_for_log()), usage=usage)
 
     async def _agent_call(self, run: Run) -> None:
         result = self._agent.function(run)
@@ -335,18 +332,6 @@ class RunWorker:
                     await run.text(delta)
         else:
             await result
-
-    def _failure(self, error: BaseException) -> Failure:
-        if isinstance(error, (AgentError, OutputTooLarge)):
-            failure: Failure = {
-                "code": clean_text(error.code[:_CODE_LENGTH]),
-                "message": clean_text(str(error)[:_MESSAGE_LENGTH]),
-            }
-            cause = None if error.__cause__ is None else type(error.__cause__).__name__
-            _log.info("run failed", **self._ids_for_log(), code=failure["code"], cause=cause)
-            return failure
-        _log.error("agent raised", **self._ids_for_log(), exc_info=error)
-        return {"code": "agent_error", "message": "The agent failed. The server's log has the reason."}
 
     def _interrupt(self) -> None:
         if self.stage is not Stage.CALLING:
@@ -425,11 +410,10 @@ class RunWorker:
             self._close(confirmed=True)
 
     def _grace_over(self) -> None:
-        if self.stage is not Stage.ENDED:
-            _log.warning("agent ignores cancellation", **self._ids_for_log(), grace_ms=self._settings.grace_ms)
-            if self._call is not None:
-                self._call.cancel()
-            self._close(confirmed=False)
+        _log.warning("agent ignores cancellation", **self._ids_for_log(), grace_ms=self._settings.grace_ms)
+        if self._call is not None:
+            self._call.cancel()
+        self._close(confirmed=False)
 
     def _close(self, *, confirmed: bool) -> None:
         if self.stage is Stage.ENDED:
@@ -458,9 +442,3 @@ class RunWorker:
 
     def _ids_for_log(self) -> dict[str, Any]:
         return {"session": self._session.id, "run": self.owner.run_id, "attempt": self.owner.attempt}
-
-
-def _copy(answer: OpenMessage | None) -> OpenMessage:
-    assert answer is not None, "a run that was started has an answer"
-    parts = [OpenPart.of(part.view(), done=True) for part in answer.parts]
-    return OpenMessage(dict(answer.fields), parts)
