@@ -21,9 +21,11 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
+from holdfast.server.catch_up import CatchUps
 from holdfast.server.crew import Crew
 from holdfast.server.delivery import Delivery
 from holdfast.server.inbox import Chore, Inbox, Item
+from holdfast.server.jobs import Jobs
 from holdfast.server.journal import Journal
 from holdfast.server.paging import pages
 from holdfast.server.registry import (
@@ -70,7 +72,9 @@ class Session:
             settings=host.settings,
             waiting=self._answer_late,
         )
-        self.delivery = Delivery(self._journal, host.clock, host.settings, self._catch_up_later)
+        self._jobs = Jobs(self._journal, self._notify)
+        self._catch_ups = CatchUps(session_id, self._jobs)
+        self.delivery = Delivery(self._journal, host.clock, host.settings, self._fell_behind)
         self._crew = Crew(self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore)
         self.workers: Mapping[str, Worker] = self._crew.workers
         """Those that work here, by run id, until the work has stopped and is settled."""
@@ -80,11 +84,8 @@ class Session:
         """What agents have said, in the batch that is decided."""
         self._taken: list[tuple[Worker, list[Output]]] = []
         """The same, by whom."""
-        self._jobs: list[Callable[[], Awaitable[None]]] = []
-        self._waiters: set[asyncio.Future[Any]] = set()
         self._wake: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._catch_ups: set[asyncio.Task[None]] = set()
         self._timers = Timers(host.clock)
         self._hold_until = 0.0
         self._observers: int | None = 0
@@ -102,9 +103,7 @@ class Session:
         """Ends when what is pending has been committed. Workers must have ended before."""
         self._closing = True
         self._notify()
-        for task in list(self._catch_ups):
-            task.cancel()
-        await asyncio.gather(*self._catch_ups, return_exceptions=True)
+        await self._catch_ups.close()
         if self._task is not None:
             await asyncio.wait({self._task})  # how it failed, if it did, was logged there
         self.delivery.close()
@@ -144,9 +143,10 @@ class Session:
             answer(CommandError("unavailable", "the session failed on this server", retryable=True))
             return
         command = ask.command
+        halted = False
         if isinstance(command, Cancel) and (ask.principal, command.id) not in self._journal.state.memories:
-            self._crew.halt(command)
-        self._inbox.command(ask, self._host.clock.monotonic(), answer)
+            halted = self._crew.halt(command)
+        self._inbox.command(ask, self._host.clock.monotonic(), answer, halted=halted)
         if "late" not in self._timers:
             self._timers.after("late", self._host.settings.unavailable_ms / 1000, self._watch_answers)
         self._notify()
@@ -173,27 +173,7 @@ class Session:
 
     async def between_commits(self, job: Callable[[Journal], Awaitable[_T]]) -> _T:
         """Runs `job` in the actor while the state is what the store has, and returns its result."""
-        if self.failed:
-            raise SessionFailed(f"session {self.id} failed on this node")
-        done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-
-        async def run() -> None:
-            if done.done():
-                return  # whoever asked has gone
-            try:
-                result = await job(self._journal)
-            except Exception as error:
-                if not done.done():
-                    done.set_exception(error)
-            else:
-                if not done.done():
-                    done.set_result(result)
-
-        self._jobs.append(run)
-        self._waiters.add(done)
-        done.add_done_callback(self._waiters.discard)
-        self._notify()
-        return await done
+        return await self._jobs.run(job)
 
     async def join(self, subscriber: Subscriber, cursor: Cursor | None, welcome: Mapping[str, Any]) -> None:
         """Takes a subscriber in: sends `welcome`, completed, then what it missed, then `caughtUp`; then it is live.
@@ -208,24 +188,13 @@ class Session:
             resume = await self.delivery.join(subscriber, cursor)
             subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
 
-        await self.between_commits(join)
-        await self.catch_up(subscriber)
+        await self._jobs.run(join)
+        await self._catch_ups.run(self.delivery, subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Lets a subscriber go. It is no cancel: the runs go on."""
         self.delivery.leave(subscriber)
         self._notify()
-
-    async def catch_up(self, subscriber: Subscriber) -> None:
-        """Brings a subscriber that is behind to the head, as fast as its wire takes it. Raises TimeoutError."""
-        while subscriber.behind and not subscriber.wire.closed:
-            await subscriber.wire.drained()
-            messages = await self.between_commits(lambda _: self.delivery.advance(subscriber))
-            if not messages:
-                return  # it is live; if it has fallen behind again since, that has a catch-up of its own
-            for message in messages:
-                await subscriber.wire.drained()
-                subscriber.write(message)
 
     async def history(self, command_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
         """The `page` messages that answer `history`."""
@@ -234,7 +203,7 @@ class Session:
             messages, more = await journal.messages(before, limit)
             return list(pages(command_id, messages, more=more))
 
-        return await self.between_commits(read)
+        return await self._jobs.run(read)
 
     async def conversation(self, run_id: str) -> list[Message]:
         """The transcript as a run's agent should see it: all messages before its answer, bounded by the settings."""
@@ -245,9 +214,12 @@ class Session:
             messages, _ = await journal.messages(before, self._host.settings.history_messages)
             return messages
 
-        return await self.between_commits(read)
+        return await self._jobs.run(read)
 
     # The loop
+
+    def _fell_behind(self, subscriber: Subscriber) -> None:
+        self._catch_ups.start(self.delivery, subscriber)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -267,9 +239,7 @@ class Session:
             _log.exception("session failed", session=self.id)
             self._fail_everything()
         finally:
-            for waiter in list(self._waiters):
-                if not waiter.done():
-                    waiter.set_exception(SessionFailed(f"session {self.id} has ended on this node"))
+            self._jobs.close(SessionFailed(f"session {self.id} has ended on this node"))
 
     async def _pending(self) -> None:
         """Returns when there is something to do."""
@@ -292,9 +262,7 @@ class Session:
             if await self._journal.moved_on():
                 await self._reload()
         if self._jobs:
-            jobs, self._jobs = self._jobs, []
-            for job in jobs:
-                await job()
+            await self._jobs.do_all()
         if len(self.delivery.subscribers) != self._observers:
             self._observers = len(self.delivery.subscribers)
             await self._journal.observe(self._observers)
@@ -523,17 +491,3 @@ class Session:
         for subscriber in list(self.delivery.subscribers):
             subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         self._crew.drop_all()
-
-    def _catch_up_later(self, subscriber: Subscriber) -> None:
-        task = asyncio.create_task(self._catch_up(subscriber), name=f"catch up {subscriber.connection}")
-        self._catch_ups.add(task)
-        task.add_done_callback(self._catch_ups.discard)
-
-    async def _catch_up(self, subscriber: Subscriber) -> None:
-        try:
-            await self.catch_up(subscriber)
-        except TimeoutError:
-            subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")
-        except Exception:
-            _log.exception("catching up failed", session=self.id, connection=subscriber.connection)
-            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "what was missed could not be read")
