@@ -227,9 +227,12 @@ def test_a_server_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             own_server("own_app_for_test:empty", load({}))
         with pytest.raises(ConfigError, match=r"demo_words_per_second \(from --demo-words-per-second\)"):
             own_server("own_app_for_test:server", load({"demo_words_per_second": 3.0}))
-        Path("holdfast.toml").write_text('openai_model = "m"')
-        with pytest.raises(ConfigError, match=r"openai_model \(from holdfast\.toml\)"):
-            own_server("own_app_for_test:server", load({}))
+        Path("holdfast.toml").write_text("\n".join(load({}).lines()))
+        assert own_server("own_app_for_test:server", load({})) is server
+        for setting in ("openai_model", "openai_api_key", "openai_base_url"):
+            Path("holdfast.toml").write_text(f'{setting} = "m"')
+            with pytest.raises(ConfigError, match=rf"{setting} \(from holdfast\.toml\)"):
+                own_server("own_app_for_test:server", load({}))
     finally:
         sys.modules.pop("own_app_for_test", None)
 
@@ -250,6 +253,8 @@ def test_an_openai_agent_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("HOLDFAST_OPENAI_MODEL", "m")
     monkeypatch.setenv("HOLDFAST_OPENAI_API", "responses")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     try:
         assert list(own_server("own_openai_for_test:server", load({})).agents) == ["mine"]
         agent = sys.modules["own_openai_for_test"].agent

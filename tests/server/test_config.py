@@ -108,6 +108,7 @@ def test_no_origin_is_not_every_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     ("variable", "said"),
     [
         ("HOLDFAST_PROT", "HOLDFAST_PROT is no setting, and is ignored; did you mean HOLDFAST_PORT?"),
+        ("HOLDFAST_FOO", "HOLDFAST_FOO is no setting, and is ignored; `holdfast config` shows all settings"),
         ("HOLDFAST_NEVER", "HOLDFAST_NEVER is no setting, and is ignored; `holdfast config` shows all settings"),
     ],
 )

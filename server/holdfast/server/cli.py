@@ -35,8 +35,12 @@ FAILED: Final = 1
 _GC_THRESHOLDS: Final = (5_000, 10, 1_000)
 """A young or middle collection looks at 50,000 objects at most, a few milliseconds. A full one, which looks at every
 connection and stops everything meanwhile, comes after fifty million objects that stayed."""
-_SHIPPED_ONLY: Final = frozenset({"demo_words_per_second", "openai_model", "openai_api"})
-_READ_BY_OPENAI_AGENT: Final = frozenset({f"{ENV_PREFIX}OPENAI_MODEL", f"{ENV_PREFIX}OPENAI_API"})
+_SHIPPED_ONLY: Final = frozenset(
+    {"demo_words_per_second", "openai_model", "openai_api", "openai_api_key", "openai_base_url"}
+)
+_READ_BY_OPENAI_AGENT: Final = frozenset(
+    {f"{ENV_PREFIX}OPENAI_MODEL", f"{ENV_PREFIX}OPENAI_API", "OPENAI_API_KEY", "OPENAI_BASE_URL"}
+)
 """Sources from which `openai_agent` takes them itself, also in a module of one's own."""
 _SettingsT = TypeVar("_SettingsT", SessionSettings, GatewaySettings)
 
@@ -143,7 +147,9 @@ def own_server(name: str, loaded: Loaded) -> Server:
         raise ConfigError(f'{name} has no agent: register one with @{attribute}.agent("name")')
     for setting in sorted(loaded.sources.keys() & _SHIPPED_ONLY):
         source = loaded.sources[setting]
-        if source not in _READ_BY_OPENAI_AGENT:
+        # A file that `config` has printed says the defaults too, which nobody will miss.
+        asked = getattr(loaded.config, setting) != Config.model_fields[setting].default
+        if asked and source not in _READ_BY_OPENAI_AGENT:
             raise ConfigError(f"{setting} (from {source}) is for the shipped agents, and {name} has its own")
     config = loaded.config
     server.authenticator = config.authenticator or server.authenticator

@@ -184,14 +184,14 @@ def load(flags: Mapping[str, Any], *, file: Path | None = None) -> Loaded:
 
 def _ignored() -> list[str]:
     """A sentence for each variable that looks like a setting and is none."""
-    settings = {f"{ENV_PREFIX}{name.upper()}" for name in Config.model_fields}
-    others = {f"{ENV_PREFIX}{name}" for name in _OTHERS}
+    settings = {name.upper() for name in Config.model_fields}
     sentences: list[str] = []
-    for name in sorted(os.environ):
-        if name.startswith(ENV_PREFIX) and name not in settings | others:
-            near = difflib.get_close_matches(name, settings, n=1, cutoff=0.8)
-            hint = f"did you mean {near[0]}?" if near else f"`{program()} config` shows all settings"
-            sentences.append(f"{name} is no setting, and is ignored; {hint}")
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(ENV_PREFIX)
+        if name != variable and name not in settings | _OTHERS:
+            near = difflib.get_close_matches(name, settings, n=1, cutoff=0.7)
+            hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else f"`{program()} config` shows all settings"
+            sentences.append(f"{variable} is no setting, and is ignored; {hint}")
     return sentences
 
 
