@@ -44,10 +44,10 @@ class Crew:
 
     # Cancels
 
-    def halt(self, cancel: Cancel) -> None:
-        """Stops the agents that a cancel is meant for, before it is decided."""
-        for worker in self._meant(cancel):
-            worker.halt()
+    def halt(self, cancel: Cancel) -> bool:
+        """Stops the agents that a cancel is meant for, before it is decided; whether there were any."""
+        stopped = [worker.halt() for worker in self._meant(cancel)]
+        return any(stopped)
 
     def release(self, cancel: Cancel) -> None:
         """After a cancel was decided: where its run goes on, the worker that was halted for it has to know."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from holdfast.protocol.commands import Cancel
 from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Decision, Finish, Settle, Stop, Sweep, Upkeep
 from holdfast.server.roles import Answer
@@ -21,6 +20,8 @@ class Item:
     work: Ask | Chore
     arrived: float
     answer: Answer | None = None
+    halted: bool = False
+    """Whether an agent was stopped for this cancel already: it must be decided, whatever its sender was told."""
     decision: Decision | None = None
     error: CommandError | None = None
 
@@ -58,9 +59,9 @@ class Inbox:
         """Whether something waits or is being decided."""
         return bool(self._commands or self._chores or self.batch)
 
-    def command(self, ask: Ask, arrived: float, answer: Answer) -> None:
+    def command(self, ask: Ask, arrived: float, answer: Answer, *, halted: bool = False) -> None:
         """Takes in a command."""
-        self._commands.append(Item(ask, arrived, answer=answer))
+        self._commands.append(Item(ask, arrived, answer=answer, halted=halted))
 
     def chore(self, work: Chore, arrived: float) -> None:
         """Takes in work of the server's own."""
@@ -78,20 +79,14 @@ class Inbox:
         return min((item.arrived for item in [*self.batch, *self._commands] if item.answer is not None), default=None)
 
     def refuse_older(self, than: float, error: CommandError) -> None:
-        """Refuses the commands that arrived at `than` or before. What is in the batch may be in the log yet."""
+        """Refuses the commands that arrived at `than` or before. What is in the batch may be in the log yet.
+
+        Of those that wait only cancels that have stopped an agent stay: at most one for each agent.
+        """
         for item in [*self.batch, *self._commands]:
             if item.arrived <= than:
                 item.refuse(error)
-        # A cancel has stopped its agent already: it stays, though its sender was answered, but only once.
-        waiting, self._commands = self._commands, []
-        kept: set[tuple[str, str]] = set()
-        for item in waiting:
-            if isinstance(item.work, Ask) and item.answer is None:
-                key = (item.work.principal, item.work.command.id)
-                if not isinstance(item.work.command, Cancel) or key in kept:
-                    continue
-                kept.add(key)
-            self._commands.append(item)
+        self._commands = [item for item in self._commands if item.answer is not None or item.halted]
 
     def refuse_all(self, error: CommandError) -> None:
         """Refuses every command, and forgets those that wait."""

@@ -59,8 +59,8 @@ class Worker(Protocol):
         """What `take` gave is in the log, or was refused."""
         ...
 
-    def halt(self) -> None:
-        """Stops the agent: its run is about to end."""
+    def halt(self) -> bool:
+        """Stops the agent: its run is about to end. False where there was nothing left to stop."""
         ...
 
     def stranded(self) -> None:

@@ -124,14 +124,19 @@ class RunWorker:
         self._waiting_chunks = len(self._outputs)
         self._room.set()
 
-    def halt(self) -> None:
-        """Stops the agent at once. Its run is about to end: what it says from now on is not taken."""
-        if self.stage is Stage.CALLING:
-            self.stage = Stage.HALTED
-            self._stopped_at = self._clock.monotonic()
-            if self._call is not None:
-                self._call.cancel()
-            self._room.set()
+    def halt(self) -> bool:
+        """Stops the agent at once. Its run is about to end: what it says from now on is not taken.
+
+        False where it was stopped before, or has ended by itself.
+        """
+        if self.stage is not Stage.CALLING:
+            return False
+        self.stage = Stage.HALTED
+        self._stopped_at = self._clock.monotonic()
+        if self._call is not None:
+            self._call.cancel()
+        self._room.set()
+        return True
 
     def stranded(self) -> None:
         """The cancel that it was halted for was refused: the run cannot go on, and ends as failed."""
@@ -202,6 +207,11 @@ class RunWorker:
     def stopping(self) -> bool:
         """Whether the run has ended or is about to."""
         return self.stage is not Stage.CALLING
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the agent to stop any more."""
+        return self.stage is Stage.ENDED
 
     @property
     def steers_pending(self) -> bool:

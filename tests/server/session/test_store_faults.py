@@ -99,6 +99,29 @@ async def test_a_cancel_given_while_the_store_is_down_is_not_lost() -> None:
         assert (await device.send("cancel", id="k1", runId="r1"))["duplicate"]
 
 
+async def test_what_was_answered_in_an_outage_does_not_pile_up() -> None:
+    """Cancels that stopped nobody here are forgotten like other commands; of those of one run the first stays."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        h.road.down = True
+        call.say("one ")
+        await settled()
+        answers = [device.ask("cancel", id=f"k{number}", runId="r1") for number in range(3)]
+        answers += [
+            device.ask("cancel", id=f"p{number}", runId=f"r9{number}", ifUnknown="prevent") for number in range(3)
+        ]
+        await h.clock.pass_ms(6_000)
+        assert [answer.result()["code"] for answer in answers] == ["unavailable"] * 6
+        assert call.ended.is_set()
+        h.road.down = False
+        await h.clock.pass_ms(1_000)
+        assert [(event["runId"], event["command"]) for event in h.events() if event["type"] == "run.ended"] == [
+            ("r1", "k0")
+        ]  # fmt: skip
+
+
 async def test_a_store_that_lost_data_begins_a_new_epoch() -> None:
     """Everyone gets a reset snapshot; the agent of a run that the log does not know is stopped."""
     async with house() as h:
