@@ -1,4 +1,4 @@
-"""A script that stops a run as soon as it has read enough: `python examples/stop_after.py 40`."""
+"""A script that stops a run as soon as it has read enough: `./dev python examples/stop_after.py 40`."""
 
 import os
 import sys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 
@@ -79,6 +79,11 @@ class Desk(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether the run has ended or is about to. Readable from any thread."""
+        ...
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the agent to stop any more: its grace is over, or the process ends."""
         ...
 
     def messages(self) -> list[Message]:
@@ -362,13 +367,19 @@ class Run:
         try:
             outcome = await asyncio.shield(returned)
         except asyncio.CancelledError:
-            await _until_done(returned)
+            await self._until_returned(returned)
             raise
         if isinstance(outcome, _Returned):
             return outcome.value
         if isinstance(outcome.error, Exception) and not isinstance(outcome.error, StopIteration):
             raise outcome.error
         raise RuntimeError(f"the function raised {type(outcome.error).__name__}") from outcome.error
+
+    async def _until_returned(self, returned: asyncio.Future[Any]) -> None:
+        """A thread cannot be stopped: a further cancellation ends the wait only when nobody waits for the run."""
+        while not returned.done() and not self._desk.given_up:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({returned})
 
     async def _write(self, kind: str, fields: dict[str, JSON]) -> None:
         self._check()
@@ -381,14 +392,6 @@ class Run:
         """Whoever goes on after being stopped, interrupted, or left behind is told again."""
         if self.over or self._desk.stopping:
             raise asyncio.CancelledError
-
-
-async def _until_done(future: asyncio.Future[Any]) -> None:
-    while not future.done():
-        try:
-            await asyncio.wait({future})
-        except asyncio.CancelledError:
-            continue  # the thread cannot be stopped; the grace of the run is what bounds this
 
 
 def _text(delta: object) -> str:
