@@ -311,6 +311,18 @@ async def test_nobody_there(server: FakeServer) -> None:
     await server.start()
 
 
+async def test_cancel_all_keeps_what_was_seen(server: FakeServer) -> None:
+    """A cancel of the whole session carries what was on screen, and up to where it reaches."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        seen: Position = {"epoch": "E1", "seq": 1}
+        cancelling = asyncio.ensure_future(session.cancel_all(seen=seen))
+        command = await server.command("cancel")
+        assert (command["scope"], command["upTo"]["seq"], command["seen"]) == ("session", 2, seen)
+        await server.ack(command, "cancelled", runIds=[run.id])
+        assert (await cancelling).run_ids == [run.id]
+
+
 async def test_closing_ends_waits_and_nothing_else(server: FakeServer) -> None:
     """Closing the client raises ClientClosedError in its waiters and sends no command."""
     session = await connect(server.url, session="trip")
@@ -384,3 +396,7 @@ def test_addresses() -> None:
             connect(url, session=session)
     with pytest.raises(ValueError, match="device"):
         connect("ws://x", session="a", device="ä")
+    with pytest.raises(ValueError, match="201 messages"):
+        connect("ws://x", session="a", messages=201)
+    with pytest.raises(ValueError, match="'xml' is no encoding"):
+        connect("ws://x", session="a", encoding="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
 
-from holdfast.client import ConnectionFailedError, UnknownRunError, sync
+from holdfast.client import ClientClosedError, ConnectionFailedError, UnknownRunError, sync
 from holdfast.client.cli.show import wire
+from holdfast.client.session import Session
 from tests.client.fake_server import FakeServer
 
 
@@ -123,3 +125,26 @@ def test_nobody_there() -> None:
     with pytest.raises(ConnectionFailedError):
         sync.connect("ws://127.0.0.1:9", session="trip", open_timeout=0.01)
     assert threading.active_count() == before
+
+
+def test_closed_client_still_shows(stage: Stage) -> None:
+    """After close everything known is still shown, and a command raises ClientClosedError."""
+    with sync.connect(stage.server.url, session="trip") as session:
+        stage.play(answer(stage.server))
+        run = session.send("hi")
+        run.wait()
+    assert (run.text, run.reason, session.run(run.id).status) == ("Hello world", "completed", "ended")
+    assert session.status == "closed"
+    assert run.id in repr(run)
+    for command in (lambda: session.send("again"), run.cancel, run.wait, lambda: list(run)):
+        with pytest.raises(ClientClosedError):
+            command()
+
+
+def test_methods_tell_about_themselves(stage: Stage) -> None:
+    """A waiting method has the name, the docstring and the parameters of the coroutine method behind it."""
+    assert inspect.getdoc(sync.Session.send) == inspect.getdoc(Session.send)
+    with sync.connect(stage.server.url, session="trip") as session:
+        assert inspect.getdoc(session.send) == inspect.getdoc(Session.send)
+        assert "run_id" in inspect.signature(session.send).parameters
+        assert session.send.__name__ == "send"

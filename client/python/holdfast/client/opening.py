@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Generator
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from holdfast.client.errors import ConnectionFailedError
@@ -15,8 +15,10 @@ from holdfast.client.session import Encoding, Session
 from holdfast.protocol.values import is_id
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
+MAX_MESSAGES: Final = 200
+"""How many messages of the past a server tells at once."""
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-_ID_RULE: Final = "1-128 of A-Z a-z 0-9 . _ : ~ - beginning with a letter or a digit"
+ID_RULE: Final = "1-128 of A-Z a-z 0-9 . _ : ~ - beginning with a letter or a digit"
 
 
 def connect(
@@ -39,10 +41,14 @@ def connect(
     ConnectionFailedError after `open_timeout` seconds, or ConnectionClosedError where the server refuses for good.
     With `open_timeout=None` it returns at once; commands wait in the outbox until there is a connection.
 
-    Raises ValueError for a url or ids that cannot be.
+    Raises ValueError for a url, ids, an encoding or a number of messages that cannot be.
     """
     if device is not None and not is_id(device):
-        raise ValueError(f"{device!r} is no device id: {_ID_RULE}")
+        raise ValueError(f"{device!r} is no device id: {ID_RULE}")
+    if encoding not in get_args(Encoding):
+        raise ValueError(f"{encoding!r} is no encoding: there are {', '.join(get_args(Encoding))}")
+    if not 0 <= messages <= MAX_MESSAGES:
+        raise ValueError(f"{messages} messages cannot be loaded: 0 to {MAX_MESSAGES} can")
     return Opening(
         lambda: Session(
             _endpoint(url, session),
@@ -101,6 +107,6 @@ def _endpoint(url: str, session: str) -> str:
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise ValueError(f"{url!r} is no server's address: give something like ws://127.0.0.1:8787")
     if not is_id(session):
-        raise ValueError(f"{session!r} is no session id: {_ID_RULE}")
+        raise ValueError(f"{session!r} is no session id: {ID_RULE}")
     path = f"{parts.path.rstrip('/')}/v1/sessions/{quote(session, safe='')}"
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, "", ""))

@@ -222,8 +222,11 @@ class Session:
         }
         return cancel_outcome(await self._acknowledged(command))
 
-    async def cancel_all(self, *, up_to: Position | None = None) -> CancelOutcome:
-        """Stops every run that was queued or started at or before `up_to` (default: what this client has)."""
+    async def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> CancelOutcome:
+        """Stops every run that was queued or started at or before `up_to` (default: what this client has).
+
+        `seen`: what was on screen; the kept answers are cut there.
+        """
         return cancel_outcome(
             await self._acknowledged(
                 {
@@ -231,6 +234,7 @@ class Session:
                     "id": _command_id(),
                     "scope": "session",
                     "upTo": up_to or self.position,
+                    "seen": seen,
                 }
             )
         )

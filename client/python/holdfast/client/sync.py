@@ -12,16 +12,18 @@ are handed to it one by one, and Ctrl-C gives up the wait and nothing else: a ru
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from asyncio import run_coroutine_threadsafe as submit_to_loop
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
 from holdfast.client import feed as async_feed
 from holdfast.client import run as async_run
 from holdfast.client import session as async_session
+from holdfast.client.errors import ClientClosedError
 from holdfast.client.feed import BUFFER, Lagged
 from holdfast.client.link import Token
 from holdfast.client.opening import OPEN_TIMEOUT_SECONDS
@@ -54,7 +56,13 @@ class Portal:
         return self._thread.is_alive()
 
     def call(self, coroutine: Coroutine[Any, Any, _ResultT]) -> _ResultT:
-        """Runs it in the loop and waits. Interrupting the wait cancels the coroutine."""
+        """Runs it in the loop and waits. Interrupting the wait cancels the coroutine.
+
+        Raises ClientClosedError once the loop has stopped.
+        """
+        if not self.alive:
+            coroutine.close()
+            raise ClientClosedError
         future = submit_to_loop(coroutine, self._loop)
         try:
             return future.result()
@@ -65,7 +73,9 @@ class Portal:
             raise
 
     def look(self, function: Callable[[], _ResultT]) -> _ResultT:
-        """Calls a function in the loop's thread, where the state it reads stands still."""
+        """Calls a function where the state it reads stands still: in the loop's thread, or here once that is gone."""
+        if not self.alive:
+            return function()
 
         async def call() -> _ResultT:
             return function()
@@ -107,7 +117,15 @@ class Blocking(Generic[_TargetT, _P, _ShownT]):
         self._method = method
         self._show = show
 
-    def __get__(self, bridge: Bridge[_TargetT], owner: type) -> Callable[_P, _ShownT]:
+    @overload
+    def __get__(self, bridge: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, bridge: Bridge[_TargetT], owner: type) -> Callable[_P, _ShownT]: ...
+    def __get__(self, bridge: Bridge[_TargetT] | None, owner: type) -> Self | Callable[_P, _ShownT]:
+        if bridge is None:
+            return self
+
+        @functools.wraps(MethodType(self._method, bridge.target))
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _ShownT:
             result = bridge.portal.call(self._method(bridge.target, *args, **kwargs))
             return self._show(bridge.portal, result)
@@ -203,7 +221,10 @@ class Run(Bridge[async_run.Run]):
 
 
 class Session(Bridge[async_session.Session]):
-    """A session on a server, kept connected until `close`. See `holdfast.client.Session`."""
+    """A session on a server, kept connected until `close`. See `holdfast.client.Session`.
+
+    After `close` it still shows what it knew; commands, and waiting for anything, raise ClientClosedError.
+    """
 
     send = blocking(async_session.Session.send, Run)
     cancel = blocking(async_session.Session.cancel)
