@@ -292,6 +292,8 @@ class Session:
         """Decides the batch and appends it, as often as it takes; then tells everybody."""
         journal = self._journal
         kinds = {type(item.work) for item in self._inbox.batch} if self._inbox.batch else _NOTHING
+        records: list[Record] = []
+        encoded: list[bytes] = []
         while True:
             # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
             if Ask in kinds and await journal.moved_on():
