@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     precondition,
     rule,
-    run_state_machine_as_test,  # pyright: ignore[reportUnknownVariableType]  # Hypothesis leaves its parameters untyped
+    run_state_machine_as_test,
 )
 
 from tests.server.registry.world import World
