@@ -15,6 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from holdfast.client.cli import main
+from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, refusal_text
+from holdfast.protocol import CommandError
 from tests.client.fake_server import FakeServer
 
 
@@ -65,6 +67,36 @@ async def test_send_streams_the_answer(server: FakeServer, reason: str, code: in
         status, out, err = await output(process)
         assert (status, out) == (code, "Good morning\n")
         assert err.startswith(f"run {run_id}\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ({"cause": "user", "by": "ana", "device": "phone"}, "cancelled by ana (phone)"),
+        ({"cause": "shutdown", "by": "server", "device": "n1"}, "cancelled: the server shut down"),
+    ],
+)
+async def test_who_stopped_it(server: FakeServer, ending: dict[str, str], told: str) -> None:
+    """`send` tells who stopped its run from where, or what else did."""
+    async with holdfast(server, "send", "hello") as process:
+        run_id = await accept(server)
+        await server.end_run(run_id, "cancelled", **ending)
+        assert (await output(process))[2] == f"run {run_id}\n[{run_id} {told}]\n"
+
+
+async def test_joining_a_chat_shows_an_open_question_once(server: FakeServer) -> None:
+    """What another device asked is shown with its run, and not a second time among what was said before."""
+    await server.start_run("r-0", "said before")
+    await server.end_run("r-0")
+    await server.start_run("r-1", "still open")
+    await server.text("r-1", "Good\n")
+    async with holdfast(server, "chat") as process:
+        process.stdin.close()
+        assert await process.stdout.readline() == b"Good\n"
+        await server.end_run("r-1", "cancelled", cause="user", by="ana", device="phone")
+        err = (await output(process))[2]
+        assert (err.count("said before"), err.count("still open")) == (1, 1)
+        assert err.endswith("[r-1 cancelled by ana (phone)]\n")
 
 
 async def test_send_detached(server: FakeServer) -> None:
@@ -176,7 +208,7 @@ async def test_watch_session(server: FakeServer) -> None:
         lines = [await process.stdout.readline() for _ in range(4)]
         assert lines == [b"\n", b"ana: hello\n", b"[r-1 started, demo]\n", b"Good\n"]
         process.send_signal(signal.SIGINT)
-        assert (await output(process))[0] == 130
+        assert await output(process) == (130, "", "Left; runs go on.\n")
 
 
 async def test_chat_over_pipes(server: FakeServer) -> None:
@@ -199,8 +231,9 @@ async def test_chat_over_pipes(server: FakeServer) -> None:
         await server.end_run(second, "failed", error={"code": "agent", "message": "it broke"})
         status, out, err = await output(process)
         assert (status, out) == (1, "one\ntwo\n")
-        assert f"holdfast cancel {first}" in err
+        assert f"holdfast cancel {first} --url {server.url} --session trip]" in err
         assert "it broke" in err
+        assert "" not in err.splitlines()
 
 
 async def test_nobody_there(server: FakeServer) -> None:
@@ -217,7 +250,25 @@ def test_usage() -> None:
     runner = CliRunner()
     for arguments in (["nonsense"], ["cancel"], ["runs", "--url", "nonsense"], ["runs", "--session", "no id!"]):
         assert runner.invoke(main, arguments).exit_code == 2, arguments
+    refused = runner.invoke(main, ["cancel", "no id!"])
+    assert (refused.exit_code, "'no id!' is no id: 1-128 of" in refused.output) == (2, True)
+    assert "No such option" in runner.invoke(main, ["chat", "--json"]).output
     assert runner.invoke(main, ["--version"]).output.startswith("holdfast, version ")
+
+
+def test_hints_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hint names the program as it was called, and the server and session where they are not the usual ones."""
+    usual = Target(DEFAULT_URL, DEFAULT_SESSION, None, None, json=False)
+    assert usual.hint("cancel", "r-1") == "holdfast cancel r-1"
+    monkeypatch.setenv("HOLDFAST_PROGRAM", "./dev")
+    other = Target("ws://there:1", "trip", None, None, json=False)
+    assert other.hint("chat") == "./dev chat --url ws://there:1 --session trip"
+
+
+def test_refusals_name_their_place() -> None:
+    """A refusal is told with the field at fault, its sentence and its code."""
+    error = CommandError("unknown_agent", "there is no agent 'x'; there are: demo", path="$.agent")
+    assert refusal_text(error) == "agent: there is no agent 'x'; there are: demo (unknown_agent)"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -35,7 +35,7 @@ async def test_a_chat_asks_before_it_does(demo: Serve, session: str) -> None:
     """A question of the run is answered by the next line."""
     ended = await holdfast("chat", server=demo, session=session, given="delete my notes\ny\n")
     assert ended.code == 0
-    assert "may delete run with" in ended.err
+    assert "Allow delete " in ended.err
     assert "local said yes: done." in ended.out
 
 
@@ -67,11 +67,11 @@ async def test_stop_from_another_terminal(demo: Serve, session: str) -> None:
     async with started(command("send", "count to 10000", server=demo, session=session)) as sender:
         run_id = await run_id_of(sender)
         early = await heard(sender, " 5 ")
-        stopped = await holdfast("cancel", run_id, server=demo, session=session)
+        stopped = await holdfast("cancel", run_id, "--device", "phone", server=demo, session=session)
         assert (stopped.code, stopped.out) == (0, f"{run_id} is stopped.\n")
         ended = await outcome(sender)
     assert ended.code == 130
-    assert ended.err == f"[{run_id} cancelled]\n"
+    assert ended.err == f"[{run_id} cancelled by local (phone)]\n"
     printed = (early + ended.out).rstrip("\n")
     past = await holdfast("history", "--json", server=demo, session=session)
     _, answer = (json.loads(line) for line in past.out.splitlines())

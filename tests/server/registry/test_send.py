@@ -103,10 +103,10 @@ def test_agents() -> None:
     assert session.last()["agent"] == "phoenix"
     error = refused(session, "send", "r2", text="x", agent="nobody")
     assert (error.code, error.path, error.message) == (
-        "unknown_agent", "$.agent", "this server's agents: solo, phoenix",
+        "unknown_agent", "$.agent", "there is no agent 'nobody'; there are: solo, phoenix",
     )  # fmt: skip
     session.set(agents={})
-    assert refused(session, "send", "r2", text="x").message == "this server's agents: none"
+    assert refused(session, "send", "r2", text="x").message == "the server has no agent; there are: none"
 
 
 def test_draining() -> None:

@@ -62,7 +62,8 @@ class RunResult:
     """A run after its end.
 
     `text` is all text parts of the answer; `message` is None for a run that never started. `returned`, `usage`,
-    `cause` and `error` are empty for a run that ended so long ago that a snapshot no longer names it.
+    `cause` and `error` are empty for a run that ended so long ago that a snapshot no longer names it. `by` and
+    `device` tell who ended it, where somebody did and this client was told by the event itself.
     """
 
     run_id: str
@@ -70,6 +71,8 @@ class RunResult:
     text: str
     message: Message | None
     cause: str | None = None
+    by: str | None = None
+    device: str | None = None
     error: Failure | None = None
     usage: dict[str, JsonValue] | None = None
     returned: list[ReturnedSteer] = field(default_factory=list[ReturnedSteer])

@@ -109,6 +109,7 @@ class Run:
         ending = self._session.view.ending(self.id)
         reason = self.reason
         assert reason is not None, "an ended run has a reason"
+        by, device = self._session.view.ender(self.id)
         if ending is None:
             return RunResult(self.id, reason, self.text, self.message)
         return RunResult(
@@ -117,6 +118,8 @@ class Run:
             self.text,
             self.message,
             cause=ending.get("cause"),
+            by=by,
+            device=device,
             error=ending.get("error"),
             usage=ending.get("usage"),
             returned=ending.get("returned", []),

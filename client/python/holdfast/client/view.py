@@ -64,6 +64,8 @@ class View:
     def __init__(self, *, messages_kept: int = MESSAGES_KEPT) -> None:
         self.transcript = Transcript()
         self._endings: OrderedDict[str, RunInfo] = OrderedDict()
+        self._enders: dict[str, tuple[str | None, str | None]] = {}
+        """Who ended a run, and on which device, where the event told; only of runs in `_endings`."""
         self._answers: dict[str, str] = {}
         """The id of the assistant message by run id."""
         self._order: deque[tuple[str, str]] = deque()
@@ -96,6 +98,7 @@ class View:
                     self._order.append((event["messageId"], event["runId"]))
             case "run.ended":
                 self._remember_ending(self.transcript.runs[event["runId"]].info)
+                self._enders[event["runId"]] = (event.get("by"), event.get("device"))
                 self._forget_oldest()
             case _:
                 pass
@@ -139,10 +142,15 @@ class View:
         """How the run ended, if this client was told, by the event or by a snapshot, and not too many ended since."""
         return self._endings.get(run_id)
 
+    def ender(self, run_id: str) -> tuple[str | None, str | None]:
+        """Who ended the run, on which device: what its `run.ended` said, where this client got that event."""
+        return self._enders.get(run_id, (None, None))
+
     def _remember_ending(self, info: RunInfo) -> None:
         self._endings[info["runId"]] = info
         if len(self._endings) > ENDINGS_KEPT:
-            self._endings.popitem(last=False)
+            forgotten, _ = self._endings.popitem(last=False)
+            self._enders.pop(forgotten, None)
 
     def requests(self, run_id: str) -> list[Request]:
         """What the run waits for."""

@@ -195,7 +195,8 @@ def _agent(context: Context, name: str | None) -> str:
         name = next(iter(context.agents), None)
     if name is None or name not in context.agents:
         known = ", ".join(context.agents) or "none"
-        raise CommandError("unknown_agent", f"this server's agents: {known}", path="$.agent")
+        asked = "the server has no agent" if name is None else f"there is no agent {name!r}"
+        raise CommandError("unknown_agent", f"{asked}; there are: {known}", path="$.agent")
     return name
 
 

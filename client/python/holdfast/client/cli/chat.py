@@ -9,9 +9,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target
+from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target, refusal_text
 from holdfast.client.cli.screen import Pipes, Screen, Terminal
-from holdfast.client.cli.show import cancel_text, ended_text, message_text, plain, request_text, runs_table
+from holdfast.client.cli.show import cancel_text, message_text, plain, request_text, result_text, runs_table
 from holdfast.client.phases import Status
 from holdfast.client.run import Run
 from holdfast.client.session import Session
@@ -30,9 +30,9 @@ async def talk(target: Target) -> Exit:
     """Chats until the input ends; over pipes the exit code is that of the last run."""
     if sys.stdin.isatty() and sys.stdout.isatty():
         async with target.open() as session:
-            return await Chat(session, Terminal(), patient=False).run()
+            return await Chat(session, Terminal(), target, patient=False).run()
     async with target.open() as session:
-        chat = Chat(session, Pipes(), patient=True)
+        chat = Chat(session, Pipes(), target, patient=True)
         with Interrupts() as interrupts:
             work = asyncio.ensure_future(chat.run())
             first = asyncio.ensure_future(interrupts.first())
@@ -49,9 +49,10 @@ async def talk(target: Target) -> Exit:
 class Chat:
     """One conversation. `patient`: each line waits for the end of the run before it, as from a pipe."""
 
-    def __init__(self, session: Session, screen: Screen, *, patient: bool) -> None:
+    def __init__(self, session: Session, screen: Screen, target: Target, *, patient: bool) -> None:
         self._session = session
         self._screen = screen
+        self._target = target
         self._patient = patient
         self._followed = {run_id for run_id, run in session.runs.items() if run.status == "ended"}
         self._current: Run | None = None
@@ -66,7 +67,7 @@ class Chat:
         """Until the input ends."""
         self._screen.note(f"Session {self._session.id}. /help tells what you can type; Ctrl-D leaves.")
         for message in self._session.messages[-6:]:
-            if message["status"] != "streaming":
+            if self._session.run(message.get("runId", "")).status in ("ended", "unknown"):  # others are shown whole
                 self._screen.note(message_text(message))
         following = asyncio.ensure_future(self._follow())
         typing = asyncio.ensure_future(self._type())
@@ -130,7 +131,7 @@ class Chat:
             await self._deal(text)
         except HoldfastError as error:
             self._last = Exit.REFUSED
-            self._screen.note(f"[not done: {error}]")
+            self._screen.note(f"[not done: {refusal_text(error)}]")
 
     async def _deal(self, text: str) -> None:
         if self._asked is not None and not text.startswith("/"):
@@ -218,11 +219,11 @@ class Chat:
     async def _show(self, run: Run) -> None:
         info = self._session.view.transcript.runs[run.id].info
         if "startedSeq" not in info:
-            self._screen.note(ended_text(run.id, str(run.reason), {}))
+            self._screen.note(result_text(await run.wait()))
             return
         if info["device"] != self._session.device:
             self._screen.note(f"{info['by']} ({info['device']}): {self._question_of(run)}")
-        self._screen.note(f"[{run.id} · to stop it from elsewhere: holdfast cancel {run.id}]")
+        self._screen.note(f"[{run.id} · to stop it from elsewhere: {self._target.hint('cancel', run.id)}]")
         asking = asyncio.ensure_future(self._watch_requests(run))
         try:
             async for text in run:
@@ -232,9 +233,10 @@ class Chat:
             await asyncio.wait({asking})
             self._ask(None)
         result = await run.wait()
-        self._screen.note(
-            ended_text(run.id, result.reason, {"error": result.error}) if result.reason != "completed" else ""
-        )
+        self._screen.end()
+        own = result.cause == "user" and result.device == self._session.device  # `stop` has told of it
+        if result.reason != "completed" and not own:
+            self._screen.note(result_text(result))
         for steer in result.returned:
             self._screen.note(f"[not taken any more: {plain(steer['parts'])}]")
 

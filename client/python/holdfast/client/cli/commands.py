@@ -11,14 +11,24 @@ import click
 from click.shell_completion import get_completion_class
 
 from holdfast.client.cli.chat import talk
-from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target, line, say, session_command
+from holdfast.client.cli.common import (
+    EXIT_OF_REASON,
+    ID,
+    Exit,
+    Interrupts,
+    Target,
+    line,
+    person_command,
+    say,
+    session_command,
+)
 from holdfast.client.cli.show import (
     cancel_text,
-    ended_text,
     event_text,
     message_text,
     outcome_object,
     request_text,
+    result_text,
     runs_table,
     steer_text,
     wire,
@@ -32,7 +42,7 @@ from holdfast.protocol.events import Boundary, IfEnded
 
 
 @click.command()
-@session_command
+@person_command
 async def chat(target: Target) -> Exit:
     """Talk to the session's agent.
 
@@ -45,8 +55,8 @@ async def chat(target: Target) -> Exit:
 @click.command()
 @click.argument("text")
 @click.option("--detach", is_flag=True, help="Print the run's id and leave; the run goes on.")
-@click.option("--run-id", help="The run's id; the same id again is the same run.")
-@click.option("--agent", help="Which agent answers.")
+@click.option("--run-id", type=ID, help="The run's id; the same id again is the same run.")
+@click.option("--agent", type=ID, help="Which agent answers.")
 @click.option(
     "--when-busy",
     type=click.Choice(["queue", "interrupt", "alongside", "reject", "steer"]),
@@ -100,7 +110,7 @@ async def _send(
     if target.json:
         return await _events(run, events if run.id == run_id else run.events())
     say(f"run {run.id}")
-    return await _answer(run)
+    return await _answer(run, target)
 
 
 async def _stop_on_interrupt(session: Session, run_id: str, interrupts: Interrupts) -> None:
@@ -108,9 +118,9 @@ async def _stop_on_interrupt(session: Session, run_id: str, interrupts: Interrup
     await session.cancel(run_id, seen=session.run(run_id).seen)
 
 
-async def _answer(run: Run) -> Exit:
+async def _answer(run: Run, target: Target) -> Exit:
     """Streams the answer's text; what else there is to say goes to standard error."""
-    asking = asyncio.ensure_future(_tell_requests(run))
+    asking = asyncio.ensure_future(_tell_requests(run, target.hint("chat")))
     last = "\n"
     try:
         async for text in run:
@@ -123,18 +133,18 @@ async def _answer(run: Run) -> Exit:
         click.echo()
     result = await run.wait()
     if result.reason != "completed":
-        say(ended_text(run.id, result.reason, {"error": result.error}))
+        say(result_text(result))
     return EXIT_OF_REASON[result.reason]
 
 
-async def _tell_requests(run: Run) -> None:
+async def _tell_requests(run: Run, chat_hint: str) -> None:
     told: set[str] = set()
     with suppress(HoldfastError):  # whoever reads the run is told
         async for _ in run.events():
             for request in run.requests:
                 if request["id"] not in told:
                     told.add(request["id"])
-                    say(f"\nThe run asks: {request_text(request)} Answer in `holdfast chat`.")
+                    say(f"\nThe run asks: {request_text(request)} Answer in `{chat_hint}`.")
 
 
 async def _events(run: Run, events: Feed) -> Exit:
@@ -145,27 +155,33 @@ async def _events(run: Run, events: Feed) -> Exit:
 
 
 @click.command()
-@click.argument("run_id", metavar="[RUN]", required=False)
+@click.argument("run_id", metavar="[RUN]", type=ID, required=False)
 @session_command
 async def watch(target: Target, run_id: str | None) -> Exit:
     """Follow the session, or one RUN from its beginning to its end. Ctrl-C leaves; the run goes on."""
     async with target.open() as session:
         if run_id is None:
-            async for item in session.events():
-                if target.json:
-                    line(wire(item))
-                elif isinstance(item, Reset):
-                    say("[back, with a gap that `holdfast history` fills]")
-                elif isinstance(item, Lagged):
-                    say(f"[{item.missed} events were too fast for this terminal]")
-                else:
-                    click.echo(event_text(item), nl=False)
-        run = session.run(run_id or "")
-        return await (_events(run, run.events()) if target.json else _answer(run))
+            return await _watch_session(session, target)
+        run = session.run(run_id)
+        return await (_events(run, run.events()) if target.json else _answer(run, target))
+
+
+async def _watch_session(session: Session, target: Target) -> Exit:
+    """Shows whatever happens, for as long as the client lives."""
+    async for item in session.events():
+        if target.json:
+            line(wire(item))
+        elif isinstance(item, Reset):
+            say(f"[back, with a gap that `{target.hint('history')}` fills]")
+        elif isinstance(item, Lagged):
+            say(f"[{item.missed} events were too fast for this terminal]")
+        else:
+            click.echo(event_text(item), nl=False)
+    return Exit.DONE
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=ID)
 @session_command
 async def cancel(target: Target, run_id: str) -> Exit:
     """Stop RUN, wherever it was started."""
@@ -179,7 +195,7 @@ async def cancel(target: Target, run_id: str) -> Exit:
 
 
 @click.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="RUN", type=ID)
 @click.argument("text")
 @click.option("--boundary", type=click.Choice(["now", "step"]), default="now", show_default=True)
 @click.option("--if-ended", type=click.Choice(["return", "send"]), default="return", show_default=True)
@@ -223,7 +239,7 @@ async def history(target: Target, limit: int, before: int | None) -> Exit:
         else:
             click.echo(message_text(message))
     if page.more and page.messages and not target.json:
-        say(f"There is more: holdfast history --before {page.messages[0]['seq']}")
+        say(f"There is more: {target.hint('history', '--before', str(page.messages[0]['seq']))}")
     return Exit.DONE
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shlex
 import signal
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -15,11 +17,13 @@ from typing import Any, Final, Self
 import click
 
 from holdfast.client.errors import ConnectionClosedError, ConnectionFailedError, UnauthorizedError
-from holdfast.client.opening import Opening, connect
-from holdfast.protocol import HoldfastError
+from holdfast.client.opening import ID_RULE, Opening, connect
+from holdfast.protocol import CommandError, HoldfastError
 from holdfast.protocol.events import EndReason
+from holdfast.protocol.values import is_id
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8787"
+DEFAULT_SESSION: Final = "default"
 OPEN_SECONDS: Final = 3.0
 """How long a command tries to reach its server before it says that nobody is there."""
 
@@ -56,10 +60,24 @@ class Refused(click.ClickException):
     exit_code = Exit.REFUSED
 
 
-class Left(click.ClickException):
-    """Ctrl-C, where it stops the program and nothing else."""
+def program() -> str:
+    """What a person types to run this program: `HOLDFAST_PROGRAM` where something else starts it."""
+    return os.environ.get("HOLDFAST_PROGRAM") or "holdfast"
 
-    exit_code = Exit.STOPPED
+
+class IdType(click.ParamType[str]):
+    """An id of the protocol, refused here with a sentence that says what one looks like."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id itself."""
+        if not is_id(value):
+            self.fail(f"{value!r} is no id: {ID_RULE}.", param, ctx)
+        return str(value)
+
+
+ID: Final = IdType()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +89,15 @@ class Target:
     token: str | None
     device: str | None
     json: bool
+
+    def hint(self, *words: str) -> str:
+        """A command line that a person can copy: the program, the words, and where this session is."""
+        found = [program(), *words]
+        if self.url != DEFAULT_URL:
+            found += ["--url", self.url]
+        if self.session != DEFAULT_SESSION:
+            found += ["--session", self.session]
+        return shlex.join(found)
 
     def open(self, *, messages: int = 50) -> Opening:
         """Opens the session."""
@@ -88,19 +115,36 @@ class Target:
 
 
 _OPTIONS: Final = (
-    click.option("--url", envvar="HOLDFAST_URL", default=DEFAULT_URL, show_default=True, help="The server."),
-    click.option("--session", envvar="HOLDFAST_SESSION", default="default", show_default=True, help="The session."),
-    click.option("--token", envvar="HOLDFAST_TOKEN", help="The token that says who you are."),
-    click.option("--device", envvar="HOLDFAST_DEVICE", help="What the other devices see you as."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts."),
+    click.option(
+        "--url", envvar="HOLDFAST_URL", default=DEFAULT_URL, show_default=True, show_envvar=True, help="The server."
+    ),
+    click.option(
+        "--session",
+        type=ID,
+        envvar="HOLDFAST_SESSION",
+        default=DEFAULT_SESSION,
+        show_default=True,
+        show_envvar=True,
+        help="The session.",
+    ),
+    click.option("--token", envvar="HOLDFAST_TOKEN", show_envvar=True, help="The token that says who you are."),
+    click.option(
+        "--device", type=ID, envvar="HOLDFAST_DEVICE", show_envvar=True, help="What the other devices see you as."
+    ),
 )
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for scripts.")
 
 
 def session_command(command: Callable[..., Coroutine[Any, Any, Exit]]) -> Callable[..., None]:
     """Turns a coroutine function of a `Target` into a click callback with the options every command has."""
+    return _JSON(person_command(command))
+
+
+def person_command(command: Callable[..., Coroutine[Any, Any, Exit]]) -> Callable[..., None]:
+    """The same for a command that talks to a person only, and has no `--json`."""
 
     def callback(
-        url: str, session: str, token: str | None, device: str | None, as_json: bool, **arguments: Any
+        url: str, session: str, token: str | None, device: str | None, as_json: bool = False, **arguments: Any
     ) -> None:
         target = Target(url, session, token, device, as_json)
         with told():
@@ -121,14 +165,21 @@ def told() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Left("Left; runs go on.") from None
+        say("Left; runs go on.")  # what was asked for, and no error
+        click.get_current_context().exit(Exit.STOPPED)
     except ConnectionFailedError as error:
-        hint = "" if error.status else " Is the server running? `holdfast serve` starts one."
+        hint = "" if error.status else f" Is the server running? `{program()} serve` starts one."
         raise NoConnection(f"{error}{hint}") from None
     except (ConnectionClosedError, UnauthorizedError) as error:
         raise NoConnection(str(error)) from None
     except HoldfastError as error:
-        raise Refused(f"{error} ({error.code})") from None
+        raise Refused(refusal_text(error)) from None
+
+
+def refusal_text(error: HoldfastError) -> str:
+    """An error as a sentence, with the field at fault and the code that scripts know."""
+    place = f"{error.path.removeprefix('$.')}: " if isinstance(error, CommandError) and error.path else ""
+    return f"{place}{error} ({error.code})"
 
 
 class Interrupts:

@@ -25,6 +25,10 @@ class Screen(Protocol):
         """Streams text of the answer."""
         ...
 
+    def end(self) -> None:
+        """Ends the line of the answer, where one is open."""
+        ...
+
     def note(self, text: str) -> None:
         """A line of its own about what goes on."""
         ...
@@ -46,10 +50,14 @@ class Pipes:
         click.echo(text, nl=False)
         self._column = 0 if text.endswith("\n") else 1
 
-    def note(self, text: str) -> None:
-        """Ends the line of the answer and tells the note on standard error."""
+    def end(self) -> None:
+        """Ends the line of the answer, where one is open."""
         if self._column:
             self.write("\n")
+
+    def note(self, text: str) -> None:
+        """Ends the line of the answer and tells the note on standard error."""
+        self.end()
         click.echo(text, err=True)
 
     async def lines(self, interrupted: Callable[[], bool]) -> AsyncIterator[str]:
@@ -98,6 +106,11 @@ class Terminal:
             print(whole, flush=True)  # noqa: T201 - through patch_stdout, above the prompt
         self._partial = rest
         self._prompt.app.invalidate()
+
+    def end(self) -> None:
+        """Ends the line of the answer, where one is open."""
+        if self._partial:
+            self.write("\n")
 
     def note(self, text: str) -> None:
         """A line of its own above the prompt."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from holdfast.client.feed import Lagged
-from holdfast.client.outcomes import CancelOutcome, SteerOutcome
+from holdfast.client.outcomes import CancelOutcome, RunResult, SteerOutcome
 from holdfast.client.view import Reset
 from holdfast.protocol import Event, Message, Part, Transcript
 from holdfast.protocol.events import Request
@@ -23,6 +23,16 @@ def wire(item: Event | Reset | Lagged) -> Mapping[str, Any]:
             return {"type": "lagged", "missed": item.missed}
         case _:
             return item
+
+
+_CAUSES: Final[Mapping[str, str]] = {
+    "shutdown": "the server shut down",
+    "superseded": "a newer message took its place",
+    "abandoned": "nobody watched it any more",
+    "deadline": "its time was over",
+    "unknown_agent": "no server has its agent any more",
+}
+"""Why runs end that no person stopped."""
 
 
 def event_text(event: Event) -> str:
@@ -50,9 +60,23 @@ def event_text(event: Event) -> str:
 
 def ended_text(run_id: str, reason: str, ending: Mapping[str, Any]) -> str:
     """One line about the end of a run."""
-    by = f" by {ending['by']}" if reason == "cancelled" and ending.get("by") else ""
     error = f": {ending['error']['message']}" if ending.get("error") else ""
-    return f"[{run_id} {reason}{by}{error}]"
+    return f"[{run_id} {reason}{_why(ending)}{error}]"
+
+
+def result_text(result: RunResult) -> str:
+    """The same line, of a run's result."""
+    return ended_text(result.run_id, result.reason, asdict(result))
+
+
+def _why(ending: Mapping[str, Any]) -> str:
+    cause = str(ending.get("cause"))
+    if cause in _CAUSES:
+        return f": {_CAUSES[cause]}"
+    if not ending.get("by"):
+        return ""
+    device = f" ({ending['device']})" if ending.get("device") else ""
+    return f" by {ending['by']}{device}"
 
 
 def _chunk_text(event: Mapping[str, Any]) -> str:
@@ -72,7 +96,7 @@ def request_text(request: Request) -> str:
     """What a run asks for, as a question."""
     match request["kind"]:
         case "approval":
-            return f"may {request.get('name', 'it')} run with {compact(request.get('input'))}?"
+            return f"Allow {request.get('name', 'it')} {compact(request.get('input'))}?"
         case "input":
             return request.get("prompt", "an answer?")
         case "tool":
