@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.client import Status, connect
 from tests.system.client import counted, ended, read, until
-from tests.system.program import Serve
+from tests.system.program import HOLDFAST, Serve, heard, outcome, started
 from tests.system.proxy import Proxy
 from tests.system.wire import greeted
 
@@ -135,3 +135,20 @@ async def test_a_connection_that_answers_no_heartbeat(tmp_path: Path) -> None:
         async with greeted(server.url, "s") as wire:
             assert await wire.closed() == 4004
             assert [message["type"] for message in wire.received].count("ping") == 2
+
+
+async def test_a_person_is_told_of_a_lost_connection(demo: Serve, network: Proxy, session: str) -> None:
+    """`send` says when the connection is lost and when it is back, and the answer goes on behind it."""
+    words = [HOLDFAST, "send", "count to 60", "--url", network.url, "--session", session]
+    async with started(words) as process:
+        await heard(process, "Counting: 1 ")
+        network.refusing = True
+        network.cut()
+        assert process.stderr is not None
+        async with asyncio.timeout(20):
+            await process.stderr.readuntil(b"[connection lost; trying again]")
+            network.heal()
+            await process.stderr.readuntil(b"[back]")
+        end = await outcome(process)
+        assert end.code == 0
+        assert " 60." in end.out

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target, refusal_text
+from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target, connection_told, refusal_text
 from holdfast.client.cli.screen import Pipes, Screen, Terminal
 from holdfast.client.cli.show import cancel_text, message_text, plain, request_text, result_text, runs_table
 from holdfast.client.phases import Status
@@ -69,6 +69,10 @@ class Chat:
         for message in self._session.messages[-6:]:
             if self._session.run(message.get("runId", "")).status in ("ended", "unknown"):  # others are shown whole
                 self._screen.note(message_text(message))
+        async with connection_told(self._session, self._screen.note):
+            return await self._converse()
+
+    async def _converse(self) -> Exit:
         following = asyncio.ensure_future(self._follow())
         typing = asyncio.ensure_future(self._type())
         await asyncio.wait({following, typing}, return_when=asyncio.FIRST_COMPLETED)

@@ -17,6 +17,7 @@ from holdfast.client.cli.common import (
     Exit,
     Interrupts,
     Target,
+    connection_told,
     line,
     person_command,
     say,
@@ -74,7 +75,7 @@ async def send(
     """
     content = sys.stdin.read() if text == "-" else text
     chosen = run_id or f"r-{secrets.token_hex(8)}"
-    async with target.open() as session:
+    async with target.open() as session, connection_told(session, say):
         events = session.run(chosen).events()
         with Interrupts() as interrupts:
             work = asyncio.ensure_future(_send(session, target, content, chosen, agent, when_busy, events, detach))
@@ -159,7 +160,7 @@ async def _events(run: Run, events: Feed) -> Exit:
 @session_command
 async def watch(target: Target, run_id: str | None) -> Exit:
     """Follow the session, or one RUN from its beginning to its end. Ctrl-C leaves; the run goes on."""
-    async with target.open() as session:
+    async with target.open() as session, connection_told(session, say):
         if run_id is None:
             return await _watch_session(session, target)
         run = session.run(run_id)

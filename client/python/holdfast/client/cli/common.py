@@ -7,8 +7,8 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -18,6 +18,8 @@ import click
 
 from holdfast.client.errors import ConnectionClosedError, ConnectionFailedError, UnauthorizedError
 from holdfast.client.opening import ID_RULE, Opening, connect
+from holdfast.client.phases import Status
+from holdfast.client.session import Session
 from holdfast.protocol import CommandError, HoldfastError
 from holdfast.protocol.events import EndReason
 from holdfast.protocol.values import is_id
@@ -208,6 +210,29 @@ class Interrupts:
     async def second(self) -> None:
         """Returns when it was pressed twice."""
         await self._pressed[1].wait()
+
+
+@asynccontextmanager
+async def connection_told(session: Session, tell: Callable[[str], None]) -> AsyncGenerator[None]:
+    """Tells a person that the connection is lost, and that it is back, while the block lasts."""
+
+    async def watch() -> None:
+        lost = False
+        while True:
+            if session.status is Status.OFFLINE and not lost:
+                tell("[connection lost; trying again]")
+                lost = True
+            elif session.status is Status.LIVE and lost:
+                tell("[back]")
+                lost = False
+            await session.changed()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)  # what ended the client is told by the command itself
 
 
 def say(text: str) -> None:
