@@ -65,7 +65,7 @@ async def test_an_approval_is_answered_from_another_device(tmp_path: Path) -> No
                 run = other.run(run_id)
                 await until(other, lambda: run.status == "waiting")
             agreed = await holdfast("chat", server=server, given="y\n")
-            assert "may delete_file run with" in agreed.err
+            assert "Allow delete_file" in agreed.err
             ended = await outcome(sender)
         assert ended.code == 0
         assert ended.out == "draft.txt is gone; local agreed.\n"
