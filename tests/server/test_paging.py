@@ -74,7 +74,7 @@ def test_pages_of_any_size_arrive_whole(contents: list[list[tuple[str, int]]]) -
 @given(st.lists(st.tuples(st.sampled_from(["r1", "r2"]), st.integers(0, 1), st.text(max_size=5)), min_size=1))
 def test_merged_events_cover_the_same_text(chunks: list[tuple[str, int, str]]) -> None:
     """Adjacent deltas of one part become one event that says where it begins; nothing is lost, or out of order."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "run.chunk", "seq": seq, "at": seq, "runId": run, "part": part, "kind": "text", "delta": delta}
         for seq, (run, part, delta) in enumerate(chunks, start=1)
     ]
@@ -84,7 +84,7 @@ def test_merged_events_cover_the_same_text(chunks: list[tuple[str, int, str]]) -
     for event in events:
         key = (event["runId"], event["part"])
         before[key] = before.get(key, "") + event["delta"]
-    last = None
+    last: tuple[str, int] | None = None
     for event in merged(events):
         assert event.get("from", event["seq"]) == expected
         expected = event["seq"] + 1
@@ -98,7 +98,7 @@ def test_merged_events_cover_the_same_text(chunks: list[tuple[str, int, str]]) -
 
 def test_a_merged_event_fits_into_an_event() -> None:
     """Merging stops before an event grows too large."""
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "run.chunk", "seq": seq, "at": 1, "runId": "r", "part": 0, "kind": "text", "delta": "\u0001" * 10_000}
         for seq in range(1, 40)
     ]
