@@ -81,9 +81,8 @@ def test_merged_events_cover_the_same_text(chunks: list[tuple[str, int, str]]) -
     expected = 1
     text: dict[tuple[str, int], str] = {}
     before: dict[tuple[str, int], str] = {}
-    for event in events:
-        key = (event["runId"], event["part"])
-        before[key] = before.get(key, "") + event["delta"]
+    for run, part, delta in chunks:
+        before[run, part] = before.get((run, part), "") + delta
     last: tuple[str, int] | None = None
     for event in merged(events):
         assert event.get("from", event["seq"]) == expected
