@@ -79,6 +79,24 @@ async def _stale_answer(settings: SessionSettings) -> None:
         assert ack["outcome"] == "cancelled"
 
 
+async def _late_stop(settings: SessionSettings) -> None:
+    """A stop that comes while the store is slow is not behind what the agent said before it."""
+    async with house(settings=settings) as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        h.road.pause("append")
+        call.say("a")
+        await settled()
+        call.say("b")
+        call.end()
+        await settled()
+        answer = device.ask("cancel", id="k1", runId="r1")
+        h.road.resume()
+        assert (await answer)["outcome"] == "cancelled"
+        assert h.text("r1") == "a"
+
+
 async def _busy_owner(settings: SessionSettings) -> None:
     """A remote stop gets through in a few tries, however fast the owner appends."""
     async with house(exclusive=False, settings=settings) as h:
@@ -199,6 +217,18 @@ def _off_head(patch: Patch) -> SessionSettings:
     return _ON
 
 
+def _off_order(patch: Patch) -> SessionSettings:
+    def outputs_first(self: Any) -> None:
+        if not self._ready:
+            self._inbox.take()
+        ready, self._ready = self._ready, {}
+        self._taken = [(worker, worker.take()) for worker in ready.values()]
+        self._outputs = [output for _, outputs in self._taken for output in outputs]
+
+    patch.setattr(Session, "_take", outputs_first)
+    return _ON
+
+
 def _off_hold(patch: Patch) -> SessionSettings:
     return SessionSettings(contended_hold_ms=0)
 
@@ -233,6 +263,7 @@ def _off_epoch(patch: Patch) -> SessionSettings:
 _RULES: list[tuple[str, Schedule, Callable[[Patch], SessionSettings]]] = [
     ("an unknown outcome is made known first", _lost_reply, _off_regroup),
     ("answers that add nothing are given on a fresh head", _stale_answer, _off_head),
+    ("commands are decided before output", _late_stop, _off_order),
     ("a node makes room for one that lost a race", _busy_owner, _off_hold),
     ("any able node claims a queued run", _unclaimed_queue, _off_claim),
     ("unfinished sessions stand in the index", _dead_process, _off_index),
