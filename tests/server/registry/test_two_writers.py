@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.server.registry.world import World
+from tests.server.registry.world import World, replay
 
 NODES = st.sampled_from(["a", "b"])
 HANDS = st.sampled_from(["a!", "a!", "b!", "a", "b"])
@@ -327,3 +327,17 @@ class TwoWriters(RuleBasedStateMachine):
 def test_any_schedule_keeps_the_promises() -> None:
     """Whatever two writers, their agents, clients and the store do, every promise is kept and everything ends."""
     run_state_machine_as_test(TwoWriters)
+
+
+def test_a_command_that_waited_while_the_store_lost_what_it_saw() -> None:
+    """Nothing is promised upon a head that is gone: another log may have come as far meanwhile."""
+    replay(
+        [
+            ("send", "b", "ana/phone", "r1"),
+            ("work", "b"),
+            ("cancel", "a", "ana/phone", "k2", "r1"),
+            ("lose", 1),
+            ("send", "a", "ana/phone", "r1", "interrupt"),
+            ("work", "a"),
+        ]
+    )

@@ -297,6 +297,11 @@ class World:
                 if answered.head[1] not in lost
                 and (isinstance(answered.reply, CommandError) or answered.reply.get("seq") not in lost)
             ]
+            # A head that is lost says nothing about what was known: another log may come as far in the same epoch.
+            for writer in self.writers.values():
+                for item in [*writer.pending, *(writer.flight.items if writer.flight else [])]:
+                    if item.arrived[1] in lost:
+                        item.arrived = ("", 0)
 
     # Readers
 
