@@ -67,11 +67,16 @@ async def test_the_same_text_has_the_same_answer(talk: _Talk) -> None:
 
 @pytest.mark.parametrize(
     ("text", "end", "words"),
-    [("Count to 12", "11 12.", 13), ("count up to 1", "1.", 2), ("please be long", "all of it.", 500)],
+    [
+        ("Count to 12", "11 12.", 13),
+        ("count up to 1", "1.", 2),
+        ("please be long", "all of it.", 500),
+        ("show me markdown", "how to show.", 80),
+    ],
 )
 def test_counting_and_talking_at_length(text: str, end: str, words: int) -> None:
     """It counts as far as it is told, and talks at length when asked."""
-    said = "".join(answer(text))
+    said = "".join(answer(text)).rstrip()
     assert said.endswith(end)
     assert len(said.split()) >= words
 
@@ -111,6 +116,35 @@ async def test_it_asks_before_it_deletes(talk: _Talk, value: Any, said: str, fie
     await talk.ended("r")
     assert said in talk.text("r")
     assert field in talk.chunks("r", "tool_result")[0]
+
+
+async def test_it_asks_for_a_name(talk: _Talk) -> None:
+    """Told to ask, it waits for words and goes on with them."""
+    await talk.say("r", "ask me something")
+    request = (await talk.device.wire.event("run.requested"))["request"]
+    assert request["kind"] == "input"
+    answered = await talk.device.send("answer", id="a", runId="r", requestId=request["id"], value="Ishmael")
+    assert answered["outcome"] == "accepted"
+    await talk.ended("r")
+    assert "I call you Ishmael, as ana said" in talk.text("r")
+
+
+async def test_nobody_has_to_tell_it_a_name(talk: _Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its question expires it goes on without an answer."""
+    monkeypatch.setattr("holdfast.server.agents.demo._PATIENCE_MS", 1)
+    await talk.say("r", "ask me something")
+    assert (await talk.ended("r"))["reason"] == "completed"
+    assert "I call you nobody" in talk.text("r")
+
+
+async def test_it_thinks_before_it_speaks(talk: _Talk) -> None:
+    """Told to think, its reasoning stands before its text and is none of it."""
+    await talk.say("r", "think about it")
+    await talk.ended("r")
+    thought = "".join(chunk["delta"] for chunk in talk.chunks("r", "reasoning"))
+    assert "I am a demo" in thought
+    assert "I am a demo" not in talk.text("r")
+    assert talk.chunks("r", "reasoning")[-1]["seq"] < talk.chunks("r", "text")[0]["seq"]
 
 
 async def test_it_does_what_it_is_told_meanwhile(talk: _Talk) -> None:

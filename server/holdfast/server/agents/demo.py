@@ -6,7 +6,10 @@ It answers every text in the same way each time, word by word at a set pace. Wha
 |---|---|
 | `weather` or `tool` | one tool call, `weather`, with its result |
 | `delete` or `approve` | it asks for an approval and goes on by the answer |
+| `ask me` | it asks for a name and goes on with the answer |
+| `think` | it reasons before it answers |
 | `count to N` (up to 10,000) | it counts |
+| `markdown` | headings, a list, a table, code and a quotation |
 | `long` | a long answer |
 | anything else | a short answer, and what to try |
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 WORDS_PER_SECOND: Final = 20.0
 MAX_COUNT: Final = 10_000
+_PATIENCE_MS: Final = 300_000
+"""How long it waits for an answer."""
 
 _WEATHER: Final = ("sunny", "cloudy", "rainy", "windy", "foggy", "clear")
 _CITY: Final = re.compile(r"\bin ([A-Z][\w-]*(?: [A-Z][\w-]*)*)")
@@ -38,6 +43,33 @@ _LONG: Final = (
     "a stop ends this answer for everyone, and what was shown is what is kept",
     "a line typed while I speak steers me, and I go on with what you said",
 )
+_THOUGHT: Final = (
+    "The question is whether to think about it at all. I am a demo, so there is nothing to find out. "
+    "But thinking can be stopped like everything else, and what was shown of it is kept. "
+)
+_MARKDOWN: Final = """\
+# Three days in Lisbon
+
+A **plan** that is *made up*, with `code` and a [link](https://example.com/).
+
+1. Alfama, early, before the trams are full
+2. Belém by train
+3. Sintra, all day
+
+| day | where | km |
+|---|---|---|
+| 1 | Alfama | 6 |
+| 2 | Belém | 9 |
+
+```python
+def days(plan):
+    return [day for day in plan if day.sunny]
+```
+
+> It rains in November.
+
+That was *everything* a page must know how to show.
+"""
 
 
 def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Awaitable[None]]:
@@ -57,7 +89,11 @@ def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Aw
             await _weather(run, speaker, wanted)
         elif "delete" in words or "approve" in words:
             await _approval(run, speaker, wanted)
+        elif "ask me" in words:
+            await _question(run, speaker)
         else:
+            if "think" in words:
+                await speaker.think(_THOUGHT)
             for piece in answer(wanted):
                 await speaker.say(piece)
         await run.usage({"model": "demo", "inputWords": len(wanted.split()), "outputWords": speaker.words})
@@ -93,6 +129,8 @@ def answer(text: str) -> Iterator[str]:
         yield "Counting: "
         yield from (f"{number} " for number in range(1, last))
         yield f"{last}."
+    elif "markdown" in words:
+        yield _MARKDOWN
     elif "long" in words:
         yield "This is the demo agent, at length. "
         for number in range(1, 41):
@@ -101,7 +139,8 @@ def answer(text: str) -> Iterator[str]:
     else:
         yield f"This is Holdfast's demo agent, and no model. You said: “{_shortened(text)}”. "
         yield "Try “count to 1000” and stop me, or type another line while I count. "
-        yield "“What is the weather in Lisbon?” makes me use a tool, and “delete my notes” makes me ask you first."
+        yield "“What is the weather in Lisbon?” makes me use a tool, and “delete my notes” makes me ask you first. "
+        yield "I also know “think”, “ask me”, “markdown” and “long”."
 
 
 async def _weather(run: Run, speaker: _Speaker, text: str) -> None:
@@ -120,7 +159,7 @@ async def _approval(run: Run, speaker: _Speaker, text: str) -> None:
     await speaker.say("I will not do that unasked. ")
     call = await run.tool_call("delete", {"what": _shortened(text)})
     verdict = await run.ask(
-        "approval", expires_ms=300_000, call_id=call, name="delete", input={"what": _shortened(text)}
+        "approval", expires_ms=_PATIENCE_MS, call_id=call, name="delete", input={"what": _shortened(text)}
     )
     if verdict.outcome == "answered" and _approves(verdict.value):
         await run.tool_result(call, output={"deleted": True})
@@ -131,6 +170,15 @@ async def _approval(run: Run, speaker: _Speaker, text: str) -> None:
     else:
         await run.tool_result(call, error="nobody answered in time")
         await speaker.say("Nobody answered in time, and so nothing happened.")
+
+
+async def _question(run: Run, speaker: _Speaker) -> None:
+    await speaker.say("Gladly. ")
+    reply = await run.ask("input", expires_ms=_PATIENCE_MS, prompt="What shall I call you?")
+    if reply.outcome == "answered":
+        await speaker.say(f"Then I call you {_shortened(str(reply.value))}, as {reply.by} said.")
+    else:
+        await speaker.say("Nobody said anything, and so I call you nobody.")
 
 
 class _Speaker:
@@ -144,8 +192,15 @@ class _Speaker:
 
     async def say(self, text: str) -> None:
         """Says `text`, with the pause of a word after each word."""
+        await self._utter(self._run.text, text)
+
+    async def think(self, text: str) -> None:
+        """The same, as reasoning."""
+        await self._utter(self._run.reasoning, text)
+
+    async def _utter(self, utter: Callable[[str], Awaitable[None]], text: str) -> None:
         for word in _PIECE.findall(text):
-            await self._run.text(word)
+            await utter(word)
             self.words += 1
             await self.rest()
 
