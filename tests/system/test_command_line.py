@@ -17,7 +17,7 @@ async def test_a_server_says_where_it_is_and_what_to_try(tmp_path: Path) -> None
     with Serve(cwd=tmp_path) as server:
         said = "".join(server.out.said)
         assert f"Holdfast listens at ws://127.0.0.1:{server.port}, store sqlite:///holdfast.db, agents: demo" in said
-        chat = next(line for line in said.splitlines() if line.startswith("Talk to it:")).partition(":")[2].split()
+        chat = next(line for line in said.splitlines() if line.startswith("In a terminal:")).partition(":")[2].split()
         assert chat[0] == "holdfast"
         async with started([HOLDFAST, *chat[1:]]) as process:
             ended = await outcome(process, "count to 2\n")

@@ -239,7 +239,8 @@ def _started(running: Running, config: Config) -> None:
     who = "" if not config.tokens else "  (with --token or HOLDFAST_TOKEN)"
     click.echo(
         f"Holdfast listens at {url}, store {config.store}, agents: {agents}\n"
-        f"Talk to it:       {program()} chat{option}{who}\n"
+        f"In a browser:     {url.replace('ws', 'http', 1)}/\n"
+        f"In a terminal:    {program()} chat{option}{who}\n"
         f"Stop with Ctrl-C: runs may finish for {config.drain_ms / 1000:g} s; again to end at once"
     )
     sys.stdout.flush()
