@@ -1,7 +1,7 @@
 """The shared vectors, read against this package.
 
 `protocol/vectors/README.md` says what each file holds. What needs a client (`cursor`, `backoff`) or a server
-(`resume`, `seen`) is read by that side's tests, and checked here for its form only.
+(`resume`, `seen`) is checked here for its form only; `tests/client` and `tests/browser` run what a client reads.
 """
 
 from __future__ import annotations

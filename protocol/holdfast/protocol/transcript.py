@@ -126,6 +126,11 @@ class Transcript:
         answers.sort(key=lambda answer: answer.fields["seq"])
         self._messages = {answer.fields["id"]: answer for answer in answers}
 
+    @property
+    def partial_snapshot(self) -> tuple[str, int] | None:
+        """Epoch and seq of the snapshot of which some messages have come; None outside one."""
+        return self._loading_at
+
     def discard_partial_snapshot(self) -> None:
         """Drops what came of a snapshot whose last message never did: the connection was lost in between."""
         self._continued, self._loading, self._loading_at = [], [], None

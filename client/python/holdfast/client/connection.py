@@ -306,6 +306,8 @@ class Connection:
 
     def _on_snapshot(self, message: Snapshot, now: float) -> None:
         self._step(Input.SNAPSHOT_LAST if message["last"] else Input.SNAPSHOT_PART)
+        if self.view.transcript.partial_snapshot not in (None, (message["epoch"], message["seq"])):
+            raise _LostContactError("another snapshot inside a snapshot")
         reset = self.view.load(message)
         if reset is not None:
             self._fresh = False
