@@ -36,7 +36,7 @@ from holdfast.server.settings import SessionSettings
 FILE: Final = "holdfast.toml"
 """Read from the current directory when no other file is named."""
 ENV_PREFIX: Final = "HOLDFAST_"
-_OTHERS: Final = frozenset({"URL", "SESSION", "TOKEN", "DEVICE", "PROGRAM", "SCHEDULES"})
+_OTHERS: Final = frozenset({"URL", "SESSION", "TOKEN", "DEVICE", "PROGRAM", "SCHEDULES", "CHROMIUM"})
 """After the prefix: variables of the client, of `program`, and of this project's own tests."""
 _Commas = Annotated[list[str], NoDecode]
 
