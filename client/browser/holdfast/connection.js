@@ -1,0 +1,518 @@
+/**
+ * The client's side of a session, without I/O and without a clock.
+ *
+ * The shell around it tells what happens - `opening`, `opened`, `received`, `closed`, `submit`, `tick`, `wake`,
+ * `networkGone` - with the time in milliseconds of a clock that never goes back. After each of these it takes what came
+ * of it:
+ *
+ * - `takeFrames()`   to be written to the socket, in order;
+ * - `takeSettled()`  answers to commands;
+ * - `takeNews()`     events and resets, in the order of the log;
+ * - `lost`           not null: the connection is useless, drop it at once and report `closed`;
+ * - `deadline()`     when to call `tick` if nothing else happens;
+ * - `reconnectAt`    when to open the next connection; `failure` where there will be none.
+ *
+ * What it keeps across connections is the folded log and the outbox. A connection itself is a phase of the table in
+ * `phases.js`.
+ */
+
+/**
+ * @import {HoldfastError} from "./errors.js"
+ * @import {Entry} from "./outbox.js"
+ * @import {Input, Phase} from "./phases.js"
+ * @import {Ack, CaughtUp, Command, ErrorMessage, Event, Goaway, Heartbeat, Limits, Message, Page, Position, Presence,
+ *   Snapshot, Welcome} from "./wire.js"
+ */
+
+import { backoff } from "./backoff.js";
+import { mayReconnect } from "./close-codes.js";
+import { ClientClosedError, ConflictError, ConnectionClosedError, refusal, TooLargeError } from "./errors.js";
+import { joinContinued } from "./message.js";
+import { entryOf, Outbox } from "./outbox.js";
+import { isWelcomed, STATUS, TABLE } from "./phases.js";
+import { checkShape } from "./shapes.js";
+import { Transcript } from "./transcript.js";
+
+/** How long a connection may take to open, and the server to answer `hello` then. */
+export const GREETING_MS = 10_000;
+/** A connection that was live this long starts the backoff anew; a shorter one counts as another failure. */
+export const STABLE_MS = 5_000;
+/** How long the server has to be heard after a wake-up. */
+export const PROBE_MS = 5_000;
+/** How often a command is tried again after errors that go away by waiting, before its caller is told. */
+export const MAX_REFUSALS = 8;
+
+const WAIT_AND_TRY = ["draining", "unavailable", "rate_limited"];
+const PONG = '{"type":"pong"}';
+/** @type {Presence} */
+const NOBODY = { type: "presence", devices: [], total: 0 };
+
+/**
+ * Everything known was replaced by a snapshot at `position`: what led there is not told event by event. `newEpoch`:
+ * the server's log is another one than before, and what it had acknowledged may be gone.
+ * @typedef {{type: "reset", position: Position, newEpoch: boolean}} Reset
+ *
+ * @typedef {Event | Reset} News
+ *
+ * Messages older than a point, ascending; `more`: there are older ones still.
+ * @typedef {{messages: Message[], more: boolean}} HistoryPage
+ *
+ * The answer to a command: a reply, or the error its caller gets.
+ * @typedef {{command: Command, reply: Ack | HistoryPage | null, error: HoldfastError | null}} Settled
+ */
+
+/** The connection cannot be trusted any more. */
+class LostContact extends Error {}
+
+/** One client's session over any number of connections. See the module for how it is driven. */
+export class Connection {
+  /** @type {HoldfastError | null} why there will be no further connection */
+  failure = null;
+  /** @type {string | null} why the present connection is to be dropped */
+  lost = null;
+  /** @type {number | null} when to open the next connection; null while there is one, and at the end */
+  reconnectAt = null;
+  /** @type {Welcome | null} of the latest connection that got that far */
+  welcome = null;
+  /** As last told; empty while not connected. */
+  presence = NOBODY;
+  /** @type {string | null} the server's words in the last error that answers no command: why it closes */
+  refused = null;
+
+  #random;
+  #hello;
+  /** @type {Phase} */
+  #phase = "offline";
+  #attempt = 0;
+  #heardAt = 0;
+  /** @type {number | null} */
+  #probedAt = null;
+  /** @type {number | null} */
+  #liveSince = null;
+  #hintMs = 0;
+  /** Nothing is opened before: the server asked for it. */
+  #notBefore = 0;
+  /** The next hello asks for a snapshot: what is folded may be damaged. */
+  #fresh = false;
+  /** @type {Limits} */
+  #limits = { frameBytes: 1_048_576, eventBytes: 262_144, messageBytes: 1_048_576, commandItems: 1_024 };
+  /** @type {string[]} */
+  #frames = [];
+  /** @type {Settled[]} */
+  #settled = [];
+  /** @type {News[]} */
+  #news = [];
+
+  /**
+   * @param {object} options
+   * @param {() => number} options.random numbers in [0, 1), for the jitter
+   * @param {string} options.device
+   * @param {string} options.client name and version, for the server's log
+   * @param {number} [options.messages] how many messages a snapshot should hold
+   * @param {Outbox} [options.outbox]
+   * @param {Transcript} [options.transcript]
+   */
+  constructor({ random, device, client, messages = 50, outbox = new Outbox(), transcript = new Transcript() }) {
+    this.#random = random;
+    this.#hello = { type: "hello", device, client, messages };
+    this.outbox = outbox;
+    this.transcript = transcript;
+  }
+
+  /** Where the client stands with its server. */
+  get status() {
+    return STATUS[this.#phase];
+  }
+
+  /** Up to where everything is known; the epoch is empty before the first contact. */
+  get position() {
+    return this.transcript.position;
+  }
+
+  // ---- what happens
+
+  /**
+   * A connection is being opened.
+   * @param {number} now
+   */
+  opening(now) {
+    this.#phase = "opening";
+    this.#heardAt = now;
+    this.reconnectAt = null;
+  }
+
+  /**
+   * The socket is open: `hello` is among the next frames.
+   * @param {number} now
+   * @param {string} [token]
+   */
+  opened(now, token) {
+    this.#phase = "greeting";
+    this.#heardAt = now;
+    // JSON leaves out what is undefined.
+    this.#frames.push(
+      JSON.stringify({ ...this.#hello, token, cursor: this.#fresh ? undefined : this.transcript.cursor() }),
+    );
+  }
+
+  /**
+   * A decoded frame: one message or an array of them. After lost contact nothing more is looked at.
+   * @param {unknown} value
+   * @param {number} now
+   */
+  received(value, now) {
+    if (this.lost !== null || !(this.#phase in TABLE)) return; // the last words of a connection given up
+    this.#heardAt = now;
+    this.#probedAt = null;
+    try {
+      if (!Array.isArray(value)) this.#receive(value, now);
+      else for (const message of value) this.#receive(message, now);
+    } catch (error) {
+      // The fold may have stopped half way through a message that is none, so nothing folded is built upon.
+      if (!(error instanceof LostContact)) this.#fresh = true;
+      this.lost = error instanceof LostContact ? error.message : `a message that is none: ${error}`;
+    }
+  }
+
+  /**
+   * A frame that is no message came: the connection is lost, what is folded is not damaged.
+   * @param {string} reason
+   */
+  undecodable(reason) {
+    this.lost = reason;
+  }
+
+  /**
+   * The connection is gone, with a close code; or it could not be opened, with `transient` for the reason.
+   *
+   * After a connection that this side dropped (`lost`) the code does not count: it always comes back.
+   * @param {number} now
+   * @param {number} code
+   * @param {string} [reason]
+   * @param {{transient?: HoldfastError | null}} [options]
+   */
+  closed(now, code, reason, { transient = null } = {}) {
+    if (this.#phase === "closed") return;
+    if (this.lost === null && transient === null && !mayReconnect(code)) {
+      this.fail(new ConnectionClosedError(code, this.refused || reason));
+      return;
+    }
+    if (this.#liveSince !== null && now - this.#liveSince >= STABLE_MS) this.#attempt = 0;
+    this.#notBefore = now + this.#hintMs;
+    this.reconnectAt = now + backoff(this.#attempt, this.#random, this.#hintMs);
+    this.#attempt++;
+    this.#disconnected("offline");
+  }
+
+  /**
+   * There will be no further connection: every command that waits gets `error`.
+   * @param {HoldfastError} error
+   */
+  fail(error) {
+    if (this.#phase === "closed") return;
+    this.#disconnected("closed");
+    this.failure = error;
+    this.reconnectAt = null;
+    for (const { id } of this.outbox.commands) this.#settle(id, null, error);
+  }
+
+  /** The program is done with this client. Says nothing to the server about any run. */
+  close() {
+    this.fail(new ClientClosedError());
+  }
+
+  /**
+   * Takes a command in, connected or not; its answer will be among the settled, once.
+   *
+   * The same command again while it waits is taken once. Throws what ended the client, OutboxFullError, ConflictError
+   * where another command of the same id waits, and TooLargeError for one over the server's limit: such a command was
+   * not taken.
+   * @param {Command} command
+   * @param {number} now
+   */
+  submit(command, now) {
+    if (this.failure !== null) throw this.failure;
+    const entry = entryOf(command);
+    if (entry.bytes > this.#limits.frameBytes) throw this.#tooLarge(entry);
+    const waiting = this.outbox.get(command.id);
+    if (waiting === undefined) {
+      this.outbox.add(entry);
+      this.#flush(now);
+    } else if (waiting.frame !== entry.frame) {
+      throw new ConflictError("conflict", "another command of this id waits for its answer", { path: "$.id" });
+    }
+  }
+
+  /**
+   * Time has passed: silence becomes lost contact, commands that were held back are sent.
+   * @param {number} now
+   */
+  tick(now) {
+    if (now >= this.#silenceLimit()) {
+      this.lost = isWelcomed(this.#phase) ? "the server was not heard in time" : "no welcome came";
+    } else {
+      this.#flush(now);
+    }
+  }
+
+  /**
+   * The page is shown again, or the network is back: time may have stood still, and the connection may be dead without
+   * a word. Offline, the next one is due now, or as soon as the server's wish allows; otherwise the server is asked for
+   * a sign of life.
+   * @param {number} now
+   */
+  wake(now) {
+    if (this.#phase === "offline") {
+      this.reconnectAt = Math.max(now, this.#notBefore);
+    } else if (isWelcomed(this.#phase) && this.#probedAt === null) {
+      this.#probedAt = now;
+      // Not of the outbox: nobody waits for the answer, and no other connection is asked.
+      this.#frames.push(JSON.stringify({ type: "ping", id: `wake-${Math.floor(this.#random() * 2 ** 52)}` }));
+    }
+  }
+
+  /** The browser says that there is no network: a connection would only seem to live on. */
+  networkGone() {
+    if (this.#phase !== "offline" && this.#phase !== "closed") this.lost = "there is no network";
+  }
+
+  // ---- what comes of it
+
+  /** What to write, in order; the caller has it now. */
+  takeFrames() {
+    const frames = this.#frames;
+    this.#frames = [];
+    return frames;
+  }
+
+  /** Answers to commands, in the order they came. */
+  takeSettled() {
+    const settled = this.#settled;
+    this.#settled = [];
+    return settled;
+  }
+
+  /** Events and resets, in the order of the log. */
+  takeNews() {
+    const news = this.#news;
+    this.#news = [];
+    return news;
+  }
+
+  /** When `tick` is due; Infinity for never. */
+  deadline() {
+    return Math.min(this.#silenceLimit(), isWelcomed(this.#phase) ? this.outbox.nextDue() : Infinity);
+  }
+
+  // ---- messages
+
+  /**
+   * @param {any} message whatever was decoded; its shape is checked before anything is made of it
+   * @param {number} now
+   */
+  #receive(message, now) {
+    if (typeof message !== "object" || message === null) throw new LostContact("a message is an object");
+    checkShape(message);
+    switch (message.type) {
+      case "welcome":
+        return this.#onWelcome(message, now);
+      case "snapshot":
+        return this.#onSnapshot(message);
+      case "caughtUp":
+        return this.#onCaughtUp(message, now);
+      case "page":
+        return this.#onPage(message);
+      case "ack":
+        return this.#onAck(message);
+      case "error":
+        return this.#onError(message, now);
+      case "ping":
+        return this.#onPing(message);
+      case "goaway":
+        return this.#onGoaway(message);
+      case "presence":
+        this.#step("other");
+        this.presence = message;
+        return;
+      default:
+        // Anything else is a control message of a later version.
+        if (Number.isInteger(message.seq) && Number.isInteger(message.at)) this.#onEvent(message);
+    }
+  }
+
+  /** @param {Input} input */
+  #step(input) {
+    const after = TABLE[this.#phase]?.[input];
+    if (after === undefined) throw new LostContact(`${input} does not belong into ${this.#phase}`);
+    this.#phase = after;
+  }
+
+  /**
+   * @param {Welcome} message
+   * @param {number} now
+   */
+  #onWelcome(message, now) {
+    const tail = message.resume === "tail";
+    if (tail && (this.#fresh || message.epoch !== this.position.epoch)) {
+      this.#fresh = true;
+      throw new LostContact("a tail of another log");
+    }
+    this.#step(tail ? "tail" : "reset");
+    this.welcome = message;
+    this.#limits = message.limits;
+    this.refused = null;
+    this.#flush(now);
+  }
+
+  /** @param {Snapshot} message */
+  #onSnapshot(message) {
+    this.#step(message.last ? "snapshotLast" : "snapshotPart");
+    if (this.transcript.isPartial && !this.transcript.loads(message)) {
+      throw new LostContact("another snapshot inside a snapshot");
+    }
+    const { epoch } = this.position;
+    if (!this.transcript.load(message)) return;
+    this.#fresh = false;
+    this.#news.push({ type: "reset", position: this.position, newEpoch: epoch !== "" && epoch !== message.epoch });
+  }
+
+  /**
+   * @param {CaughtUp} message
+   * @param {number} now
+   */
+  #onCaughtUp(message, now) {
+    this.#step("caughtUp");
+    this.#compare(message.seq);
+    this.#liveSince = now;
+  }
+
+  /** @param {Event} event */
+  #onEvent(event) {
+    const have = this.transcript.seq;
+    if (event.seq <= have && this.#followsLog) return; // had before, and what is had is never folded twice
+    this.#step("event");
+    const first = event.from ?? event.seq;
+    if (first !== have + 1) throw new LostContact(`event ${first} after ${have}`);
+    this.transcript.apply(event);
+    this.#news.push(event);
+  }
+
+  /** @param {Ack} message */
+  #onAck(message) {
+    this.#step("other");
+    this.#settle(message.id, message, null);
+    // Only a new command's events must be here by now: a repeated one may speak of a log that is gone.
+    if (message.seq !== undefined && message.duplicate === undefined) this.#compare(message.seq);
+  }
+
+  /** @param {Page} message */
+  #onPage(message) {
+    this.#step("other");
+    const entry = this.outbox.get(message.id);
+    if (entry === undefined) return;
+    joinContinued(entry.page, message.messages);
+    if (message.last) this.#settle(message.id, { messages: entry.page, more: message.more }, null);
+  }
+
+  /**
+   * @param {ErrorMessage} message
+   * @param {number} now
+   */
+  #onError(message, now) {
+    this.#step("refusal");
+    if (message.id === undefined) {
+      this.refused = message.message;
+      return;
+    }
+    const entry = this.outbox.get(message.id);
+    if (entry === undefined) return;
+    if (WAIT_AND_TRY.includes(message.code) && entry.refusals < MAX_REFUSALS) {
+      entry.heldUntil = now + backoff(entry.refusals, this.#random, message.retryAfterMs);
+      entry.refusals++;
+      entry.sent = false;
+    } else {
+      this.#settle(message.id, null, refusal(message));
+    }
+  }
+
+  /** @param {Heartbeat} message */
+  #onPing(message) {
+    this.#step("other");
+    this.#compare(message.head);
+    // One answers any number of pings that were read in one go.
+    if (!this.#frames.includes(PONG)) this.#frames.push(PONG);
+  }
+
+  /** @param {Goaway} message */
+  #onGoaway(message) {
+    this.#step("goaway");
+    this.#hintMs = message.reconnectAfterMs;
+  }
+
+  // ---- the connection's own business
+
+  /** Outside of snapshots: what comes next about the log is its next event. */
+  get #followsLog() {
+    return this.#phase === "tail" || this.#phase === "live";
+  }
+
+  /**
+   * What the server has sent up to must be here.
+   * @param {number} seq
+   */
+  #compare(seq) {
+    if (this.#followsLog && seq > this.transcript.seq) throw new LostContact(`events up to ${seq} are missing`);
+  }
+
+  /** @param {number} now */
+  #flush(now) {
+    if (!isWelcomed(this.#phase)) return;
+    for (const entry of this.outbox.due(now)) {
+      if (entry.bytes > this.#limits.frameBytes) {
+        // Another server, with a smaller limit.
+        this.#settle(entry.command.id, null, this.#tooLarge(entry));
+        continue;
+      }
+      entry.sent = true;
+      this.#frames.push(entry.frame);
+    }
+  }
+
+  /**
+   * @param {string} id
+   * @param {Settled["reply"]} reply
+   * @param {Settled["error"]} error
+   */
+  #settle(id, reply, error) {
+    const command = this.outbox.settle(id);
+    if (command !== undefined) this.#settled.push({ command, reply, error });
+  }
+
+  /** @param {Entry} entry */
+  #tooLarge({ bytes }) {
+    return new TooLargeError(
+      "too_large",
+      `the command has ${bytes} bytes, the server takes ${this.#limits.frameBytes}`,
+    );
+  }
+
+  #silenceLimit() {
+    if (this.#phase === "opening" || this.#phase === "greeting") return this.#heardAt + GREETING_MS;
+    if (!isWelcomed(this.#phase) || this.welcome === null) return Infinity;
+    const heartbeats = this.#heardAt + 2 * this.welcome.heartbeatMs;
+    return this.#probedAt === null ? heartbeats : Math.min(heartbeats, this.#probedAt + PROBE_MS);
+  }
+
+  /** @param {"offline" | "closed"} phase */
+  #disconnected(phase) {
+    this.#phase = phase;
+    this.#liveSince = null;
+    this.#probedAt = null;
+    this.#hintMs = 0;
+    this.lost = null;
+    this.#frames = [];
+    this.presence = NOBODY;
+    this.transcript.discardPartialSnapshot();
+    this.outbox.disconnected();
+  }
+}

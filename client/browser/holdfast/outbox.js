@@ -1,0 +1,148 @@
+/**
+ * The commands that have no answer yet, in the order they were given.
+ *
+ * They outlive connections, and pages where there is a storage: whatever is in here is sent again after every
+ * reconnect, with the same id and the same bytes, until the server acknowledges or refuses it. The ids make that
+ * harmless.
+ */
+
+/** @import {Command, Message} from "./wire.js" */
+
+import { OutboxFullError } from "./errors.js";
+
+/** What the server remembers of commands at least; more could not be sent twice safely. */
+const MAX_COMMANDS = 1_000;
+const MAX_BYTES = 8 * 1024 * 1024;
+
+/** Questions: they change nothing, and only who asked can use the answer. */
+const QUESTIONS = ["history", "auth", "ping"];
+
+const UTF8 = new TextEncoder();
+
+/**
+ * One command and what has happened to it.
+ * @typedef {object} Entry
+ * @property {Command} command
+ * @property {string} frame what is sent
+ * @property {number} bytes of the frame
+ * @property {boolean} sent on the present connection
+ * @property {number} heldUntil not sent before this time: the server asked to be spared
+ * @property {number} refusals how often it was refused with an error that goes away by waiting
+ * @property {Message[]} page what has come of the answer to `history`
+ */
+
+/**
+ * The entry of a command that was not sent yet.
+ * @param {Command} command
+ * @returns {Entry}
+ */
+export function entryOf(command) {
+  const frame = JSON.stringify(command);
+  return {
+    command: JSON.parse(frame), // a copy: what is sent again is what was sent, whatever the caller does to its own
+    frame,
+    bytes: UTF8.encode(frame).length,
+    sent: false,
+    heldUntil: 0,
+    refusals: 0,
+    page: [],
+  };
+}
+
+/** An ordered set of commands, bounded by count and bytes: a full one refuses new commands at once. */
+export class Outbox {
+  /** @type {Map<string, Entry>} */
+  #entries = new Map();
+  #bytes = 0;
+  #maxCommands;
+  #maxBytes;
+  /** @type {readonly Command[] | null} */
+  #commands = null;
+
+  /** @param {{commands?: readonly Command[], maxCommands?: number, maxBytes?: number}} [options] `commands`: an earlier `state()` */
+  constructor({ commands = [], maxCommands = MAX_COMMANDS, maxBytes = MAX_BYTES } = {}) {
+    this.#maxCommands = maxCommands;
+    this.#maxBytes = maxBytes;
+    for (const command of commands) this.add(entryOf(command));
+  }
+
+  /** All commands that wait, oldest first; the same array until that changes. */
+  get commands() {
+    this.#commands ??= [...this.#entries.values()].map((entry) => entry.command);
+    return this.#commands;
+  }
+
+  /**
+   * What is worth keeping for the next page, as JSON: everything but questions, whose askers are gone by then (and
+   * tokens do not belong into a storage).
+   */
+  state() {
+    return this.commands.filter((command) => !QUESTIONS.includes(command.type));
+  }
+
+  /**
+   * Takes a command in. Throws OutboxFullError and changes nothing where the bounds are reached.
+   * @param {Entry} entry
+   */
+  add(entry) {
+    if (this.#entries.size >= this.#maxCommands || this.#bytes + entry.bytes > this.#maxBytes) {
+      throw new OutboxFullError();
+    }
+    this.#entries.set(entry.command.id, entry);
+    this.#bytes += entry.bytes;
+    this.#commands = null;
+  }
+
+  /**
+   * The command of that id, if it still waits.
+   * @param {string} id
+   */
+  get(id) {
+    return this.#entries.get(id);
+  }
+
+  /**
+   * Takes a command out: it was answered.
+   * @param {string} id
+   * @returns {Command | undefined} undefined where it is not in here (answered before)
+   */
+  settle(id) {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return undefined;
+    this.#entries.delete(id);
+    this.#bytes -= entry.bytes;
+    this.#commands = null;
+    return entry.command;
+  }
+
+  /** The connection is gone: everything is to be sent again, and half an answer is none. */
+  disconnected() {
+    for (const entry of this.#entries.values()) {
+      entry.sent = false;
+      entry.page = [];
+    }
+  }
+
+  /**
+   * What is to be sent now, in order; the caller marks each `sent` or settles it.
+   * @param {number} now
+   */
+  due(now) {
+    return [...this.#entries.values()].filter((entry) => !entry.sent && entry.heldUntil <= now);
+  }
+
+  /** When the next command that is not sent becomes due; Infinity for never. */
+  nextDue() {
+    let due = Infinity;
+    for (const entry of this.#entries.values()) if (!entry.sent) due = Math.min(due, entry.heldUntil);
+    return due;
+  }
+
+  /**
+   * Whether a send of that run waits for its answer: the server may not know the run yet.
+   * @param {string} runId
+   */
+  startsRun(runId) {
+    return this.commands.some((command) => command.type === "send" && (command.runId ?? command.id) === runId);
+  }
+}

@@ -1,0 +1,80 @@
+/**
+ * The phases of one connection, as a table: phase, then what a message of the server means, then the next phase.
+ *
+ * A missing cell is lost contact: the client drops the connection and resumes from its cursor, it never guesses.
+ */
+
+/**
+ * `snapshot`: catching up, and the next thing about the log is a snapshot. `tail`: catching up, event by event.
+ * `reloading`: live, in the middle of a snapshot of several messages.
+ * @typedef {"offline" | "opening" | "greeting" | "snapshot" | "tail" | "live" | "reloading" | "closed"} Phase
+ *
+ * What a server's message means to the phase.
+ * @typedef {"tail" | "reset" | "event" | "snapshotPart" | "snapshotLast" | "caughtUp" | "refusal" | "goaway" | "other"
+ *   } Input
+ *
+ * Where the client stands with its server.
+ * @typedef {"connecting" | "catching up" | "live" | "offline" | "closed"} Status
+ */
+
+/** @type {Readonly<Partial<Record<Phase, Readonly<Partial<Record<Input, Phase>>>>>>} */
+export const TABLE = {
+  greeting: {
+    tail: "tail",
+    reset: "snapshot",
+    refusal: "greeting",
+    goaway: "greeting",
+  },
+  snapshot: {
+    snapshotPart: "snapshot",
+    snapshotLast: "tail",
+    refusal: "snapshot",
+    goaway: "snapshot",
+    other: "snapshot",
+  },
+  tail: {
+    event: "tail",
+    snapshotPart: "snapshot",
+    snapshotLast: "tail",
+    caughtUp: "live",
+    refusal: "tail",
+    goaway: "tail",
+    other: "tail",
+  },
+  live: {
+    event: "live",
+    snapshotPart: "reloading",
+    snapshotLast: "live",
+    caughtUp: "live",
+    refusal: "live",
+    goaway: "live",
+    other: "live",
+  },
+  reloading: {
+    snapshotPart: "reloading",
+    snapshotLast: "live",
+    refusal: "reloading",
+    goaway: "reloading",
+    other: "reloading",
+  },
+};
+
+/** @type {Readonly<Record<Phase, Status>>} */
+export const STATUS = {
+  offline: "offline",
+  opening: "connecting",
+  greeting: "connecting",
+  snapshot: "catching up",
+  tail: "catching up",
+  live: "live",
+  reloading: "live",
+  closed: "closed",
+};
+
+/**
+ * Whether commands are sent in this phase: the server has said `welcome`.
+ * @param {Phase} phase
+ */
+export function isWelcomed(phase) {
+  return phase in TABLE && phase !== "greeting";
+}

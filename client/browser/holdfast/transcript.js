@@ -1,0 +1,491 @@
+/**
+ * Folding events into messages and runs: the one meaning of a log, the same here as in the server.
+ *
+ *     transcript.load(snapshot)      // or nothing: the beginning of a log
+ *     transcript.apply(event)        // each event once, in order
+ *
+ * Everything that is handed out is a view: never changed afterwards, and the same object until what it shows changed.
+ * The fold is lenient: an unknown event means nothing but its seq, an unknown part kind is kept as it came, and what
+ * names a run that is not known is passed over (its run ended before the snapshot).
+ */
+
+/**
+ * @import {EndReason, Event, Failure, Message, MessageStatus, PendingSteer, Position, ReturnedSteer, RunChunk, RunEnded,
+ *   RunInfo, RunQueued, RunStarted, RunStatus, Snapshot} from "./wire.js"
+ */
+
+import { joinContinued, OpenMessage } from "./message.js";
+
+/** How many ended runs are kept beside those that have not ended; the oldest go first. */
+export const ENDED_RUNS_KEPT = 32;
+/** How many endings are remembered: of runs still kept, and of later ones somebody may hold. */
+export const ENDINGS_KEPT = 256;
+/** How many messages are held; older ones go first and can be had again as history. */
+export const MESSAGES_KEPT = 1_000;
+
+/**
+ * How a run ended. `by` and `device` did it; they are there only where the event itself was seen.
+ * @typedef {object} Ending
+ * @property {string} runId
+ * @property {EndReason} reason
+ * @property {string} [by]
+ * @property {string} [device]
+ * @property {string} [cause]
+ * @property {Failure} [error]
+ * @property {Record<string, unknown>} [usage]
+ * @property {ReturnedSteer[]} [returned]
+ *
+ * A transcript as JSON: the cursor, and what was folded up to it.
+ * @typedef {object} TranscriptState
+ * @property {string} epoch
+ * @property {number} seq
+ * @property {number} at
+ * @property {boolean} more
+ * @property {readonly Message[]} messages
+ * @property {readonly RunInfo[]} runs
+ * @property {readonly Ending[]} endings
+ */
+
+/** The messages and runs of a session, folded from its events. */
+export class Transcript {
+  /** Empty before the first contact. */
+  epoch = "";
+  /** Of the last event folded. */
+  seq = 0;
+  /** The time of the last event folded. */
+  at = 0;
+  /** Whether older messages than these can be had as history. */
+  more = false;
+
+  /** @type {Map<string, Message | OpenMessage>} in the order of the log */
+  #messages = new Map();
+  /** @type {Map<string, string>} the id of the assistant message by run id */
+  #answers = new Map();
+  /** @type {Map<string, RunInfo>} in the order of their first event */
+  #runs = new Map();
+  /** @type {Set<string>} the runs in `#runs` that have ended, in that order */
+  #ended = new Set();
+  /** @type {Map<string, Ending>} in the order of the ends */
+  #endings = new Map();
+  #messagesKept;
+
+  /** @type {readonly Message[] | null} */
+  #messageViews = null;
+  /** @type {readonly RunInfo[] | null} */
+  #runViews = null;
+  /** @type {Position} */
+  #position = { epoch: "", seq: 0 };
+
+  /** @type {Message[]} */
+  #continued = [];
+  /** @type {RunInfo[]} */
+  #loading = [];
+  /** @type {Position | null} */
+  #loadingAt = null;
+
+  /** @param {{messagesKept?: number}} [options] */
+  constructor({ messagesKept = MESSAGES_KEPT } = {}) {
+    this.#messagesKept = messagesKept;
+  }
+
+  // ---- what is shown
+
+  /** Up to where everything is known. */
+  get position() {
+    if (this.#position.seq !== this.seq || this.#position.epoch !== this.epoch) {
+      this.#position = { epoch: this.epoch, seq: this.seq };
+    }
+    return this.#position;
+  }
+
+  /** All messages held, in the order of the log. */
+  messages() {
+    this.#messageViews ??= Array.from(this.#messages.values(), view);
+    return this.#messageViews;
+  }
+
+  /** All runs that have not ended and the last ones that have, oldest first. */
+  runs() {
+    this.#runViews ??= [...this.#runs.values()];
+    return this.#runViews;
+  }
+
+  /**
+   * One message, if it is held.
+   * @param {string} id
+   */
+  message(id) {
+    const message = this.#messages.get(id);
+    return message && view(message);
+  }
+
+  /**
+   * One run, if it is held.
+   * @param {string} runId
+   */
+  run(runId) {
+    return this.#runs.get(runId);
+  }
+
+  /**
+   * The run's answer as far as it is known; undefined where it has none, or none is held.
+   * @param {string} runId
+   */
+  answerOf(runId) {
+    return this.message(this.#answers.get(runId) ?? "");
+  }
+
+  /**
+   * The run's status; `unknown` where neither the runs nor the messages held here name it.
+   * @param {string} runId
+   * @returns {RunStatus | "unknown"}
+   */
+  status(runId) {
+    const known = this.#endings.has(runId) || this.#answers.has(runId);
+    return this.#runs.get(runId)?.status ?? (known ? "ended" : "unknown");
+  }
+
+  /**
+   * Why the run ended; undefined while it has not, or where nothing here tells.
+   * @param {string} runId
+   * @returns {EndReason | undefined}
+   */
+  reason(runId) {
+    const run = this.#endings.get(runId) ?? this.#runs.get(runId);
+    if (run !== undefined) return run.reason;
+    const answer = this.answerOf(runId);
+    return answer && reasonOf(answer);
+  }
+
+  /**
+   * How the run ended, if this client was told, by the event or by a snapshot, and not too many ended since.
+   * @param {string} runId
+   */
+  ending(runId) {
+    return this.#endings.get(runId);
+  }
+
+  /**
+   * Whether there is an answer, here or in the history: false for a run that ended without starting.
+   * @param {string} runId
+   */
+  answerExpected(runId) {
+    const run = this.#runs.get(runId);
+    return run === undefined || run.startedSeq !== undefined || run.messageId !== undefined;
+  }
+
+  /**
+   * The text of the run's answer that `taken` does not count yet, and counts then. `taken`: UTF-16 units by text part,
+   * in order of appearance; `[]` for a reader that begins.
+   *
+   * Text parts are counted among themselves and not by part number, because a cut answer loses parts at its end only.
+   * So a shorter text after a snapshot or a cut never makes a reader see anything twice. A reader that keeps up pays
+   * for what is new, however long the answer is.
+   * @param {string} runId
+   * @param {number[]} taken
+   */
+  readText(runId, taken) {
+    const answer = this.#messages.get(this.#answers.get(runId) ?? "");
+    if (answer === undefined) return "";
+    return (answer instanceof OpenMessage ? answer : new OpenMessage(answer)).readText(taken);
+  }
+
+  // ---- what is folded
+
+  /** What a hello resumes from; undefined before the first contact. */
+  cursor() {
+    if (this.epoch === "") return undefined;
+    return { ...this.position, ...(this.seq > 0 && { at: this.at }) };
+  }
+
+  /**
+   * Folds one event. The caller sees to it that each comes once and in order.
+   * @param {Event} event
+   */
+  apply(event) {
+    this.seq = event.seq;
+    this.at = event.at;
+    switch (event.type) {
+      case "message":
+        return this.#setMessage({
+          ...event.message,
+          seq: event.seq,
+          after: event.after,
+          runId: event.runId,
+          status: "complete",
+        });
+      case "run.queued":
+        return this.#queued(event);
+      case "run.started":
+        return this.#started(event);
+      case "run.chunk":
+        return this.#chunk(event);
+      case "run.requested":
+        return this.#change(event.runId, ({ requests }) => ({
+          status: "waiting",
+          requests: [...requests, event.request],
+        }));
+      case "run.resolved":
+        return this.#change(event.runId, ({ status, requests }) => {
+          const left = requests.filter((request) => request.id !== event.requestId);
+          return { requests: left, status: status === "waiting" && left.length === 0 ? "running" : status };
+        });
+      case "steer.accepted": {
+        const { type, seq, at, command, from, runId, ...steer } = event;
+        return this.#change(runId, ({ steers }) => ({ steers: [...steers, steer] }));
+      }
+      case "steer.applied": {
+        const steer = this.#takeSteer(event);
+        const answer = this.#openAnswer(event.runId);
+        if (steer === undefined || answer === undefined) return;
+        answer.steer(steer, event.kept);
+        this.#messageViews = null;
+        return;
+      }
+      case "steer.withdrawn":
+        this.#takeSteer(event);
+        return;
+      case "run.ended":
+        return this.#endedBy(event);
+    }
+  }
+
+  /**
+   * Replaces everything by a snapshot; false while more messages of the same snapshot are to come.
+   *
+   * Until the last one is there, what was known before stays in force.
+   * @param {Snapshot} snapshot
+   */
+  load(snapshot) {
+    if (!this.loads(snapshot)) {
+      // Another snapshot has begun before the last one was whole.
+      this.discardPartialSnapshot();
+      this.#loadingAt = { epoch: snapshot.epoch, seq: snapshot.seq };
+    }
+    joinContinued(this.#continued, snapshot.messages);
+    this.#loading.push(...snapshot.runs);
+    if (!snapshot.last) return false;
+    this.#replace({ ...snapshot, messages: this.#continued, runs: this.#loading });
+    for (const run of this.#loading) {
+      if (run.status !== "ended") continue;
+      // Who did it stands in the event alone.
+      const { by, device } = this.#endings.get(run.runId) ?? {};
+      this.#remember({ ...told(run), runId: run.runId, reason: run.reason ?? "lost", by, device });
+    }
+    this.discardPartialSnapshot();
+    return true;
+  }
+
+  /** Whether some, not all, messages of a snapshot have come. */
+  get isPartial() {
+    return this.#loadingAt !== null;
+  }
+
+  /**
+   * Whether the snapshot message is of the snapshot of which some messages have come.
+   * @param {Position} snapshot
+   */
+  loads(snapshot) {
+    return this.#loadingAt?.epoch === snapshot.epoch && this.#loadingAt.seq === snapshot.seq;
+  }
+
+  /** Drops what came of a snapshot whose last message never did: the connection was lost in between. */
+  discardPartialSnapshot() {
+    this.#continued = [];
+    this.#loading = [];
+    this.#loadingAt = null;
+  }
+
+  /**
+   * Everything as JSON: the cursor and what was folded up to it, which are of no use without each other.
+   * @returns {TranscriptState}
+   */
+  state() {
+    return {
+      epoch: this.epoch,
+      seq: this.seq,
+      at: this.at,
+      more: this.more,
+      messages: this.messages(),
+      runs: this.runs(),
+      endings: [...this.#endings.values()],
+    };
+  }
+
+  /**
+   * Sets the transcript to an earlier `state()`; it folds on like the original.
+   * @param {TranscriptState} state
+   */
+  restore(state) {
+    this.#endings = new Map(state.endings.map((ending) => [ending.runId, ending]));
+    this.#replace(state);
+    const ended = state.endings.filter(({ runId }) => this.#runs.has(runId));
+    this.#ended = new Set(ended.map(({ runId }) => runId));
+  }
+
+  // ---- how
+
+  /** @param {Omit<TranscriptState, "endings">} state */
+  #replace({ epoch, seq, at, more, messages, runs }) {
+    this.epoch = epoch;
+    this.seq = seq;
+    this.at = at;
+    this.more = more;
+    this.#messages = new Map();
+    this.#answers = new Map();
+    this.#runs = new Map(runs.map((run) => [run.runId, run]));
+    this.#ended = new Set();
+    this.#messageViews = this.#runViews = null;
+    const open = new Set(runs.filter((run) => run.status !== "ended").map((run) => run.messageId));
+    for (const message of messages) {
+      this.#messages.set(message.id, open.has(message.id) ? new OpenMessage(message) : message);
+      if (message.role === "assistant") this.#answers.set(message.runId ?? "", message.id);
+    }
+  }
+
+  /** @param {Message} message */
+  #setMessage(message) {
+    this.#messages.set(message.id, message);
+    this.#messageViews = null;
+  }
+
+  /** @param {RunInfo} run */
+  #setRun(run) {
+    this.#runs.set(run.runId, run);
+    this.#runViews = null;
+  }
+
+  /**
+   * @param {string} runId
+   * @param {(run: RunInfo) => Partial<RunInfo>} changes
+   */
+  #change(runId, changes) {
+    const run = this.#runs.get(runId);
+    if (run !== undefined) this.#setRun({ ...run, ...changes(run) });
+  }
+
+  /** @param {string} runId */
+  #openAnswer(runId) {
+    const answer = this.#messages.get(this.#answers.get(runId) ?? "");
+    return answer instanceof OpenMessage ? answer : undefined;
+  }
+
+  /** @param {RunQueued} event */
+  #queued({ runId, agent, by, device, message }) {
+    this.#setRun({ runId, status: "queued", agent, by, device, message, requests: [], steers: [] });
+  }
+
+  /** @param {RunStarted} event */
+  #started({ runId, agent, by, device, messageId, seq, at, after }) {
+    const run = this.#runs.get(runId);
+    if (run !== undefined && run.status !== "queued") {
+      // Another attempt goes on where the last one stopped.
+      this.#setRun({ ...run, status: "running", requests: [] });
+      return;
+    }
+    const { message, ...known } = run ?? { runId, by, device, requests: [], steers: [] };
+    this.#setRun({ ...known, status: "running", agent, messageId, startedSeq: seq });
+    this.#answers.set(runId, messageId);
+    this.#messages.set(
+      messageId,
+      new OpenMessage({ id: messageId, role: "assistant", parts: [], at, seq, after, runId, status: "streaming" }),
+    );
+    this.#messageViews = null;
+  }
+
+  /** @param {RunChunk} event */
+  #chunk(event) {
+    if (this.#openAnswer(event.runId)?.chunk(event)) this.#messageViews = null;
+  }
+
+  /**
+   * @param {{runId: string, steerId: string}} event
+   * @returns {PendingSteer | undefined}
+   */
+  #takeSteer({ runId, steerId }) {
+    const taken = this.#runs.get(runId)?.steers.find((steer) => steer.steerId === steerId);
+    if (taken !== undefined) this.#change(runId, ({ steers }) => ({ steers: steers.filter((one) => one !== taken) }));
+    return taken;
+  }
+
+  /** @param {RunEnded} event */
+  #endedBy(event) {
+    const { runId, reason, by, device, kept } = event;
+    const answer = this.#openAnswer(runId);
+    // A run that is not known was prevented before it was ever sent.
+    const { message, ...run } = this.#runs.get(runId) ?? { runId, by: by ?? "", device: device ?? "" };
+    this.#setRun({ ...run, status: "ended", reason, ...told(event), requests: [], steers: [] });
+    if (answer !== undefined) {
+      if (kept !== undefined) answer.keep(kept);
+      this.#setMessage({ ...answer.view(), status: statusOf(reason), reason });
+    }
+    this.#remember({ ...told(event), runId, reason, by, device });
+    if (this.#ended.size > ENDED_RUNS_KEPT) {
+      const [oldest = ""] = this.#ended;
+      this.#ended.delete(oldest);
+      this.#runs.delete(oldest);
+    }
+    this.#forgetOldest();
+  }
+
+  /** @param {Ending} ending */
+  #remember(ending) {
+    this.#ended.add(ending.runId);
+    this.#endings.delete(ending.runId);
+    this.#endings.set(ending.runId, ending);
+    if (this.#endings.size > ENDINGS_KEPT) {
+      const [oldest = ""] = this.#endings.keys();
+      this.#endings.delete(oldest);
+    }
+  }
+
+  #forgetOldest() {
+    for (const [id, message] of this.#messages) {
+      if (this.#messages.size <= this.#messagesKept) return;
+      const { runId = "" } = view(message);
+      if (["queued", "running", "waiting"].includes(this.status(runId))) return;
+      this.#messages.delete(id);
+      this.#messageViews = null;
+      this.more = true;
+      if (this.#answers.get(runId) === id) this.#answers.delete(runId);
+    }
+  }
+}
+
+/**
+ * @param {Message | OpenMessage} message
+ * @returns {Message}
+ */
+function view(message) {
+  return message instanceof OpenMessage ? message.view() : message;
+}
+
+/**
+ * What a run keeps of its end beside the reason; what is empty is left out.
+ * @param {RunEnded | RunInfo} source
+ * @returns {Pick<RunInfo, "cause" | "error" | "usage" | "returned">}
+ */
+function told(source) {
+  const { cause, error, usage, returned } = source;
+  const isTold = (/** @type {[string, unknown]} */ [, value]) =>
+    typeof value === "object" && value !== null ? Object.keys(value).length > 0 : value;
+  return Object.fromEntries(Object.entries({ cause, error, usage, returned }).filter(isTold));
+}
+
+/**
+ * @param {EndReason} reason
+ * @returns {MessageStatus}
+ */
+function statusOf(reason) {
+  return reason === "completed" ? "complete" : reason === "failed" ? "error" : "interrupted";
+}
+
+/**
+ * Why the run behind an answer ended, as the answer alone tells it.
+ * @param {Message} message
+ * @returns {EndReason | undefined}
+ */
+function reasonOf({ reason, status }) {
+  if (reason !== undefined || status === "streaming") return reason;
+  return status === "complete" ? "completed" : status === "error" ? "failed" : "cancelled";
+}
