@@ -20,25 +20,20 @@
  * @import {HoldfastError} from "./errors.js"
  * @import {Entry} from "./outbox.js"
  * @import {Input, Phase} from "./phases.js"
- * @import {Ack, CaughtUp, Command, ErrorMessage, Event, Goaway, Heartbeat, Limits, Message, Page, Position, Presence,
- *   Snapshot, Welcome} from "./wire.js"
+ * @import {Ack, CaughtUp, Command, ErrorMessage, Event, Goaway, Heartbeat, Page, Presence, Snapshot,
+ *   Welcome} from "./wire.js"
  */
 
-import { backoff } from "./backoff.js";
+import { backoff, Retries } from "./backoff.js";
 import { mayReconnect } from "./close-codes.js";
 import { ClientClosedError, ConflictError, ConnectionClosedError, refusal, TooLargeError } from "./errors.js";
 import { joinContinued } from "./message.js";
 import { entryOf, Outbox } from "./outbox.js";
-import { isWelcomed, STATUS, TABLE } from "./phases.js";
+import { isWelcomed, LostContact, next, STATUS, TABLE } from "./phases.js";
 import { checkShape } from "./shapes.js";
+import { Silence } from "./silence.js";
 import { Transcript } from "./transcript.js";
 
-/** How long a connection may take to open, and the server to answer `hello` then. */
-export const GREETING_MS = 10_000;
-/** A connection that was live this long starts the backoff anew; a shorter one counts as another failure. */
-export const STABLE_MS = 5_000;
-/** How long the server has to be heard after a wake-up. */
-export const PROBE_MS = 5_000;
 /** How often a command is tried again after errors that go away by waiting, before its caller is told. */
 export const MAX_REFUSALS = 8;
 
@@ -48,21 +43,9 @@ const PONG = '{"type":"pong"}';
 const NOBODY = { type: "presence", devices: [], total: 0 };
 
 /**
- * Everything known was replaced by a snapshot at `position`: what led there is not told event by event. `newEpoch`:
- * the server's log is another one than before, and what it had acknowledged may be gone.
- * @typedef {{type: "reset", position: Position, newEpoch: boolean}} Reset
- *
- * @typedef {Event | Reset} News
- *
- * Messages older than a point, ascending; `more`: there are older ones still.
- * @typedef {{messages: Message[], more: boolean}} HistoryPage
- *
- * The answer to a command: a reply, or the error its caller gets.
- * @typedef {{command: Command, reply: Ack | HistoryPage | null, error: HoldfastError | null}} Settled
+ * @typedef {import("./outbox.js").Settled} Settled
+ * @typedef {import("./transcript.js").News} News
  */
-
-/** The connection cannot be trusted any more. */
-class LostContact extends Error {}
 
 /** One client's session over any number of connections. See the module for how it is driven. */
 export class Connection {
@@ -80,22 +63,15 @@ export class Connection {
   refused = null;
 
   #random;
+  #retries;
   #hello;
   /** @type {Phase} */
   #phase = "offline";
-  #attempt = 0;
-  #heardAt = 0;
-  /** @type {number | null} */
-  #probedAt = null;
-  /** @type {number | null} */
-  #liveSince = null;
-  #hintMs = 0;
-  /** Nothing is opened before: the server asked for it. */
-  #notBefore = 0;
+  #silence = new Silence();
   /** The next hello asks for a snapshot: what is folded may be damaged. */
   #fresh = false;
-  /** @type {Limits} */
-  #limits = { frameBytes: 1_048_576, eventBytes: 262_144, messageBytes: 1_048_576, commandItems: 1_024 };
+  /** The most the server takes, as of the last welcome. */
+  #frameBytes = 1_048_576;
   /** @type {string[]} */
   #frames = [];
   /** @type {Settled[]} */
@@ -114,6 +90,7 @@ export class Connection {
    */
   constructor({ random, device, client, messages = 50, outbox = new Outbox(), transcript = new Transcript() }) {
     this.#random = random;
+    this.#retries = new Retries(random);
     this.#hello = { type: "hello", device, client, messages };
     this.outbox = outbox;
     this.transcript = transcript;
@@ -131,13 +108,9 @@ export class Connection {
 
   // ---- what happens
 
-  /**
-   * A connection is being opened.
-   * @param {number} now
-   */
-  opening(now) {
+  /** A connection is being opened; the shell sees to it that this does not take for ever. */
+  opening() {
     this.#phase = "opening";
-    this.#heardAt = now;
     this.reconnectAt = null;
   }
 
@@ -148,7 +121,7 @@ export class Connection {
    */
   opened(now, token) {
     this.#phase = "greeting";
-    this.#heardAt = now;
+    this.#silence.begins(now);
     // JSON leaves out what is undefined.
     this.#frames.push(
       JSON.stringify({ ...this.#hello, token, cursor: this.#fresh ? undefined : this.transcript.cursor() }),
@@ -162,11 +135,10 @@ export class Connection {
    */
   received(value, now) {
     if (this.lost !== null || !(this.#phase in TABLE)) return; // the last words of a connection given up
-    this.#heardAt = now;
-    this.#probedAt = null;
+    this.#silence.ends(now);
     try {
-      if (!Array.isArray(value)) this.#receive(value, now);
-      else for (const message of value) this.#receive(message, now);
+      if (!Array.isArray(value)) this.#receive(value);
+      else for (const message of value) this.#receive(message);
     } catch (error) {
       // The fold may have stopped half way through a message that is none, so nothing folded is built upon.
       if (!(error instanceof LostContact)) this.#fresh = true;
@@ -197,10 +169,7 @@ export class Connection {
       this.fail(new ConnectionClosedError(code, this.refused || reason));
       return;
     }
-    if (this.#liveSince !== null && now - this.#liveSince >= STABLE_MS) this.#attempt = 0;
-    this.#notBefore = now + this.#hintMs;
-    this.reconnectAt = now + backoff(this.#attempt, this.#random, this.#hintMs);
-    this.#attempt++;
+    this.reconnectAt = this.#retries.after(now);
     this.#disconnected("offline");
   }
 
@@ -233,7 +202,7 @@ export class Connection {
   submit(command, now) {
     if (this.failure !== null) throw this.failure;
     const entry = entryOf(command);
-    if (entry.bytes > this.#limits.frameBytes) throw this.#tooLarge(entry);
+    if (entry.bytes > this.#frameBytes) throw tooLarge(entry, this.#frameBytes);
     const waiting = this.outbox.get(command.id);
     if (waiting === undefined) {
       this.outbox.add(entry);
@@ -248,7 +217,7 @@ export class Connection {
    * @param {number} now
    */
   tick(now) {
-    if (now >= this.#silenceLimit()) {
+    if (now >= this.#silenceLimit) {
       this.lost = isWelcomed(this.#phase) ? "the server was not heard in time" : "no welcome came";
     } else {
       this.#flush(now);
@@ -263,9 +232,8 @@ export class Connection {
    */
   wake(now) {
     if (this.#phase === "offline") {
-      this.reconnectAt = Math.max(now, this.#notBefore);
-    } else if (isWelcomed(this.#phase) && this.#probedAt === null) {
-      this.#probedAt = now;
+      this.reconnectAt = Math.max(now, this.#retries.notBefore);
+    } else if (isWelcomed(this.#phase) && this.#silence.ask(now)) {
       // Not of the outbox: nobody waits for the answer, and no other connection is asked.
       this.#frames.push(JSON.stringify({ type: "ping", id: `wake-${Math.floor(this.#random() * 2 ** 52)}` }));
     }
@@ -299,33 +267,31 @@ export class Connection {
     return news;
   }
 
-  /** When `tick` is due; Infinity for never. */
+  /** When `tick` is due; null for never. */
   deadline() {
-    return Math.min(this.#silenceLimit(), isWelcomed(this.#phase) ? this.outbox.nextDue() : Infinity);
+    const due = Math.min(this.#silenceLimit, isWelcomed(this.#phase) ? this.outbox.nextDue() : Infinity);
+    return due === Infinity ? null : due;
   }
 
   // ---- messages
 
-  /**
-   * @param {any} message whatever was decoded; its shape is checked before anything is made of it
-   * @param {number} now
-   */
-  #receive(message, now) {
+  /** @param {any} message whatever was decoded; its shape is checked before anything is made of it */
+  #receive(message) {
     if (typeof message !== "object" || message === null) throw new LostContact("a message is an object");
     checkShape(message);
     switch (message.type) {
       case "welcome":
-        return this.#onWelcome(message, now);
+        return this.#onWelcome(message);
       case "snapshot":
         return this.#onSnapshot(message);
       case "caughtUp":
-        return this.#onCaughtUp(message, now);
+        return this.#onCaughtUp(message);
       case "page":
         return this.#onPage(message);
       case "ack":
         return this.#onAck(message);
       case "error":
-        return this.#onError(message, now);
+        return this.#onError(message);
       case "ping":
         return this.#onPing(message);
       case "goaway":
@@ -342,16 +308,11 @@ export class Connection {
 
   /** @param {Input} input */
   #step(input) {
-    const after = TABLE[this.#phase]?.[input];
-    if (after === undefined) throw new LostContact(`${input} does not belong into ${this.#phase}`);
-    this.#phase = after;
+    this.#phase = next(this.#phase, input);
   }
 
-  /**
-   * @param {Welcome} message
-   * @param {number} now
-   */
-  #onWelcome(message, now) {
+  /** @param {Welcome} message */
+  #onWelcome(message) {
     const tail = message.resume === "tail";
     if (tail && (this.#fresh || message.epoch !== this.position.epoch)) {
       this.#fresh = true;
@@ -359,9 +320,10 @@ export class Connection {
     }
     this.#step(tail ? "tail" : "reset");
     this.welcome = message;
-    this.#limits = message.limits;
+    this.#silence.welcomed(message.heartbeatMs);
+    this.#frameBytes = message.limits.frameBytes;
     this.refused = null;
-    this.#flush(now);
+    this.#flush(this.#silence.since);
   }
 
   /** @param {Snapshot} message */
@@ -370,20 +332,17 @@ export class Connection {
     if (this.transcript.isPartial && !this.transcript.loads(message)) {
       throw new LostContact("another snapshot inside a snapshot");
     }
-    const { epoch } = this.position;
-    if (!this.transcript.load(message)) return;
+    const reset = this.transcript.load(message);
+    if (reset === null) return;
     this.#fresh = false;
-    this.#news.push({ type: "reset", position: this.position, newEpoch: epoch !== "" && epoch !== message.epoch });
+    this.#news.push(reset);
   }
 
-  /**
-   * @param {CaughtUp} message
-   * @param {number} now
-   */
-  #onCaughtUp(message, now) {
+  /** @param {CaughtUp} message */
+  #onCaughtUp(message) {
     this.#step("caughtUp");
     this.#compare(message.seq);
-    this.#liveSince = now;
+    this.#retries.live(this.#silence.since);
   }
 
   /** @param {Event} event */
@@ -414,11 +373,8 @@ export class Connection {
     if (message.last) this.#settle(message.id, { messages: entry.page, more: message.more }, null);
   }
 
-  /**
-   * @param {ErrorMessage} message
-   * @param {number} now
-   */
-  #onError(message, now) {
+  /** @param {ErrorMessage} message */
+  #onError(message) {
     this.#step("refusal");
     if (message.id === undefined) {
       this.refused = message.message;
@@ -427,7 +383,7 @@ export class Connection {
     const entry = this.outbox.get(message.id);
     if (entry === undefined) return;
     if (WAIT_AND_TRY.includes(message.code) && entry.refusals < MAX_REFUSALS) {
-      entry.heldUntil = now + backoff(entry.refusals, this.#random, message.retryAfterMs);
+      entry.heldUntil = this.#silence.since + backoff(entry.refusals, this.#random, message.retryAfterMs);
       entry.refusals++;
       entry.sent = false;
     } else {
@@ -446,7 +402,7 @@ export class Connection {
   /** @param {Goaway} message */
   #onGoaway(message) {
     this.#step("goaway");
-    this.#hintMs = message.reconnectAfterMs;
+    this.#retries.hint(message.reconnectAfterMs);
   }
 
   // ---- the connection's own business
@@ -468,9 +424,9 @@ export class Connection {
   #flush(now) {
     if (!isWelcomed(this.#phase)) return;
     for (const entry of this.outbox.due(now)) {
-      if (entry.bytes > this.#limits.frameBytes) {
+      if (entry.bytes > this.#frameBytes) {
         // Another server, with a smaller limit.
-        this.#settle(entry.command.id, null, this.#tooLarge(entry));
+        this.#settle(entry.command.id, null, tooLarge(entry, this.#frameBytes));
         continue;
       }
       entry.sent = true;
@@ -488,31 +444,25 @@ export class Connection {
     if (command !== undefined) this.#settled.push({ command, reply, error });
   }
 
-  /** @param {Entry} entry */
-  #tooLarge({ bytes }) {
-    return new TooLargeError(
-      "too_large",
-      `the command has ${bytes} bytes, the server takes ${this.#limits.frameBytes}`,
-    );
-  }
-
-  #silenceLimit() {
-    if (this.#phase === "opening" || this.#phase === "greeting") return this.#heardAt + GREETING_MS;
-    if (!isWelcomed(this.#phase) || this.welcome === null) return Infinity;
-    const heartbeats = this.#heardAt + 2 * this.welcome.heartbeatMs;
-    return this.#probedAt === null ? heartbeats : Math.min(heartbeats, this.#probedAt + PROBE_MS);
+  get #silenceLimit() {
+    return this.#phase in TABLE ? this.#silence.limit : Infinity;
   }
 
   /** @param {"offline" | "closed"} phase */
   #disconnected(phase) {
     this.#phase = phase;
-    this.#liveSince = null;
-    this.#probedAt = null;
-    this.#hintMs = 0;
     this.lost = null;
     this.#frames = [];
     this.presence = NOBODY;
     this.transcript.discardPartialSnapshot();
     this.outbox.disconnected();
   }
+}
+
+/**
+ * @param {Entry} entry
+ * @param {number} limit
+ */
+function tooLarge({ bytes }, limit) {
+  return new TooLargeError("too_large", `the command has ${bytes} bytes, the server takes ${limit}`);
 }

@@ -6,7 +6,8 @@
  * harmless.
  */
 
-/** @import {Command, Message} from "./wire.js" */
+/** @import {HoldfastError} from "./errors.js" */
+/** @import {Ack, Command, Message} from "./wire.js" */
 
 import { OutboxFullError } from "./errors.js";
 
@@ -29,6 +30,14 @@ const UTF8 = new TextEncoder();
  * @property {number} heldUntil not sent before this time: the server asked to be spared
  * @property {number} refusals how often it was refused with an error that goes away by waiting
  * @property {Message[]} page what has come of the answer to `history`
+ */
+
+/**
+ * Messages older than a point, ascending; `more`: there are older ones still.
+ * @typedef {{messages: Message[], more: boolean}} HistoryPage
+ *
+ * The answer to a command: a reply, or the error its caller gets.
+ * @typedef {{command: Command, reply: Ack | HistoryPage | null, error: HoldfastError | null}} Settled
  */
 
 /**

@@ -78,3 +78,17 @@ export const STATUS = {
 export function isWelcomed(phase) {
   return phase in TABLE && phase !== "greeting";
 }
+
+/** The connection cannot be trusted any more. */
+export class LostContact extends Error {}
+
+/**
+ * The phase after `input`. Throws LostContact where it does not belong.
+ * @param {Phase} phase
+ * @param {Input} input
+ */
+export function next(phase, input) {
+  const after = TABLE[phase]?.[input];
+  if (after === undefined) throw new LostContact(`${input} does not belong into ${phase}`);
+  return after;
+}

@@ -10,30 +10,25 @@
  */
 
 /**
- * @import {EndReason, Event, Failure, Message, MessageStatus, PendingSteer, Position, ReturnedSteer, RunChunk, RunEnded,
- *   RunInfo, RunQueued, RunStarted, RunStatus, Snapshot} from "./wire.js"
+ * @import {Ending} from "./endings.js"
+ * @import {EndReason, Event, Message, PendingSteer, Position, RunChunk, RunEnded, RunInfo, RunQueued, RunStarted, RunStatus,
+ *   Snapshot} from "./wire.js"
  */
 
+import { Endings, reasonOf, statusOf, toldOf } from "./endings.js";
 import { joinContinued, OpenMessage } from "./message.js";
 
 /** How many ended runs are kept beside those that have not ended; the oldest go first. */
 export const ENDED_RUNS_KEPT = 32;
-/** How many endings are remembered: of runs still kept, and of later ones somebody may hold. */
-export const ENDINGS_KEPT = 256;
 /** How many messages are held; older ones go first and can be had again as history. */
 export const MESSAGES_KEPT = 1_000;
 
 /**
- * How a run ended. `by` and `device` did it; they are there only where the event itself was seen.
- * @typedef {object} Ending
- * @property {string} runId
- * @property {EndReason} reason
- * @property {string} [by]
- * @property {string} [device]
- * @property {string} [cause]
- * @property {Failure} [error]
- * @property {Record<string, unknown>} [usage]
- * @property {ReturnedSteer[]} [returned]
+ * Everything known was replaced by a snapshot at `position`: what led there is not told event by event. `newEpoch`:
+ * the server's log is another one than before, and what it had acknowledged may be gone.
+ * @typedef {{type: "reset", position: Position, newEpoch: boolean}} Reset
+ *
+ * @typedef {Event | Reset} News
  *
  * A transcript as JSON: the cursor, and what was folded up to it.
  * @typedef {object} TranscriptState
@@ -65,8 +60,7 @@ export class Transcript {
   #runs = new Map();
   /** @type {Set<string>} the runs in `#runs` that have ended, in that order */
   #ended = new Set();
-  /** @type {Map<string, Ending>} in the order of the ends */
-  #endings = new Map();
+  #endings = new Endings();
   #messagesKept;
 
   /** @type {readonly Message[] | null} */
@@ -141,7 +135,7 @@ export class Transcript {
    * @returns {RunStatus | "unknown"}
    */
   status(runId) {
-    const known = this.#endings.has(runId) || this.#answers.has(runId);
+    const known = this.#endings.of(runId) !== undefined || this.#answers.has(runId);
     return this.#runs.get(runId)?.status ?? (known ? "ended" : "unknown");
   }
 
@@ -151,7 +145,7 @@ export class Transcript {
    * @returns {EndReason | undefined}
    */
   reason(runId) {
-    const run = this.#endings.get(runId) ?? this.#runs.get(runId);
+    const run = this.#endings.of(runId) ?? this.#runs.get(runId);
     if (run !== undefined) return run.reason;
     const answer = this.answerOf(runId);
     return answer && reasonOf(answer);
@@ -162,7 +156,7 @@ export class Transcript {
    * @param {string} runId
    */
   ending(runId) {
-    return this.#endings.get(runId);
+    return this.#endings.of(runId);
   }
 
   /**
@@ -251,10 +245,11 @@ export class Transcript {
   }
 
   /**
-   * Replaces everything by a snapshot; false while more messages of the same snapshot are to come.
+   * Replaces everything by a snapshot; null while more messages of the same snapshot are to come.
    *
    * Until the last one is there, what was known before stays in force.
    * @param {Snapshot} snapshot
+   * @returns {Reset | null}
    */
   load(snapshot) {
     if (!this.loads(snapshot)) {
@@ -264,16 +259,16 @@ export class Transcript {
     }
     joinContinued(this.#continued, snapshot.messages);
     this.#loading.push(...snapshot.runs);
-    if (!snapshot.last) return false;
+    if (!snapshot.last) return null;
+    const { epoch } = this;
     this.#replace({ ...snapshot, messages: this.#continued, runs: this.#loading });
     for (const run of this.#loading) {
       if (run.status !== "ended") continue;
-      // Who did it stands in the event alone.
-      const { by, device } = this.#endings.get(run.runId) ?? {};
-      this.#remember({ ...told(run), runId: run.runId, reason: run.reason ?? "lost", by, device });
+      this.#ended.add(run.runId);
+      this.#endings.read(run);
     }
     this.discardPartialSnapshot();
-    return true;
+    return { type: "reset", position: this.position, newEpoch: epoch !== "" && epoch !== this.epoch };
   }
 
   /** Whether some, not all, messages of a snapshot have come. */
@@ -308,7 +303,7 @@ export class Transcript {
       more: this.more,
       messages: this.messages(),
       runs: this.runs(),
-      endings: [...this.#endings.values()],
+      endings: this.#endings.all(),
     };
   }
 
@@ -317,10 +312,9 @@ export class Transcript {
    * @param {TranscriptState} state
    */
   restore(state) {
-    this.#endings = new Map(state.endings.map((ending) => [ending.runId, ending]));
+    this.#endings = new Endings(state.endings);
     this.#replace(state);
-    const ended = state.endings.filter(({ runId }) => this.#runs.has(runId));
-    this.#ended = new Set(ended.map(({ runId }) => runId));
+    for (const { runId } of state.endings) if (this.#runs.has(runId)) this.#ended.add(runId);
   }
 
   // ---- how
@@ -414,29 +408,19 @@ export class Transcript {
     const answer = this.#openAnswer(runId);
     // A run that is not known was prevented before it was ever sent.
     const { message, ...run } = this.#runs.get(runId) ?? { runId, by: by ?? "", device: device ?? "" };
-    this.#setRun({ ...run, status: "ended", reason, ...told(event), requests: [], steers: [] });
+    this.#setRun({ ...run, status: "ended", reason, ...toldOf(event), requests: [], steers: [] });
     if (answer !== undefined) {
       if (kept !== undefined) answer.keep(kept);
       this.#setMessage({ ...answer.view(), status: statusOf(reason), reason });
     }
-    this.#remember({ ...told(event), runId, reason, by, device });
+    this.#ended.add(runId);
+    this.#endings.told(event);
     if (this.#ended.size > ENDED_RUNS_KEPT) {
       const [oldest = ""] = this.#ended;
       this.#ended.delete(oldest);
       this.#runs.delete(oldest);
     }
     this.#forgetOldest();
-  }
-
-  /** @param {Ending} ending */
-  #remember(ending) {
-    this.#ended.add(ending.runId);
-    this.#endings.delete(ending.runId);
-    this.#endings.set(ending.runId, ending);
-    if (this.#endings.size > ENDINGS_KEPT) {
-      const [oldest = ""] = this.#endings.keys();
-      this.#endings.delete(oldest);
-    }
   }
 
   #forgetOldest() {
@@ -458,34 +442,4 @@ export class Transcript {
  */
 function view(message) {
   return message instanceof OpenMessage ? message.view() : message;
-}
-
-/**
- * What a run keeps of its end beside the reason; what is empty is left out.
- * @param {RunEnded | RunInfo} source
- * @returns {Pick<RunInfo, "cause" | "error" | "usage" | "returned">}
- */
-function told(source) {
-  const { cause, error, usage, returned } = source;
-  const isTold = (/** @type {[string, unknown]} */ [, value]) =>
-    typeof value === "object" && value !== null ? Object.keys(value).length > 0 : value;
-  return Object.fromEntries(Object.entries({ cause, error, usage, returned }).filter(isTold));
-}
-
-/**
- * @param {EndReason} reason
- * @returns {MessageStatus}
- */
-function statusOf(reason) {
-  return reason === "completed" ? "complete" : reason === "failed" ? "error" : "interrupted";
-}
-
-/**
- * Why the run behind an answer ended, as the answer alone tells it.
- * @param {Message} message
- * @returns {EndReason | undefined}
- */
-function reasonOf({ reason, status }) {
-  if (reason !== undefined || status === "streaming") return reason;
-  return status === "complete" ? "completed" : status === "error" ? "failed" : "cancelled";
 }

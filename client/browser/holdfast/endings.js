@@ -1,0 +1,97 @@
+/** How runs end: what their `run.ended` told, as far as it is remembered. */
+
+/** @import {EndReason, Failure, Message, MessageStatus, ReturnedSteer, RunEnded, RunInfo} from "./wire.js" */
+
+/** How many endings are remembered: of the runs still kept, and of later ones that somebody may hold. */
+export const ENDINGS_KEPT = 256;
+
+/**
+ * How a run ended. `by` and `device` did it; they are there only where the event itself was seen.
+ * @typedef {object} Ending
+ * @property {string} runId
+ * @property {EndReason} reason
+ * @property {string} [by]
+ * @property {string} [device]
+ * @property {string} [cause]
+ * @property {Failure} [error]
+ * @property {Record<string, unknown>} [usage]
+ * @property {ReturnedSteer[]} [returned]
+ */
+
+/** The last endings, in the order of the ends. */
+export class Endings {
+  /** @type {Map<string, Ending>} */
+  #byRun = new Map();
+
+  /** @param {readonly Ending[]} [endings] an earlier `all()` */
+  constructor(endings = []) {
+    for (const ending of endings) this.#byRun.set(ending.runId, ending);
+  }
+
+  /** All of them, oldest first. */
+  all() {
+    return [...this.#byRun.values()];
+  }
+
+  /** @param {string} runId */
+  of(runId) {
+    return this.#byRun.get(runId);
+  }
+
+  /** @param {RunEnded} event */
+  told(event) {
+    const { runId, reason, by, device } = event;
+    this.#remember({ runId, reason, by, device, ...toldOf(event) });
+  }
+
+  /**
+   * What a snapshot says of an ended run.
+   * @param {RunInfo} run
+   */
+  read(run) {
+    const { runId, reason = "lost" } = run;
+    // Who did it stands in the event alone.
+    const { by, device } = this.#byRun.get(runId) ?? {};
+    this.#remember({ runId, reason, by, device, ...toldOf(run) });
+  }
+
+  /** @param {Ending} ending */
+  #remember(ending) {
+    this.#byRun.delete(ending.runId); // behind the others, wherever it stood
+    this.#byRun.set(ending.runId, ending);
+    if (this.#byRun.size > ENDINGS_KEPT) {
+      const [oldest = ""] = this.#byRun.keys();
+      this.#byRun.delete(oldest);
+    }
+  }
+}
+
+/**
+ * What is told of an end beside the reason; what is empty is left out.
+ * @param {RunEnded | RunInfo} source
+ * @returns {Pick<RunInfo, "cause" | "error" | "usage" | "returned">}
+ */
+export function toldOf({ cause, error, usage, returned }) {
+  const isTold = (/** @type {[string, unknown]} */ [, value]) =>
+    typeof value === "object" && value !== null ? Object.keys(value).length > 0 : value;
+  return Object.fromEntries(Object.entries({ cause, error, usage, returned }).filter(isTold));
+}
+
+/**
+ * The status of the answer of a run that ended so.
+ * @param {EndReason} reason
+ * @returns {MessageStatus}
+ */
+export function statusOf(reason) {
+  return reason === "completed" ? "complete" : reason === "failed" ? "error" : "interrupted";
+}
+
+/**
+ * Why the run behind an answer ended, as the answer alone tells it; undefined where it has not.
+ * @param {Message} message
+ * @returns {EndReason | undefined}
+ */
+export function reasonOf({ reason, status }) {
+  if (reason !== undefined || status === "streaming") return reason;
+  return status === "complete" ? "completed" : status === "error" ? "failed" : "cancelled";
+}
