@@ -76,7 +76,9 @@ def test_the_model_servers_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
         ("prot = 1", r"prot \(from holdfast.toml\): there is no such setting"),
         ("heartbeat_ms = 5", r"heartbeat_ms \(from holdfast.toml\)"),
         ('tokens = ["noprincipal"]', r"tokens \(from holdfast.toml\): each is principal:token"),
-        ("origins = []", r"origins \(from holdfast.toml\): name one at least"),
+        ('origins = ["https://a.example/"]', r"origins \(from holdfast.toml\): 'https://a.example/' is none"),
+        ('origins = ["*"]', r"origins \(from holdfast.toml\): '\*' is none"),
+        ('origins = ["https://*.example"]', r"origins \(from holdfast.toml\): 'https://\*.example' is none"),
         ('openai_api = "other"', r"openai_api \(from holdfast.toml\): .*'chat' or 'responses'"),
         ("port = ", "holdfast.toml is not TOML"),
     ],
@@ -96,12 +98,11 @@ def test_errors_of_the_environment_name_the_variable(monkeypatch: pytest.MonkeyP
 
 
 def test_no_origin_is_not_every_origin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty list could mean that all may connect or that none may: it is refused, and unset means all."""
+    """An empty list lets nobody in, as an unset one does."""
     monkeypatch.setenv("HOLDFAST_ORIGINS", "")
-    with pytest.raises(ConfigError, match=r"origins \(from HOLDFAST_ORIGINS\): name one at least"):
-        load({})
+    assert load({}).config.gateway_settings.origins == ()
     monkeypatch.delenv("HOLDFAST_ORIGINS")
-    assert load({}).config.gateway_settings.origins is None
+    assert load({}).config.gateway_settings.origins == ()
 
 
 @pytest.mark.parametrize(

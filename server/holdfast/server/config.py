@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ FILE: Final = "holdfast.toml"
 ENV_PREFIX: Final = "HOLDFAST_"
 _OTHERS: Final = frozenset({"URL", "SESSION", "TOKEN", "DEVICE", "PROGRAM", "SCHEDULES", "CHROMIUM"})
 """After the prefix: variables of the client, of `program`, and of this project's own tests."""
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#*\s]+", re.IGNORECASE)
+"""As a browser sends it: no path, not even a slash at the end, and no wildcard."""
 _Commas = Annotated[list[str], NoDecode]
 
 
@@ -65,8 +68,8 @@ class Config(BaseSettings):
     """The agent for sends that name none."""
     tokens: Annotated[list[SecretStr], NoDecode] = []
     """`principal:token`, each."""
-    origins: _Commas | None = None
-    """Browser origins that may connect; all may when it is absent. Never empty: that could be meant either way."""
+    origins: _Commas = []
+    """Browser origins that may connect besides the server's own."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     demo_words_per_second: Annotated[float, Field(gt=0, le=10_000)] = WORDS_PER_SECOND
@@ -98,9 +101,10 @@ class Config(BaseSettings):
 
     @field_validator("origins")
     @classmethod
-    def _some_origin(cls, origins: list[str] | None) -> list[str] | None:
-        if origins is not None and not origins:
-            raise ValueError("name one at least, or leave it out: then every origin may connect")
+    def _exact_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is none: https://app.example or http://localhost:5173, and nothing after")
         return origins
 
     @field_validator("tokens")
@@ -126,8 +130,7 @@ class Config(BaseSettings):
     @property
     def gateway_settings(self) -> GatewaySettings:
         """What connections are told of it."""
-        origins = None if self.origins is None else tuple(self.origins)
-        return GatewaySettings(heartbeat_ms=self.heartbeat_ms, origins=origins)
+        return GatewaySettings(heartbeat_ms=self.heartbeat_ms, origins=tuple(self.origins))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,19 @@ import random
 import socket as sockets
 from collections import OrderedDict
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Final, cast
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import NegotiationError
 from websockets.http11 import Request, Response
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Subprotocol
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
-from holdfast.server import http
+from holdfast.server import http, static
+from holdfast.server.admission import Admission
 from holdfast.server.auth import AnonymousAuthenticator, Authenticator, is_loopback
 from holdfast.server.clock import Timer
 from holdfast.server.door import Door, Sessions
@@ -49,7 +51,8 @@ class Gateway:
 
     The node is drained first so that those who watch see their runs finish before they are sent away.
 
-    Without an authenticator everybody is the principal `local`, and only loopback addresses are listened at.
+    Without an authenticator everybody is the principal `local`, and only loopback addresses are listened at and
+    answered by. `files` are the chat page and its modules, those shipped with this package where none are given.
     """
 
     def __init__(
@@ -58,10 +61,14 @@ class Gateway:
         *,
         authenticator: Authenticator | None = None,
         settings: GatewaySettings | None = None,
+        files: static.Files | None = None,
     ) -> None:
         self._node = node
         self._authenticator = authenticator or AnonymousAuthenticator()
         self._settings = settings or GatewaySettings()
+        self._nobody_is_asked = isinstance(self._authenticator, AnonymousAuthenticator)
+        self._admission = Admission(self._settings.origins, loopback_only=self._nobody_is_asked)
+        self._files = static.shipped() if files is None else files
         self._draining = False
         self._server: Server | None = None
         self._doors: OrderedDict[Door, float] = OrderedDict()
@@ -75,17 +82,15 @@ class Gateway:
 
         An address that other machines can reach is refused without authentication.
         """
-        if isinstance(self._authenticator, AnonymousAuthenticator) and not is_loopback(host):
+        if self._nobody_is_asked and not is_loopback(host):
             raise ConfigError(
                 f"{host} can be reached by other machines, and nobody would be asked who they are: set tokens "
                 "(HOLDFAST_TOKENS=name:token, or an authenticator in code), or listen on 127.0.0.1"
             )
-        origins = self._settings.origins
         self._server = await serve(
             self._serve,
             host,
             port,
-            origins=None if origins is None else [None, *(Origin(origin) for origin in origins)],
             select_subprotocol=_select_subprotocol,
             compression=None,
             process_request=self._process_request,
@@ -184,9 +189,18 @@ class Gateway:
             )
 
     async def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
-        if http.asks_for_readiness(request):
-            return http.readiness(socket, ready=await self._is_ready())
-        return http.answer(socket, request, draining=self._draining)
+        response = http.refusal(socket, request, self._admission)
+        if response is None and http.asks_for_readiness(request):
+            response = http.readiness(socket, ready=await self._is_ready())
+        elif response is None:
+            response = http.answer(
+                socket, request, admission=self._admission, files=self._files, draining=self._draining
+            )
+        if response is None:
+            return None
+        if response.status_code == HTTPStatus.FORBIDDEN:  # a browser tells its page nothing of it
+            _log.info("request refused", path=request.path[:200], reason=(response.body or b"").decode().strip())
+        return http.without_body(response) if request.method == "HEAD" else response
 
     async def _is_ready(self) -> bool:
         """Whether connections should be sent here: nothing is going down, and the store answers."""

@@ -1,4 +1,4 @@
-"""Plain HTTP on the gateway's port: health, readiness, and a page that says what this is."""
+"""Plain HTTP on the gateway's port: health, readiness, the chat page, and a text that says what this is."""
 
 from __future__ import annotations
 
@@ -12,29 +12,42 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from holdfast.protocol.values import is_id
+from holdfast.server import static
+from holdfast.server.admission import Admission, host_of
 
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]*)\Z")
 
-_PAGE: Final = """\
+_TEXT: Final = """\
 Holdfast: a session server for AI runs.
 
 Connect a WebSocket to  ws://{host}/v1/sessions/SESSION  (SESSION is a name of your choice) and send
 {{"type":"hello"}} first. Subprotocols: holdfast.v1.json, holdfast.v1.msgpack.
 
 From a terminal:        holdfast chat --url ws://{host}
+In a browser:           {page}
 Health and readiness:   /healthz  /readyz
 """
+_NO_PAGE: Final = "this installation lacks the chat page's files"
+_METHODS: Final = ("GET", "HEAD")
 
 
-def session_of(path: str) -> str | None:
-    """The session named by a request's path, which is not an id in every case; None for another path."""
-    match = _SESSION.match(urlsplit(path).path)
+def path_of(target: str) -> str:
+    """The path in a request's first line, not decoded; empty where there is none."""
+    try:
+        return urlsplit(target).path
+    except ValueError:  # `//[` and the like, which pass for addresses
+        return ""
+
+
+def session_of(target: str) -> str | None:
+    """The session that a request names, which is not an id in every case; None for another path."""
+    match = _SESSION.match(path_of(target))
     return None if match is None else unquote(match[1], errors="replace")
 
 
 def asks_for_readiness(request: Request) -> bool:
     """Whether a load balancer asks if connections should be sent here."""
-    return urlsplit(request.path).path == "/readyz"
+    return path_of(request.path) == "/readyz"
 
 
 def readiness(connection: ServerConnection, *, ready: bool) -> Response:
@@ -44,11 +57,23 @@ def readiness(connection: ServerConnection, *, ready: bool) -> Response:
     return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "not ready\n")
 
 
-def answer(connection: ServerConnection, request: Request, *, draining: bool) -> Response | None:
+def refusal(connection: ServerConnection, request: Request, admission: Admission) -> Response | None:
+    """The answer to a request that gets no other; None for all the rest."""
+    if request.method not in _METHODS:
+        response = connection.respond(HTTPStatus.METHOD_NOT_ALLOWED, "Nothing here takes another method than GET.\n")
+        response.headers["Allow"] = ", ".join(_METHODS)
+        return response
+    reason = admission.refusal(request.headers)
+    return None if reason is None else connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
+
+
+def answer(
+    connection: ServerConnection, request: Request, *, admission: Admission, files: static.Files, draining: bool
+) -> Response | None:
     """The answer to a request; None for one that may become a connection to a session."""
     session = session_of(request.path)
     if session is None:
-        return _page(connection, request)
+        return _page(connection, request, files)
     if not is_id(session):
         return connection.respond(
             HTTPStatus.BAD_REQUEST,
@@ -61,11 +86,19 @@ def answer(connection: ServerConnection, request: Request, *, draining: bool) ->
         )
         response.headers["Upgrade"] = "websocket"
         return response
+    reason = admission.origin_refusal(request.headers)
+    if reason is not None:
+        return connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
     if draining:
         response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This server is going down. Come back soon.\n")
         response.headers["Retry-After"] = "5"
         return response
     return None
+
+
+def without_body(response: Response) -> Response:
+    """What HEAD gets: all that GET would have got but the body."""
+    return Response(response.status_code, response.reason_phrase, response.headers)
 
 
 def _asks_for_websocket(headers: Headers) -> bool:
@@ -74,14 +107,29 @@ def _asks_for_websocket(headers: Headers) -> bool:
     )
 
 
-def _page(connection: ServerConnection, request: Request) -> Response:
-    match urlsplit(request.path).path:
+def _page(connection: ServerConnection, request: Request, files: static.Files) -> Response:
+    path = path_of(request.path)
+    match path:
         case "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")
         case "/":
-            host = request.headers.get_all("Host")[:1] or ["localhost"]
-            return connection.respond(HTTPStatus.OK, _PAGE.format(host=host[0]))
+            page = files.get("/")
+            if page is not None and _asks_for_html(request.headers):
+                response = static.respond(connection, request, page)
+            else:
+                host = host_of(request.headers) or "localhost"
+                text = _TEXT.format(host=host, page=f"http://{host}/" if page is not None else _NO_PAGE)
+                response = connection.respond(HTTPStatus.OK, text)
+            response.headers["Vary"] = "Accept"
+            return response
+        case _ if path in files:
+            return static.respond(connection, request, files[path])
         case _:
             return connection.respond(
                 HTTPStatus.NOT_FOUND, "Nothing is here. Sessions are at /v1/sessions/{session}.\n"
             )
+
+
+def _asks_for_html(headers: Headers) -> bool:
+    """Whether a browser asks, and not a program in a terminal, which takes anything."""
+    return any("text/html" in value.lower() for value in headers.get_all("Accept"))

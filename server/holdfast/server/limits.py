@@ -41,8 +41,8 @@ class GatewaySettings:
     drain_pause_seconds: float = 0.1
     reconnect_spread_ms: int = 5_000
     """Clients that are sent away come back at random times within this span."""
-    origins: tuple[str, ...] | None = None
-    """The exact list of browser origins that may connect; None: any. Clients without an origin always may."""
+    origins: tuple[str, ...] = ()
+    """Browser origins that may connect besides the server's own. Clients without an origin, programs, always may."""
 
     def announced(self) -> Limits:
         """The bounds as `welcome` names them."""

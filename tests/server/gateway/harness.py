@@ -20,6 +20,7 @@ from holdfast.server.gateway import Gateway
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.node import Node
 from holdfast.server.run import Run
+from holdfast.server.static import Files
 from holdfast.server.store import MemoryStore, Store
 from tests.server.doubles import FakeClock
 
@@ -104,15 +105,31 @@ class Served:
 
     async def get(self, path: str, *headers: str) -> tuple[int, str]:
         """Status and body of a plain GET."""
+        answer = await self.request(path, *headers)
+        return answer.status, answer.body.decode()
+
+    async def request(self, path: str, *headers: str, method: str = "GET", host: str | None = "") -> Answer:
+        """The answer to a request that names the server by its address, by another `host`, or not at all (None)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.port)
-        lines = [f"GET {path} HTTP/1.1", f"Host: {self.address}", *headers, "", ""]
-        writer.write("\r\n".join(lines).encode())
+        named = [] if host is None else [f"Host: {host or self.address}"]
+        writer.write("\r\n".join([f"{method} {path} HTTP/1.1", *named, *headers, "", ""]).encode())
         async with asyncio.timeout(PATIENCE_SECONDS):
             answer = await reader.read()
         writer.close()
         await writer.wait_closed()
-        head, _, body = answer.decode().partition("\r\n\r\n")
-        return int(head.split()[1]), body
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        pairs = [line.partition(": ") for line in lines]
+        return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a plain request got; the headers by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
 
 class Client:
@@ -181,12 +198,13 @@ async def served(
     settings: GatewaySettings | None = None,
     authenticator: Authenticator | None = None,
     store: Store | None = None,
+    files: Files | None = None,
 ) -> AsyncGenerator[Served, None]:
     """A server on a free port of this machine; its first agent is `echo` where none is given."""
     clock = FakeClock()
     named = {f"agent-{number}": Agent(f"agent-{number}", function) for number, function in enumerate(agents or (echo,))}
     node = Node(store or MemoryStore(), named, clock=clock)
-    gateway = Gateway(node, authenticator=authenticator, settings=settings)
+    gateway = Gateway(node, authenticator=authenticator, settings=settings, files=files)
     await node.start()
     await gateway.start("127.0.0.1", 0)
     try:

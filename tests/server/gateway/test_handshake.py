@@ -1,4 +1,4 @@
-"""What stands before the WebSocket: paths, subprotocols, origins, health."""
+"""What stands before the WebSocket: paths, subprotocols, health."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from websockets.typing import Subprotocol
 from holdfast.server.auth import AnonymousAuthenticator
 from holdfast.server.errors import ConfigError
 from holdfast.server.gateway import Gateway
-from holdfast.server.limits import GatewaySettings
 from holdfast.server.store import MemoryStore, StoreUnavailable
 from tests.server.gateway.harness import CODECS, served
 
@@ -59,29 +58,6 @@ async def test_an_encoded_name_is_the_name() -> None:
     """A colon that a client's library wrote as %3A is a colon, and a query is no part of the name."""
     async with served() as server, server.client("a%3Ab?x=1", hello={}) as client:
         assert client.received[0]["session"] == "a:b"
-
-
-@pytest.mark.parametrize(("origin", "admitted"), [("https://app.example", True), ("https://app.example.evil", False)])
-async def test_origins_are_an_exact_list(origin: str, admitted: bool) -> None:
-    """With configured origins another page's browser is refused with 403."""
-    async with served(settings=GatewaySettings(origins=("https://app.example",))) as server:
-        if admitted:
-            async with server.client(origin=origin, hello={}) as client:
-                assert client.received[0]["type"] == "welcome"
-        else:
-            with pytest.raises(InvalidStatus) as refused:
-                async with server.client(origin=origin):
-                    """Not reached."""
-            assert refused.value.response.status_code == 403
-
-
-async def test_a_client_without_an_origin_is_no_browser() -> None:
-    """Configured origins do not keep programs out."""
-    async with (
-        served(settings=GatewaySettings(origins=("https://app.example",))) as server,
-        server.client(hello={}) as client,
-    ):
-        assert client.received[0]["type"] == "welcome"
 
 
 @pytest.mark.parametrize(
