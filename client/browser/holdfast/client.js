@@ -1,0 +1,410 @@
+/**
+ * One page's client of a session: a `Connection` that a `Link` keeps connected, what outlives the page, and whoever waits
+ * for a change. `Session` and `Run` are its faces.
+ *
+ * It begins asleep. `resume` opens the storage, then the connection; commands given before that wait in the outbox of a
+ * connection that is never opened, and move behind those which an earlier page left.
+ */
+
+import { isId, newId } from "./commands.js";
+import { Connection } from "./connection.js";
+import { ClientClosedError } from "./errors.js";
+import { Link } from "./link.js";
+import { openSlot } from "./storage.js";
+import { Transcript } from "./transcript.js";
+import { stable } from "./view.js";
+import { watchPage } from "./wakeups.js";
+
+/** @import {News, Settled} from "./connection.js" */
+/** @import {Environment} from "./environment.js" */
+/** @import {Token} from "./link.js" */
+/** @import {Reader} from "./reader.js" */
+/** @import {KeyValueStorage, Slot} from "./storage.js" */
+/** @import {View} from "./view.js" */
+/** @import {Command, Event, Position} from "./wire.js" */
+
+/**
+ * @typedef {NonNullable<Settled["reply"]>} Reply
+ *
+ * @typedef {{url: string, server: string}} Endpoint the address of a session, and what tells its server from others
+ *
+ * @typedef {object} Config
+ * @property {() => Endpoint} endpoint asked when the client is opened for the first time
+ * @property {string} session
+ * @property {Token | undefined} token
+ * @property {string | undefined} device
+ * @property {KeyValueStorage | null} storage
+ * @property {number} messages how many of the past are loaded
+ * @property {() => typeof WebSocket} socketType asked likewise
+ * @property {string} client name and version, for the server's log
+ *
+ * @typedef {object} Change What came since the last notification; the view has all of it already.
+ * @property {readonly Event[]} events in the order of the log
+ * @property {boolean} reset a snapshot replaced everything; what led there is not told event by event
+ * @property {readonly Settled[]} settled answers to commands, also to those that an earlier page gave
+ *
+ * @typedef {(change: Change) => void} Listener
+ */
+
+export class Client {
+  /** Grows with every change: see `changed`. */
+  version = 0;
+  /** Who is told of news one by one, or woken. @type {Set<Reader<unknown>>} */
+  readers = new Set();
+  #config;
+  #environment;
+  #connection;
+  /** @type {Link | null} */
+  #link = null;
+  /** @type {Slot | null} */
+  #slot = null;
+  /** @type {"new" | "asleep" | "awake"} */
+  #wanted = "new";
+  /** @type {(() => void) | null} */
+  #unwatchPage = null;
+  /** By command id. @type {Map<string, Deferred<Reply>>} */
+  #waiters = new Map();
+  /** @type {Set<{listener: Listener}>} */
+  #listeners = new Set();
+  /** @type {Deferred<void> | null} */
+  #pulse = null;
+  #publishes = false;
+  /** @type {View | null} */
+  #view = null;
+  /** The view at the last notification. @type {View | null} */
+  #told = null;
+  /** @type {Position | null} */
+  #shown = null;
+  /** @type {Position | null} */
+  #saved = null;
+  /** What had no answer when the client was closed. @type {readonly Command[]} */
+  #left = [];
+  #nextAttempt = { reconnectAt: NaN, unixTime: 0 };
+  /** What of the outbox is shown, and of which of its states. */
+  #pending = { of: /** @type {unknown} */ (null), commands: /** @type {readonly Command[]} */ ([]) };
+
+  /**
+   * @param {Config} config
+   * @param {Environment} environment
+   */
+  constructor(config, environment) {
+    this.#config = config;
+    this.#environment = environment;
+    this.device = config.device ?? null;
+    this.#connection = this.#newConnection(new Transcript());
+  }
+
+  // ---- what is known
+
+  get connection() {
+    return this.#connection;
+  }
+
+  get transcript() {
+    return this.#connection.transcript;
+  }
+
+  /** The view, which the program has seen now. */
+  get view() {
+    this.#shown = this.#connection.position;
+    return this.#look();
+  }
+
+  /** The last position that the program was told of, or that it looked at; null where it did neither. */
+  get shown() {
+    return this.#shown?.epoch ? this.#shown : null;
+  }
+
+  get status() {
+    const { status } = this.#connection;
+    return status === "offline" && (this.#wanted === "new" || this.#link === null) ? "connecting" : status;
+  }
+
+  /** Throws what ended the client, if something has. */
+  check() {
+    if (this.#connection.failure !== null) throw this.#connection.failure;
+  }
+
+  #look() {
+    const { failure, outbox, position, presence, transcript, welcome } = this.#connection;
+    if (this.#pending.of !== outbox.commands) this.#pending = { of: outbox.commands, commands: outbox.state() };
+    this.#view = stable(this.#view, {
+      status: this.status,
+      nextAttemptAt: this.#nextAttemptAt(),
+      error: failure ?? this.#link?.trouble ?? null,
+      device: this.device,
+      principal: welcome?.principal ?? null,
+      position,
+      messages: transcript.messages(),
+      more: transcript.more,
+      runs: transcript.runs(),
+      presence,
+      pending: this.#pending.commands,
+    });
+    return this.#view;
+  }
+
+  #nextAttemptAt() {
+    const { reconnectAt } = this.#connection;
+    if (reconnectAt === null || !this.#link?.running) return null;
+    if (this.#nextAttempt.reconnectAt !== reconnectAt) {
+      const unixTime = Math.round(this.#environment.unixTime() + reconnectAt - this.#environment.now());
+      this.#nextAttempt = { reconnectAt, unixTime };
+    }
+    return this.#nextAttempt.unixTime;
+  }
+
+  // ---- who waits
+
+  /**
+   * Calls `listener` after every change, never within a call of the program's. Returns what ends that.
+   *
+   * @param {Listener} listener
+   */
+  subscribe(listener) {
+    const subscription = { listener };
+    this.#listeners.add(subscription);
+    return () => {
+      this.#listeners.delete(subscription);
+    };
+  }
+
+  /**
+   * Resolves at the first change after that `version`.
+   *
+   * @param {number} version
+   */
+  async changed(version) {
+    if (version !== this.version) return;
+    this.#pulse ??= new Deferred();
+    await this.#pulse.promise;
+  }
+
+  /** Wakes who waits for a change. */
+  pulse() {
+    this.version += 1;
+    this.#pulse?.resolve();
+    this.#pulse = null;
+  }
+
+  /**
+   * Gives a command; its answer, over any number of connections. A promise that nobody looks at is not reported as
+   * unhandled: the outcome is told to subscribers too.
+   *
+   * @param {Command} command
+   * @returns {Promise<Reply>}
+   */
+  command(command) {
+    /** @type {Deferred<Reply>} */
+    const waiter = this.#waiters.get(command.id) ?? new Deferred();
+    waiter.promise.catch(() => {});
+    try {
+      this.#connection.submit(command, this.#environment.now());
+    } catch (error) {
+      const refused = Promise.reject(error);
+      refused.catch(() => {});
+      return refused;
+    }
+    this.#waiters.set(command.id, waiter);
+    this.#slot?.saveOutbox(this.#connection.outbox.state());
+    this.#link?.flush();
+    this.#publishSoon();
+    return waiter.promise;
+  }
+
+  /** @param {string} token */
+  replaceToken(token) {
+    if (this.#link !== null && typeof this.#link.token !== "function") this.#link.token = token;
+  }
+
+  // ---- its life
+
+  /** Connects, and keeps connected. Throws TypeError for an address that is none. */
+  resume() {
+    if (this.#wanted === "awake" || this.#connection.failure !== null) return;
+    if (this.#wanted === "new") {
+      const endpoint = this.#config.endpoint();
+      this.#open(endpoint, this.#config.socketType());
+    }
+    this.#wanted = "awake";
+    this.#unwatchPage = watchPage(this.#environment, {
+      wake: () => this.#link?.wake(),
+      networkGone: () => this.#link?.networkGone(),
+      hide: () => this.#saveState(),
+    });
+    this.#link?.start();
+    this.#publishSoon();
+  }
+
+  /** Drops the connection and keeps everything, until `resume`. */
+  suspend() {
+    if (this.#wanted !== "awake") return;
+    this.#wanted = "asleep";
+    this.#disconnect();
+    this.#publishSoon();
+  }
+
+  /** Ends the client. What has no answer stays in the storage, for the next page. */
+  close() {
+    if (this.#connection.failure !== null) return;
+    this.#disconnect();
+    this.#left = this.#connection.outbox.state();
+    this.#connection.close();
+    this.#publishSoon();
+  }
+
+  #disconnect() {
+    this.#unwatchPage?.();
+    this.#unwatchPage = null;
+    this.#link?.stop();
+    this.#saveState();
+  }
+
+  /**
+   * @param {Endpoint} endpoint
+   * @param {typeof WebSocket} socketType
+   */
+  async #open(endpoint, socketType) {
+    const { session, storage, token } = this.#config;
+    const slot = await openSlot(storage, `holdfast:${endpoint.server}:${session}`, this.#environment);
+    const early = this.#connection;
+    if (early.failure !== null) {
+      slot.saveOutbox([...slot.commands, ...this.#left]);
+      await slot.release();
+      return;
+    }
+    this.#slot = slot;
+    this.device ??= isId(slot.device) ? slot.device : newId("web", 4);
+    slot.saveDevice(/** @type {string} */ (this.device));
+    this.#connection = this.#newConnection(restored(slot.state));
+    for (const command of [...slot.commands, ...early.outbox.commands]) {
+      try {
+        this.#connection.submit(command, this.#environment.now());
+      } catch (error) {
+        this.#waiters.get(command.id)?.reject(error);
+        this.#waiters.delete(command.id);
+      }
+    }
+    slot.saveOutbox(this.#connection.outbox.state());
+    const changed = () => this.#publish();
+    this.#link = new Link(this.#connection, endpoint.url, token, socketType, this.#environment, changed);
+    if (this.#wanted === "awake") this.#link.start();
+    this.#publish();
+  }
+
+  /** @param {Transcript} transcript */
+  #newConnection(transcript) {
+    const { client, messages } = this.#config;
+    const { random } = this.#environment;
+    return new Connection({ random, device: this.device ?? "", client, messages, transcript });
+  }
+
+  #saveState() {
+    const { position, transcript } = this.#connection;
+    if (this.#slot === null || position.epoch === "" || position === this.#saved) return;
+    this.#slot.saveState(transcript.state());
+    this.#saved = position;
+  }
+
+  // ---- what happened
+
+  #publishSoon() {
+    if (this.#publishes) return;
+    this.#publishes = true;
+    queueMicrotask(() => this.#publish());
+  }
+
+  #publish() {
+    this.#publishes = false;
+    const connection = this.#connection;
+    const news = connection.takeNews();
+    const settled = connection.takeSettled();
+    const { failure } = connection;
+    for (const { command, reply, error } of settled) {
+      const waiter = this.#waiters.get(command.id);
+      this.#waiters.delete(command.id);
+      if (reply !== null) waiter?.resolve(reply);
+      else waiter?.reject(error);
+    }
+    // What the program was told to have failed is not done later by another page; what it left open is.
+    if (settled.length > 0 && !(failure instanceof ClientClosedError)) {
+      this.#slot?.saveOutbox(connection.outbox.state());
+    }
+    if (news.some(({ type }) => type === "run.ended")) this.#saveState();
+    for (const reader of this.readers) reader.deliver(news);
+    if (failure !== null) this.#end();
+    this.pulse();
+    this.#notify(news, settled);
+  }
+
+  #end() {
+    this.#disconnect();
+    this.#slot?.release();
+    this.#slot = null;
+  }
+
+  /**
+   * @param {readonly News[]} news
+   * @param {readonly Settled[]} settled
+   */
+  #notify(news, settled) {
+    if (this.#listeners.size === 0) return;
+    const view = this.#look();
+    if (view === this.#told && news.length === 0 && settled.length === 0) return;
+    this.#told = view;
+    this.#shown = view.position;
+    const events = /** @type {Event[]} */ (news.filter(({ type }) => type !== "reset"));
+    const change = { events, reset: events.length < news.length, settled };
+    for (const subscription of [...this.#listeners]) {
+      if (!this.#listeners.has(subscription)) continue;
+      try {
+        subscription.listener(change);
+      } catch (error) {
+        report(error);
+      }
+    }
+  }
+}
+
+/**
+ * A promise with its outcome in the hands of another.
+ *
+ * @template T
+ */
+class Deferred {
+  constructor() {
+    /** @type {Promise<T>} */
+    this.promise = new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+  }
+}
+
+/**
+ * @param {unknown} state as an earlier page left it; damaged, it counts for nothing
+ */
+function restored(state) {
+  const transcript = new Transcript();
+  if (state === null) return transcript;
+  try {
+    transcript.restore(/** @type {import("./transcript.js").TranscriptState} */ (state));
+    return transcript;
+  } catch {
+    return new Transcript();
+  }
+}
+
+/**
+ * The program's own error: it is the program's to hear of, and nobody else's trouble.
+ *
+ * @param {unknown} error
+ */
+function report(error) {
+  if (typeof reportError === "function") reportError(error);
+  else {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * Commands as the wire has them. Only what is cheap is checked here, the server says the rest.
+ *
+ * A field that is undefined or null is left out, except `value`, where null is a value.
+ */
+
+import { InvalidCommandError } from "./errors.js";
+
+/** @import {Command, Part, Position} from "./wire.js" */
+
+/**
+ * @typedef {object} SendOptions
+ * @property {string} [runId] the id of the run and of the command: the same send again is the same run
+ * @property {string} [agent]
+ * @property {"queue" | "interrupt" | "alongside" | "reject" | "steer"} [whenBusy]
+ * @property {Position | null} [seen] what was on screen, for `interrupt`
+ * @property {number} [whenAbandonedMs] the run is cancelled when nobody watched the session for so long
+ * @property {number} [deadlineMs] from acceptance; then the run ends `expired`
+ * @property {Record<string, unknown>} [metadata] kept with the message
+ * @property {string} [messageId]
+ *
+ * @typedef {object} CancelOptions
+ * @property {Position | null} [seen] what was on screen; the kept answer is cut there
+ * @property {"ignore" | "prevent"} [ifUnknown]
+ *
+ * @typedef {object} CancelAllOptions
+ * @property {Position} [upTo] later runs are not touched; by default what this client has
+ * @property {Position | null} [seen] what was on screen; the kept answers are cut there
+ *
+ * @typedef {object} SteerOptions
+ * @property {string} [runId] by default the session's main run
+ * @property {"now" | "step"} [boundary] at once, or before the agent's next step
+ * @property {"return" | "send"} [ifEnded]
+ * @property {Position | null} [seen] what was on screen, for `now`
+ * @property {string} [steerId]
+ *
+ * @typedef {object} HistoryOptions
+ * @property {number} [before] a seq, exclusive
+ * @property {number} [limit] 1 to 200
+ */
+
+/** @param {unknown} value */
+export const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][\w.:~-]{0,127}$/.test(value);
+
+/**
+ * An id that nobody else makes.
+ *
+ * @param {string} prefix
+ * @param {number} [bytes]
+ */
+export function newId(prefix, bytes = 8) {
+  const random = crypto.getRandomValues(new Uint8Array(bytes));
+  return `${prefix}-${Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+/**
+ * @param {string | Part[]} content
+ * @param {SendOptions} options
+ */
+export function send(content, { runId = newId("r"), whenAbandonedMs, ...rest }) {
+  const whenAbandoned = whenAbandonedMs === undefined ? undefined : { cancelAfterMs: whenAbandonedMs };
+  return command("send", runId, { ...body(content), ...rest, whenAbandoned });
+}
+
+/**
+ * @param {string} runId
+ * @param {CancelOptions} options
+ */
+export const cancel = (runId, { seen, ifUnknown }) => command("cancel", newId("k"), { runId, seen, ifUnknown });
+
+/** @param {CancelAllOptions} options */
+export const cancelAll = ({ upTo, seen }) => command("cancel", newId("k"), { scope: "session", upTo, seen });
+
+/**
+ * @param {string | Part[]} content
+ * @param {SteerOptions} options
+ */
+export const steer = (content, { steerId = newId("s"), ...rest }) =>
+  command("steer", steerId, { ...body(content), ...rest });
+
+/** @param {string} steerId */
+export const withdraw = (steerId) => command("withdraw", newId("k"), { steerId });
+
+/**
+ * @param {string} runId
+ * @param {string} requestId
+ * @param {unknown} value
+ */
+export const answer = (runId, requestId, value) => command("answer", newId("k"), { runId, requestId, value });
+
+/** @param {HistoryOptions} options */
+export const history = ({ before, limit }) => command("history", newId("k"), { before, limit });
+
+/** @param {string} token */
+export const auth = (token) => command("auth", newId("k"), { token });
+
+const IDS = ["id", "runId", "messageId", "steerId", "requestId", "agent"];
+
+/**
+ * @param {string} type
+ * @param {string} id
+ * @param {Record<string, unknown>} fields
+ * @returns {Command}
+ */
+function command(type, id, fields) {
+  /** @type {Command} */
+  const made = { type, id };
+  for (const [name, value] of Object.entries(fields)) {
+    if (name === "value" || (value !== undefined && value !== null)) made[name] = value;
+  }
+  for (const name of IDS) {
+    if (name in made && !isId(made[name])) throw invalid(`${name} is no id`, `$.${name}`);
+  }
+  return made;
+}
+
+/** @param {unknown} content */
+function body(content) {
+  if (typeof content === "string") return { text: content };
+  if (Array.isArray(content)) return { parts: content };
+  throw invalid("a message is a text, or an array of parts", "$.text");
+}
+
+/**
+ * @param {string} message
+ * @param {string} path
+ */
+const invalid = (message, path) => new InvalidCommandError("invalid", message, { path });

@@ -1,0 +1,40 @@
+/** Events one by one, for a reader of its own pace. */
+
+import { Reader } from "./reader.js";
+
+/** @import {Client} from "./client.js" */
+/** @import {News} from "./connection.js" */
+
+/** How many events wait for a reader; then the oldest go, and it is told how many. */
+export const BUFFER = 1_000;
+
+/** @typedef {News | {type: "lagged", missed: number}} FeedItem */
+
+/** @extends {Reader<FeedItem>} */
+export class Feed extends Reader {
+  /** @type {News[]} */
+  #news = [];
+  #missed = 0;
+
+  /** @param {Client} client */
+  constructor(client) {
+    super(client);
+    client.readers.add(this); // from now on, and not from the first `next`
+  }
+
+  /** @override */
+  take() {
+    const missed = this.#missed;
+    this.#missed = 0;
+    return missed > 0 ? /** @type {FeedItem} */ ({ type: "lagged", missed }) : this.#news.shift();
+  }
+
+  /**
+   * @override
+   * @param {readonly News[]} news
+   */
+  deliver(news) {
+    this.#news.push(...news);
+    this.#missed += this.#news.splice(0, this.#news.length - BUFFER).length;
+  }
+}

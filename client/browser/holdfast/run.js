@@ -1,0 +1,279 @@
+/** A run, as a client holds it. */
+
+import { history } from "./commands.js";
+import { reasonOf } from "./endings.js";
+import { UnknownRunError } from "./errors.js";
+import { OpenMessage } from "./message.js";
+import { Reader } from "./reader.js";
+
+/** @import {Client} from "./client.js" */
+/** @import {CancelOptions, SteerOptions} from "./commands.js" */
+/** @import {HistoryPage} from "./outbox.js" */
+/** @import {Session} from "./session.js" */
+/** @import {Ack, EndReason, Failure, Message, Part, Position, ReturnedSteer, RunInfo, RunStatus} from "./wire.js" */
+
+const HISTORY_PAGE = 200;
+
+/**
+ * @typedef {object} RunResult A run after its end.
+ * @property {string} runId
+ * @property {EndReason} reason
+ * @property {string} text all text of the answer
+ * @property {Message | null} message null for a run that never started
+ * @property {string} [cause]
+ * @property {string} [by] who ended it, and on which device, where this client got the event itself
+ * @property {string} [device]
+ * @property {Failure} [error]
+ * @property {Record<string, unknown>} [usage]
+ * @property {readonly ReturnedSteer[]} returned steers that it never took
+ */
+
+/**
+ * One run of the session, whoever started it, going on or ended. Letting go of it never stops it.
+ *
+ * Iterating it yields the text of its answer from the beginning, and ends when the run ends. A reader that is slow gets
+ * longer pieces; one that comes late gets what there is at once. If the answer is cut, what was yielded beyond the cut
+ * is not taken back.
+ */
+export class Run {
+  /** Of a send that became a steer: from its acknowledgement on, the id of the run it went into. */
+  id;
+  /**
+   * The acknowledgement of the send; rejects where it was refused. Null for a run that was not sent here. Nobody needs
+   * to listen to it.
+   *
+   * @type {Promise<Ack> | null}
+   */
+  accepted = null;
+  #session;
+  #client;
+  /** @type {Position | null} */
+  #taken = null;
+  /** The answer, fetched from the history. @type {Message | null} */
+  #archived = null;
+  /** That it was prevented, perhaps longer ago than anything held here. @type {Ack | null} */
+  #prevented = null;
+  /** Why there is no such run. @type {unknown} */
+  #refusal = null;
+
+  /**
+   * @param {Session} session
+   * @param {Client} client
+   * @param {string} id
+   */
+  constructor(session, client, id) {
+    this.#session = session;
+    this.#client = client;
+    this.id = id;
+  }
+
+  /**
+   * `unknown` where nothing here names it, so also until its send is acknowledged.
+   *
+   * @returns {RunStatus | "unknown"}
+   */
+  get status() {
+    const status = this.#client.transcript.status(this.id);
+    return status === "unknown" && (this.#archived ?? this.#prevented) !== null ? "ended" : status;
+  }
+
+  /** Why it ended; null while it has not. @returns {EndReason | null} */
+  get reason() {
+    const archived = this.#archived;
+    const known = this.#client.transcript.reason(this.id) ?? this.#prevented?.reason;
+    return known ?? (archived && reasonOf(archived)) ?? null;
+  }
+
+  /** What is known of it; null where nothing is, or no more. @returns {RunInfo | null} */
+  get info() {
+    return this.#client.transcript.run(this.id) ?? null;
+  }
+
+  /** Its answer so far; null where there is none. The same object until it changed. @returns {Message | null} */
+  get message() {
+    return this.#client.transcript.answerOf(this.id) ?? this.#archived;
+  }
+
+  /** All text of its answer so far. */
+  get text() {
+    return this.#textAfter([]);
+  }
+
+  /**
+   * What a stop pressed now should say was on screen: where it is being iterated here, what that has taken; otherwise
+   * what this program was told of last, or has taken or looked at since.
+   */
+  get seen() {
+    const { readers, shown } = this.#client;
+    const taken = this.#taken;
+    if (taken === null || shown === null) return taken ?? shown;
+    const reads = [...readers].some((reader) => reader instanceof RunReader && reader.run === this);
+    return reads || (taken.epoch === shown.epoch && taken.seq > shown.seq) ? taken : shown;
+  }
+
+  /** The text of the answer, from its beginning to the end of the run. Rejects as `ended` does. */
+  [Symbol.asyncIterator]() {
+    return new RunReader(this, this.#client);
+  }
+
+  /**
+   * Waits for the run to end. Rejects with UnknownRunError for a run that neither the log nor the history knows, with
+   * what its send was refused for, and with what ended the client.
+   *
+   * @returns {Promise<RunResult>}
+   */
+  async ended() {
+    for (;;) {
+      const { version } = this.#client;
+      if (await this.isOver()) break;
+      await this.#client.changed(version);
+    }
+    const { id, message, text } = this;
+    const reason = /** @type {EndReason} */ (this.reason);
+    const ending = this.#client.transcript.ending(id) ?? this.#prevented;
+    const { cause, by, device, error, usage, returned = [] } = /** @type {Partial<RunResult>} */ (ending ?? {});
+    return { runId: id, reason, text, message, cause, by, device, error, usage, returned };
+  }
+
+  /**
+   * Stops the run: once it is acknowledged, no further chunk of it will ever be in the log. It may be pressed at any
+   * time, before the server has heard of the run, offline, or twice.
+   *
+   * @param {Pick<CancelOptions, "seen">} [options] `seen`: where the kept answer is cut, see there for what is meant
+   *   where it is left out; null cuts nothing
+   */
+  cancel({ seen = this.seen } = {}) {
+    return this.#session.cancel(this.id, { seen });
+  }
+
+  /**
+   * Says something to the run while it goes on.
+   *
+   * @param {string | Part[]} content
+   * @param {Omit<SteerOptions, "runId">} [options]
+   */
+  steer(content, options) {
+    return this.#session.steer(content, { ...options, runId: this.id });
+  }
+
+  /**
+   * Answers one of the requests in its `info`.
+   *
+   * @param {string} requestId
+   * @param {unknown} value
+   */
+  answer(requestId, value) {
+    return this.#session.answer(this.id, requestId, value);
+  }
+
+  // ---- for the session and the readers
+
+  /**
+   * It is sent from here, perhaps once more.
+   *
+   * @param {Promise<Ack>} acknowledged
+   */
+  sentBy(acknowledged) {
+    this.accepted = acknowledged;
+    this.#refusal = null;
+    acknowledged.then(
+      (ack) => {
+        if (ack.outcome === "ended") this.#prevented = ack;
+        if (ack.runId !== undefined) this.id = ack.runId;
+      },
+      (error) => {
+        this.#refusal = error;
+      },
+    );
+  }
+
+  /**
+   * The text that a reader has not taken yet.
+   *
+   * @param {number[]} taken by text part
+   */
+  read(taken) {
+    const { position } = this.#client.connection;
+    if (position.epoch !== "") this.#taken = position;
+    return this.#textAfter(taken);
+  }
+
+  /** @param {number[]} taken */
+  #textAfter(taken) {
+    const { transcript } = this.#client;
+    if (this.#archived !== null && transcript.answerOf(this.id) === undefined) {
+      return new OpenMessage(this.#archived).readText(taken);
+    }
+    return transcript.readText(this.id, taken);
+  }
+
+  /** Whether the run has ended; its answer is then at hand, from the history if need be. */
+  async isOver() {
+    const client = this.#client;
+    const { transcript } = client;
+    if (this.#archived !== null || this.#prevented !== null) return true;
+    switch (this.status) {
+      case "ended":
+        if (transcript.answerOf(this.id) === undefined && transcript.answerExpected(this.id)) {
+          this.#archived = await findAnswer(client, this.id);
+        }
+        return true;
+      case "unknown":
+        if (this.#refusal !== null) throw this.#refusal;
+        client.check();
+        // Until its send is acknowledged nobody can know it.
+        if (client.status !== "live" || client.connection.outbox.startsRun(this.id)) return false;
+        this.#archived = await findAnswer(client, this.id);
+        if (this.#archived === null && this.status === "unknown") throw new UnknownRunError(this.id);
+        return this.#archived !== null;
+      default:
+        client.check();
+        return false;
+    }
+  }
+}
+
+/**
+ * The answer of a run that is older than what is held, looked for in the whole history.
+ *
+ * @param {Client} client
+ * @param {string} runId
+ * @returns {Promise<Message | null>}
+ */
+async function findAnswer(client, runId) {
+  let { more } = client.transcript;
+  let before = client.transcript.messages()[0]?.seq;
+  while (more) {
+    const page = /** @type {HistoryPage} */ (await client.command(history({ before, limit: HISTORY_PAGE })));
+    const answer = page.messages.find((message) => message.runId === runId && message.role === "assistant");
+    if (answer !== undefined) return answer;
+    before = page.messages[0]?.seq;
+    more = page.more && before !== undefined;
+  }
+  return null;
+}
+
+/** @extends {Reader<string>} */
+class RunReader extends Reader {
+  /** @type {number[]} */
+  #taken = [];
+
+  /**
+   * @param {Run} run
+   * @param {Client} client
+   */
+  constructor(run, client) {
+    super(client);
+    this.run = run;
+  }
+
+  /** @override */
+  take() {
+    return this.run.read(this.#taken) || undefined;
+  }
+
+  /** @override */
+  over() {
+    return this.run.isOver();
+  }
+}

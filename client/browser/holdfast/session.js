@@ -1,0 +1,273 @@
+/** The session that `connect` opens: what is known of it, and its commands. */
+
+import { Client } from "./client.js";
+import * as commands from "./commands.js";
+import { browser } from "./environment.js";
+import { Feed } from "./feed.js";
+import { Run } from "./run.js";
+
+/**
+ * @import {Config, Listener} from "./client.js"
+ * @import {CancelAllOptions, CancelOptions, HistoryOptions, SendOptions, SteerOptions} from "./commands.js"
+ * @import {Environment} from "./environment.js"
+ * @import {FeedItem} from "./feed.js"
+ * @import {HistoryPage} from "./outbox.js"
+ * @import {EndReason, Part} from "./wire.js"
+ */
+
+/**
+ * What a command came to: the acknowledgement. An ended or unknown run is an outcome and not an error.
+ *
+ * @template {string} Outcome
+ * @typedef {{outcome: Outcome, runId?: string, reason?: EndReason, cause?: string, seq?: number, duplicate?: true}} Came
+ */
+
+/**
+ * @typedef {Came<"cancelled" | "already_ended" | "unknown_run" | "withdrawn" | "steered">} CancelOutcome `withdrawn` and
+ *   `steered` tell of an id that had become a steer; `runId` is then the run it went into
+ * @typedef {Came<"cancelled"> & {runIds: string[]}} CancelAllOutcome the runs that it ended
+ * @typedef {Came<"accepted" | "already_ended" | "unknown_run" | "sent"> & {id: string}} SteerOutcome `id` is the steer's;
+ *   `sent` as a message of its own, which `runId` answers
+ * @typedef {Came<"withdrawn" | "already_applied" | "already_ended" | "unknown_steer">} WithdrawOutcome
+ * @typedef {Came<"accepted" | "already_answered" | "expired" | "already_ended" | "unknown_request">} AnswerOutcome of two
+ *   devices' answers to one request, one is `accepted`
+ */
+
+/**
+ * A session on a server, kept connected until `close`. Closing it, or the page, never stops a run.
+ *
+ * Every command is answered once the server has acknowledged it, over any number of reconnects, and of pages where there
+ * is a storage. It rejects with a CommandError subclass where the server refused, OutboxFullError where too many wait
+ * already, and what ended the client. A command without an answer when the client closes may have arrived or not;
+ * giving it again with the same id is safe.
+ */
+export class Session {
+  #client;
+  /** By id, as long as somebody holds them. @type {Map<string, WeakRef<Run>>} */
+  #runs = new Map();
+  #sweepAt = 64;
+
+  /**
+   * A session that sleeps until `resume`; `connect` is what makes one for a program.
+   *
+   * @param {Config} config
+   * @param {Environment} [environment]
+   */
+  constructor(config, environment = browser) {
+    this.id = config.session;
+    this.#client = new Client(config, environment);
+  }
+
+  // ---- what is known
+
+  /** What this client is called; null until the storage was read. */
+  get device() {
+    return this.#client.device;
+  }
+
+  /** `connecting`, `catching up`, `live`, `offline` (between two tries), `closed`. */
+  get status() {
+    return this.#client.status;
+  }
+
+  /** Everything that is known, as one value that stays the same until something in it changes. */
+  get view() {
+    return this.#client.view;
+  }
+
+  /** Up to where this client has the log. */
+  get position() {
+    return this.#client.connection.position;
+  }
+
+  /**
+   * Calls `listener` after every change, never within a call of the program's: once for a frame of the server, however
+   * much is in it. Returns what ends that. What was told to a listener counts as seen, for `run.cancel`.
+   *
+   * @param {Listener} listener
+   */
+  subscribe = (listener) => this.#client.subscribe(listener);
+
+  /** The view, for `useSyncExternalStore`. */
+  getSnapshot = () => this.#client.view;
+
+  /** Waits until everything up to the server's head is known. Rejects with what ended the client. */
+  async live() {
+    for (;;) {
+      this.#client.check();
+      const { status, version } = this.#client;
+      if (status === "live") return;
+      await this.#client.changed(version);
+    }
+  }
+
+  /**
+   * A run by its id: any, also of another device, also ended. The same object while somebody holds it.
+   *
+   * It need not be known yet; iterating or waiting for one that nobody knows throws UnknownRunError.
+   *
+   * @param {string} runId
+   */
+  run(runId) {
+    const held = this.#runs.get(runId)?.deref();
+    if (held !== undefined) return held;
+    const run = new Run(this, this.#client, runId);
+    this.#hold(run);
+    return run;
+  }
+
+  /**
+   * Every event from now on, `reset` for what a snapshot replaced, `lagged` where more than 1,000 waited for the reader.
+   *
+   * @returns {AsyncIterableIterator<FeedItem>}
+   */
+  events() {
+    return new Feed(this.#client);
+  }
+
+  // ---- commands
+
+  /**
+   * Sends a message, and gives the run that answers it before the server has heard of either: it can be stopped at once.
+   * Whether the server took it is told by `run.accepted`. Throws InvalidCommandError for what cannot be sent at all.
+   *
+   * @param {string | Part[]} content
+   * @param {SendOptions} [options]
+   */
+  send(content, options = {}) {
+    const command = commands.send(content, options);
+    const run = this.run(command.id);
+    const acknowledged = this.#client.command(command);
+    run.sentBy(/** @type {Promise<any>} */ (acknowledged));
+    acknowledged.then(
+      () => {
+        if (run.id === command.id) return;
+        this.#runs.delete(command.id);
+        if (this.#runs.get(run.id)?.deref() === undefined) this.#hold(run);
+      },
+      () => {},
+    );
+    return run;
+  }
+
+  /**
+   * Stops a run by its id. With `ifUnknown: "prevent"` also one that the server has not heard of; that is the default
+   * while this client's own send of the run waits for its acknowledgement.
+   *
+   * @param {string} runId
+   * @param {CancelOptions} [options]
+   * @returns {Promise<CancelOutcome>}
+   */
+  cancel(runId, { seen, ifUnknown } = {}) {
+    const prevent = this.#client.connection.outbox.startsRun(runId) ? "prevent" : undefined;
+    return this.#command(() => commands.cancel(runId, { seen, ifUnknown: ifUnknown ?? prevent }));
+  }
+
+  /**
+   * Stops every run that was queued or started at or before `upTo`.
+   *
+   * @param {CancelAllOptions} [options]
+   * @returns {Promise<CancelAllOutcome>}
+   */
+  cancelAll({ upTo = this.position, seen } = {}) {
+    return this.#command(() => commands.cancelAll({ upTo, seen }));
+  }
+
+  /**
+   * Says something to a run while it goes on.
+   *
+   * @param {string | Part[]} content
+   * @param {SteerOptions} [options]
+   * @returns {Promise<SteerOutcome>}
+   */
+  steer(content, options = {}) {
+    return this.#command(() => commands.steer(content, options));
+  }
+
+  /**
+   * Takes back a steer that was not applied yet.
+   *
+   * @param {string} steerId
+   * @returns {Promise<WithdrawOutcome>}
+   */
+  withdraw(steerId) {
+    return this.#command(() => commands.withdraw(steerId));
+  }
+
+  /**
+   * Answers a request of a run.
+   *
+   * @param {string} runId
+   * @param {string} requestId
+   * @param {unknown} value any JSON value
+   * @returns {Promise<AnswerOutcome>}
+   */
+  answer(runId, requestId, value) {
+    return this.#command(() => commands.answer(runId, requestId, value));
+  }
+
+  /**
+   * The last `limit` messages before the seq `before`, or of all.
+   *
+   * @param {HistoryOptions} [options]
+   * @returns {Promise<HistoryPage>}
+   */
+  history(options = {}) {
+    return this.#command(() => commands.history(options));
+  }
+
+  /**
+   * Gives the server a newer token of the same principal. One that was given to `connect` as a string is replaced for
+   * later connections as well.
+   *
+   * @param {string} token
+   * @returns {Promise<number | undefined>} when it expires, in Unix milliseconds
+   */
+  async refreshToken(token) {
+    const { expiresAt } = await this.#command(() => commands.auth(token));
+    this.#client.replaceToken(token);
+    return expiresAt;
+  }
+
+  // ---- its life
+
+  /** Drops the connection and keeps everything else, until `resume`. Commands wait meanwhile. */
+  suspend() {
+    this.#client.suspend();
+  }
+
+  /** Connects again after `suspend`. */
+  resume() {
+    this.#client.resume();
+  }
+
+  /**
+   * Ends this client for good. Runs go on; whoever waits here gets ClientClosedError. Commands without an answer stay in
+   * the storage: the next page gives them again.
+   */
+  close() {
+    this.#client.close();
+  }
+
+  /** @param {Run} run */
+  #hold(run) {
+    this.#runs.set(run.id, new WeakRef(run));
+    if (this.#runs.size < this.#sweepAt) return;
+    for (const [id, held] of this.#runs) if (held.deref() === undefined) this.#runs.delete(id);
+    this.#sweepAt = 2 * this.#runs.size + 64;
+  }
+
+  /**
+   * The answer to a command, which `make` may refuse to make.
+   *
+   * @param {() => import("./wire.js").Command} make
+   * @returns {Promise<any>} of the form that the command's type has
+   */
+  #command(make) {
+    try {
+      return this.#client.command(make());
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+}

@@ -1,0 +1,289 @@
+/**
+ * What outlives a page: the device's name, the commands without an answer, and the log as it was folded.
+ *
+ * A page keeps them in a slot, `holdfast:{server}:{session}:{number}`, and holds the slot by a Web Lock of that name. So a
+ * duplicated tab, which begins with a copy of the other's sessionStorage, takes the next slot and is another device,
+ * and a reload finds its own. Where there are no locks (pages without HTTPS), two pages may come to share a slot: then
+ * they are one device, and a command that both send is done once all the same, by its id.
+ *
+ * A storage that fails costs what it should have kept, and nothing else.
+ */
+
+/** @import {Environment} from "./environment.js" */
+/** @import {Command} from "./wire.js" */
+
+/**
+ * Where to keep it: sessionStorage, localStorage, `indexedDBStorage()`, or anything of this form.
+ *
+ * @typedef {object} KeyValueStorage
+ * @property {(key: string) => string | null | Promise<string | null>} getItem
+ * @property {(key: string, value: string) => unknown} setItem
+ * @property {(key: string) => unknown} removeItem
+ */
+
+/** How long a page waits for the lock of a slot that is in use: a reload's predecessor is about to let go of it. */
+export const TAKE_OVER_MS = 300;
+/** How long a storage may take to answer at the start; after that the page goes on without it. */
+export const PATIENCE_MS = 2_000;
+
+const FORMAT = 1;
+/** Of storages in use by this page, for where there are no locks. @type {WeakMap<KeyValueStorage, Set<string>>} */
+const heldHere = new WeakMap();
+
+/**
+ * The storage of this tab; null where there is none, or the page may not use it.
+ *
+ * @returns {KeyValueStorage | null}
+ */
+export function defaultStorage() {
+  try {
+    return globalThis.sessionStorage ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * Takes the first slot that no other page holds, and reads it. Never rejects: without a storage that works it gives a
+ * slot that keeps nothing.
+ *
+ * @param {KeyValueStorage | null} storage
+ * @param {string} prefix of the slot's name
+ * @param {Environment} environment
+ * @returns {Promise<Slot>}
+ */
+export async function openSlot(storage, prefix, environment) {
+  if (storage === null) return new Slot(null, "", () => {});
+  const opening = acquire(storage, prefix, environment);
+  /** @type {unknown} */
+  let timer;
+  /** @type {Promise<null>} */
+  const late = new Promise((resolve) => {
+    timer = environment.setTimeout(() => resolve(null), PATIENCE_MS);
+  });
+  try {
+    const slot = await Promise.race([opening, late]);
+    if (slot !== null) return slot;
+    opening.then(
+      (slot) => slot.release(),
+      () => {},
+    );
+  } catch {
+    // It cannot be read; what cannot be read is not written to either.
+  } finally {
+    environment.clearTimeout(timer);
+  }
+  return new Slot(null, "", () => {});
+}
+
+/**
+ * @param {KeyValueStorage} storage
+ * @param {string} prefix
+ * @param {Environment} environment
+ */
+async function acquire(storage, prefix, environment) {
+  const waitUntil = environment.now() + TAKE_OVER_MS;
+  for (let number = 0; ; number += 1) {
+    const name = `${prefix}:${number}`;
+    let release = await take(storage, name, 0, environment);
+    if (release === null && environment.now() < waitUntil && (await storage.getItem(`${name}:device`)) !== null) {
+      release = await take(storage, name, waitUntil - environment.now(), environment);
+    }
+    if (release === null) continue;
+    const slot = new Slot(storage, name, release);
+    try {
+      await slot.read();
+    } catch (error) {
+      release();
+      throw error;
+    }
+    return slot;
+  }
+}
+
+/**
+ * Holds a name until what it gives is called; null where another holds it for longer than `ms`.
+ *
+ * @param {KeyValueStorage} storage
+ * @param {string} name
+ * @param {number} ms
+ * @param {Environment} environment
+ * @returns {Promise<(() => void) | null>}
+ */
+function take(storage, name, ms, environment) {
+  const { locks } = environment;
+  if (locks === undefined) return Promise.resolve(takeHere(storage, name));
+  return new Promise((resolve) => {
+    const abort = new AbortController();
+    const timer = ms > 0 ? environment.setTimeout(() => abort.abort(), ms) : undefined;
+    locks
+      .request(name, ms > 0 ? { signal: abort.signal } : { ifAvailable: true }, (lock) => {
+        if (lock === null) return resolve(null);
+        return new Promise((release) => resolve(() => release(undefined)));
+      })
+      // Waited too long; or locks are forbidden here, and then there is nobody to share them with.
+      .catch(() => resolve(abort.signal.aborted ? null : takeHere(storage, name)))
+      .finally(() => environment.clearTimeout(timer));
+  });
+}
+
+/**
+ * @param {KeyValueStorage} storage
+ * @param {string} name
+ */
+function takeHere(storage, name) {
+  const held = heldHere.get(storage) ?? new Set();
+  if (held.has(name)) return null;
+  heldHere.set(storage, held.add(name));
+  return () => {
+    held.delete(name);
+  };
+}
+
+/** One page's records. What is written last wins; writes to a storage that takes its time are made in order. */
+export class Slot {
+  /** As it was found. @type {string | null} */
+  device = null;
+  /** As they were found, in the order they were given. @type {Command[]} */
+  commands = [];
+  /** As it was found. @type {unknown} */
+  state = null;
+  #storage;
+  #name;
+  #release;
+  /** By record, null to remove it. @type {Map<string, string | null>} */
+  #unwritten = new Map();
+  /** @type {Promise<void> | null} */
+  #writing = null;
+  #stateDropped = false;
+
+  /**
+   * @param {KeyValueStorage | null} storage null keeps nothing
+   * @param {string} name
+   * @param {() => void} release lets another page have the slot
+   */
+  constructor(storage, name, release) {
+    this.#storage = storage;
+    this.#name = name;
+    this.#release = release;
+  }
+
+  /** Reads what an earlier page left. What is damaged, or of another version, counts as absent. */
+  async read() {
+    const device = await this.#get("device");
+    this.device = typeof device === "string" ? device : null;
+    const commands = await this.#get("outbox");
+    this.commands = Array.isArray(commands) ? commands.filter(isCommand) : [];
+    this.state = await this.#get("state");
+  }
+
+  /** @param {string} device */
+  saveDevice(device) {
+    this.#write("device", device);
+  }
+
+  /** @param {readonly Command[]} commands all that have no answer yet */
+  saveOutbox(commands) {
+    this.#write("outbox", commands.length > 0 ? commands : null);
+  }
+
+  /** @param {unknown} state the cursor and what was folded up to it, in one: neither is of use without the other */
+  saveState(state) {
+    this.#stateDropped = false;
+    this.#write("state", state);
+  }
+
+  /** Lets another page have the slot, when everything is written. */
+  async release() {
+    while (this.#writing !== null) await this.#writing;
+    this.#release();
+  }
+
+  /**
+   * @param {string} record
+   * @returns {Promise<unknown>}
+   */
+  async #get(record) {
+    return parse(await this.#storage?.getItem(`${this.#name}:${record}`));
+  }
+
+  /**
+   * @param {string} record
+   * @param {unknown} value null to remove it
+   */
+  #write(record, value) {
+    if (this.#storage === null) return;
+    this.#unwritten.set(record, value === null ? null : JSON.stringify({ format: FORMAT, value }));
+    if (this.#writing === null) this.#flush();
+  }
+
+  #flush() {
+    for (const [record, value] of this.#unwritten) {
+      this.#unwritten.delete(record);
+      let done;
+      try {
+        done = this.#put(record, value);
+      } catch {
+        this.#makeRoom(record, value);
+        continue;
+      }
+      if (!(done instanceof Object && "then" in done)) continue;
+      this.#writing = Promise.resolve(done)
+        .then(
+          () => {},
+          () => this.#makeRoom(record, value),
+        )
+        .then(() => {
+          this.#writing = null;
+          this.#flush();
+        });
+      return;
+    }
+  }
+
+  /**
+   * @param {string} record
+   * @param {string | null} value
+   * @returns {unknown}
+   */
+  #put(record, value) {
+    const key = `${this.#name}:${record}`;
+    return value === null ? this.#storage?.removeItem(key) : this.#storage?.setItem(key, value);
+  }
+
+  /**
+   * A record did not fit. The folded log goes first: it can be had again from the server, the commands cannot.
+   *
+   * @param {string} record
+   * @param {string | null} value
+   */
+  #makeRoom(record, value) {
+    if (value === null || this.#stateDropped || record === "device") return;
+    this.#stateDropped = true;
+    const latest = this.#unwritten.get(record) ?? value;
+    this.#unwritten.delete(record);
+    this.#unwritten.set("state", null);
+    if (record === "outbox") this.#unwritten.set(record, latest);
+  }
+}
+
+/**
+ * @param {string | null | undefined} text
+ * @returns {unknown}
+ */
+function parse(text) {
+  try {
+    const record = JSON.parse(text ?? "null");
+    return record?.format === FORMAT ? record.value : null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * @param {any} value of unknown shape: another program may have written it
+ * @returns {value is Command}
+ */
+function isCommand(value) {
+  return typeof value?.id === "string" && typeof value.type === "string";
+}
