@@ -5,6 +5,9 @@
 /** How many endings are remembered: of the runs still kept, and of later ones that somebody may hold. */
 export const ENDINGS_KEPT = 256;
 
+const TOLD = /** @type {const} */ (["cause", "error", "usage", "returned"]);
+const ENDER = /** @type {const} */ (["by", "device"]);
+
 /**
  * How a run ended. `by` and `device` did it; they are there only where the event itself was seen.
  * @typedef {object} Ending
@@ -40,8 +43,8 @@ export class Endings {
 
   /** @param {RunEnded} event */
   told(event) {
-    const { runId, reason, by, device } = event;
-    this.#remember({ runId, reason, by, device, ...toldOf(event) });
+    const { runId, reason } = event;
+    this.#remember({ runId, reason, ...pick(event, ENDER), ...toldOf(event) });
   }
 
   /**
@@ -51,8 +54,9 @@ export class Endings {
   read(run) {
     const { runId, reason = "lost" } = run;
     // Who did it stands in the event alone.
-    const { by, device } = this.#byRun.get(runId) ?? {};
-    this.#remember({ runId, reason, by, device, ...toldOf(run) });
+    /** @type {Partial<Ending>} */
+    const known = this.#byRun.get(runId) ?? {};
+    this.#remember({ runId, reason, ...pick(known, ENDER), ...toldOf(run) });
   }
 
   /** @param {Ending} ending */
@@ -69,12 +73,27 @@ export class Endings {
 /**
  * What is told of an end beside the reason; what is empty is left out.
  * @param {RunEnded | RunInfo} source
- * @returns {Pick<RunInfo, "cause" | "error" | "usage" | "returned">}
  */
-export function toldOf({ cause, error, usage, returned }) {
-  const isTold = (/** @type {[string, unknown]} */ [, value]) =>
-    typeof value === "object" && value !== null ? Object.keys(value).length > 0 : value;
-  return Object.fromEntries(Object.entries({ cause, error, usage, returned }).filter(isTold));
+export function toldOf(source) {
+  return pick(source, TOLD);
+}
+
+/**
+ * The fields of these names that are not empty.
+ * @template {object} T
+ * @template {keyof T} K
+ * @param {T} source
+ * @param {readonly K[]} names
+ * @returns {Partial<Pick<T, K>>}
+ */
+function pick(source, names) {
+  /** @type {Partial<Pick<T, K>>} */
+  const picked = {};
+  for (const name of names) {
+    const value = source[name];
+    if (typeof value === "object" && value !== null ? Object.keys(value).length > 0 : value) picked[name] = value;
+  }
+  return picked;
 }
 
 /**
