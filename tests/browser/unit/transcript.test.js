@@ -7,7 +7,7 @@ import { ENDED_RUNS_KEPT, Transcript } from "../../../client/browser/holdfast/tr
 import { makeLog } from "./log.js";
 import { snapshot } from "./wire.js";
 
-/** @import {Event, Message, Snapshot} from "../../../client/browser/holdfast/wire.js" */
+/** @import {Event} from "../../../client/browser/holdfast/wire.js" */
 
 /** A log as a test writes it: what it says, one after the other. */
 class Written {
