@@ -165,14 +165,13 @@ class Server {
   }
 
   /**
-   * Some of the events on the line are lost, and what answers commands is not.
+   * Some of the events on the line are lost, which a client can notice; that answers are, it could not.
    * @param {number} keep how many of them arrive
    */
   loseEvents(keep) {
     let kept = 0;
-    const ofLog = (/** @type {any} */ { type, at, seq }) =>
-      type !== "caughtUp" && at !== undefined && seq !== undefined;
-    this.line = this.line?.filter((message) => !ofLog(message) || kept++ < keep) ?? null;
+    const isEvent = (/** @type {any} */ { type }) => type === "message" || type.includes(".");
+    this.line = this.line?.filter((message) => !isEvent(message) || kept++ < keep) ?? null;
   }
 
   heartbeat() {
