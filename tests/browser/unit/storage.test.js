@@ -1,0 +1,332 @@
+import "fake-indexeddb/auto";
+import assert from "node:assert/strict";
+import test from "node:test";
+import { ClientClosedError } from "../../../client/browser/holdfast/errors.js";
+import { indexedDBStorage } from "../../../client/browser/holdfast/indexeddb.js";
+import { collect, Locks, Page, rest, TabStorage, turn, until } from "./fakes.js";
+import { Server } from "./server.js";
+
+test("a reload in the middle of a run is the same device, and goes on from where it was", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const page = new Page();
+  const session = await page.live(server, { storage: tab });
+  const run = session.send("Hi");
+  await run.accepted;
+  server.append(
+    { type: "run.chunk", runId: run.id, part: 0, kind: "reasoning", delta: "Hm" },
+    { type: "run.chunk", runId: run.id, part: 1, kind: "text", delta: "One " },
+  );
+  await until(() => run.text === "One ");
+  page.happens("pagehide");
+  server.append({ type: "run.chunk", runId: run.id, part: 1, kind: "text", delta: "two" });
+
+  const after = await new Page().live(server, { storage: tab.copy() });
+  assert.match(after.device ?? "", /^web-[0-9a-f]{8}$/);
+  assert.equal(after.device, session.device);
+  const cursor = server.received("hello").at(-1)?.cursor;
+  assert.equal(cursor.seq, server.head - 1);
+  assert.equal(after.run(run.id).text, "One two");
+  assert.equal(after.run(run.id).status, "running");
+  session.close();
+  after.close();
+});
+
+test("a reload in the middle of a stop sends the same bytes again, and tells what came of it", async () => {
+  const server = new Server();
+  server.start("r-1");
+  server.text("r-1", "One ");
+  const tab = new TabStorage();
+  const page = new Page();
+  const session = await page.live(server, { storage: tab });
+  assert.equal(session.view.status, "live");
+  server.loses.add("cancel");
+  const run = session.run("r-1");
+  run.cancel();
+  page.happens("pagehide");
+  const reloaded = tab.copy();
+  server.loses.clear();
+
+  const after = new Page().open(server, { storage: reloaded });
+  /** @type {any[]} */
+  const settled = [];
+  after.subscribe((change) => settled.push(...change.settled));
+  await until(() => settled.length === 1);
+  const [first, second, ...others] = server.frames.filter((frame) => frame.includes('"cancel"'));
+  assert.equal(second, first);
+  assert.deepEqual(others, []);
+  assert.equal(settled[0].command.type, "cancel");
+  assert.equal(settled[0].reply.outcome, "cancelled");
+  assert.deepEqual(JSON.parse(first ?? "").seen, { epoch: "E1", seq: 3 });
+  assert.equal(reloaded.parsed(":outbox"), null, "it is answered");
+  session.close();
+  after.close();
+});
+
+test("a message sent and stopped offline, before a reload, becomes no run", async () => {
+  const server = new Server();
+  server.network = "refused";
+  const tab = new TabStorage();
+  const session = new Page().open(server, { storage: tab });
+  const run = session.send("Hi");
+  run.cancel();
+  await until(() => tab.parsed(":outbox")?.length === 2);
+  server.network = "up";
+  const after = await new Page().live(server, { storage: tab.copy() });
+  await until(() => after.view.pending.length === 0);
+  assert.equal(after.run(run.id).reason, "cancelled");
+  assert.deepEqual(
+    server.frames.slice(1).map((frame) => JSON.parse(frame).type),
+    ["send", "cancel"],
+  );
+  session.close();
+  after.close();
+});
+
+test("a send that an earlier page gave is waited for, and its stop prevents it while it is unacknowledged", async () => {
+  const server = new Server();
+  server.network = "refused";
+  const tab = new TabStorage();
+  const session = new Page().open(server, { storage: tab });
+  const { id } = session.send("Hi");
+  await until(() => tab.parsed(":outbox") !== null);
+  const after = new Page().open(server, { storage: tab.copy() });
+  await until(() => after.view.pending.length === 1);
+  const { all } = collect(after.run(id));
+  after.run(id).cancel();
+  await until(() => after.view.pending.length === 2);
+  assert.equal(after.view.pending[1]?.ifUnknown, "prevent");
+  after.close();
+  await assert.rejects(all, ClientClosedError);
+  session.close();
+});
+
+test("closing keeps what has no answer for the next page, and lets go of its slot", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const locks = new Locks();
+  const session = await new Page({ locks }).live(server, { storage: tab });
+  server.network = "silent";
+  const { accepted } = session.send("Hi", { runId: "r-1" });
+  session.history().catch(() => {});
+  session.close();
+  await assert.rejects(async () => accepted, ClientClosedError);
+  server.network = "up";
+  const page = new Page({ locks });
+  const after = page.open(server, { storage: tab });
+  await until(() => after.run("r-1").status === "running");
+  assert.equal(after.device, session.device);
+  assert.equal(server.received("history").length, 0, "nobody waits for that answer any more");
+  after.close();
+});
+
+test("what is closed before its storage was read leaves its commands there too", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const session = new Page({ locks: new Locks() }).open(server, { storage: tab });
+  session.send("Hi", { runId: "r-1" });
+  session.close();
+  await until(() => tab.parsed(":outbox") !== null);
+  assert.equal(tab.parsed(":outbox")[0].id, "r-1");
+  assert.equal(server.sockets.length, 0);
+});
+
+test("a duplicated tab is another device, and leaves the other's commands alone", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const tab = new TabStorage();
+  const first = await new Page({ locks }).live(server, { storage: tab });
+  server.network = "silent";
+  first.send("Hi", { runId: "r-1" });
+  const page = new Page({ locks });
+  const second = page.open(server, { storage: tab.copy() });
+  await rest();
+  assert.equal(second.device, null, "it waits: the tab might be a reload, whose predecessor is about to go");
+  await page.clock.advance(300);
+  assert.notEqual(second.device, first.device);
+  assert.equal(second.view.pending.length, 0);
+  assert.deepEqual([...locks.held], ["holdfast:server.test:trip:0", "holdfast:server.test:trip:1"]);
+  first.close();
+  second.close();
+  await rest();
+  assert.deepEqual([...locks.held], []);
+});
+
+test("a reload that is faster than its predecessor's end waits for its slot", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const tab = new TabStorage();
+  const before = await new Page({ locks }).live(server, { storage: tab });
+  const after = new Page({ locks }).open(server, { storage: tab.copy() });
+  await rest();
+  before.close();
+  await after.live();
+  assert.equal(after.device, before.device);
+  after.close();
+});
+
+test("two sessions of one page, without locks, do not share a slot", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const page = new Page();
+  const first = await page.live(server, { storage: tab });
+  const second = await page.live(server, { storage: tab });
+  assert.notEqual(first.device, second.device);
+  first.close();
+  second.close();
+});
+
+test("records that are damaged, or of another version, count as absent", async () => {
+  const server = new Server();
+  server.start("r-1");
+  for (const broken of ["{", "7", '{"format":2,"value":["x"]}', '{"format":1,"value":[{}]}']) {
+    const tab = new TabStorage(
+      ["device", "outbox", "state"].map((record) => [`holdfast:server.test:trip:0:${record}`, broken]),
+    );
+    const session = await new Page().live(server, { storage: tab });
+    assert.match(session.device ?? "", /^web-/);
+    assert.equal(session.view.runs.length, 1);
+    assert.equal(session.view.pending.length, 0);
+    session.close();
+  }
+});
+
+test("a storage that fails, or never answers, costs what it should have kept and nothing else", async () => {
+  const server = new Server();
+  const no = () => {
+    throw new DOMException("no", "QuotaExceededError");
+  };
+  const refuses = () => Promise.reject(new Error("no"));
+  const never = () => /** @type {Promise<never>} */ (new Promise(() => {}));
+  const empty = () => null;
+  for (const storage of [
+    { getItem: no, setItem: no, removeItem: no },
+    { getItem: empty, setItem: no, removeItem: no },
+    { getItem: refuses, setItem: refuses, removeItem: refuses },
+    { getItem: async () => null, setItem: refuses, removeItem: refuses },
+    { getItem: never, setItem: never, removeItem: never },
+  ]) {
+    const page = new Page();
+    const session = page.open(server, { storage });
+    await rest();
+    await page.clock.advance(2_000);
+    const run = session.send("Hi");
+    await run.accepted;
+    server.end(run.id);
+    page.happens("pagehide");
+    await run.ended();
+    session.close();
+    await rest();
+  }
+});
+
+test("where there is no room for both, the commands stay and the folded log goes", async () => {
+  const server = new Server();
+  server.start("r-1");
+  server.text("r-1", "x".repeat(1_000));
+  for (const isAsync of [false, true]) {
+    const tab = new TabStorage();
+    const room = 2_000;
+    const setItem = (/** @type {string} */ key, /** @type {string} */ value) => {
+      const others = [...tab.entries].filter(([name]) => name !== key);
+      if (others.reduce((sum, [, text]) => sum + text.length, value.length) > room) throw new Error("full");
+      tab.setItem(key, value);
+    };
+    const storage = {
+      getItem: (/** @type {string} */ key) => tab.getItem(key),
+      setItem: isAsync
+        ? async (/** @type {string} */ key, /** @type {string} */ value) => setItem(key, value)
+        : setItem,
+      removeItem: (/** @type {string} */ key) => tab.removeItem(key),
+    };
+    const page = new Page();
+    const session = await page.live(server, { storage });
+    page.becomes("hidden");
+    await rest();
+    assert.equal(tab.parsed(":state")?.seq, session.position.seq);
+    server.loses.add("steer");
+    session.steer("y".repeat(500));
+    await rest();
+    assert.equal(tab.parsed(":outbox")?.length, 1);
+    assert.equal(tab.parsed(":state"), null);
+    session.close();
+    await rest();
+  }
+});
+
+test("a command is in the storage before it is on the wire", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const session = await new Page().live(server, { storage: tab });
+  const { socket } = server;
+  /** @type {unknown} */
+  let stored;
+  const send = socket.send.bind(socket);
+  socket.send = (frame) => {
+    stored ??= tab.parsed(":outbox")?.[0].id;
+    send(frame);
+  };
+  const run = session.send("Hi");
+  assert.equal(stored, run.id);
+  await run.accepted;
+  session.close();
+});
+
+test("a token is never in the storage", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const page = new Page();
+  const session = await page.live(server, { storage: tab, token: "secret" });
+  server.network = "silent";
+  session.refreshToken("secret").catch(() => {});
+  session.send("Hi");
+  page.happens("pagehide");
+  assert.equal(JSON.stringify([...tab.entries]).includes("secret"), false);
+  session.close();
+});
+
+test("the state is kept whenever a run ends, so that a crash costs little", async () => {
+  const server = new Server();
+  server.start("r-1");
+  const tab = new TabStorage();
+  const session = await new Page().live(server, { storage: tab });
+  assert.equal(tab.parsed(":state"), null);
+  server.end("r-1");
+  await until(() => session.run("r-1").status === "ended");
+  assert.equal(tab.parsed(":state")?.seq, 3);
+  session.close();
+});
+
+test("IndexedDB keeps a session like any other storage", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const session = await new Page({ locks }).live(server, { storage: indexedDBStorage("session") });
+  server.loses.add("send");
+  session.send("Hi", { runId: "r-1" });
+  session.close();
+  await until(() => locks.held.size === 0);
+  server.loses.clear();
+  const after = new Page({ locks }).open(server, { storage: indexedDBStorage("session") });
+  await until(() => after.run("r-1").status === "running");
+  assert.equal(after.device, session.device);
+  after.close();
+  await until(() => locks.held.size === 0);
+});
+
+test("IndexedDB records are set, replaced and removed, and the database may be deleted meanwhile", async () => {
+  const storage = indexedDBStorage("records");
+  assert.equal(await storage.getItem("a"), null);
+  await storage.setItem("a", "1");
+  await storage.setItem("a", "2");
+  assert.equal(await indexedDBStorage("records").getItem("a"), "2");
+  await new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase("records");
+    request.onsuccess = resolve;
+    request.onerror = reject;
+  });
+  assert.equal(await storage.getItem("a"), null);
+  await storage.setItem("a", "3");
+  await storage.removeItem("a");
+  await turn();
+  assert.equal(await storage.getItem("a"), null);
+});
