@@ -341,6 +341,7 @@ function run(seed) {
   const settled = () =>
     page.connection.status === "live" &&
     page.connection.position.seq === server.head &&
+    page.connection.position.epoch === server.epoch &&
     page.connection.outbox.commands.length === 0;
   for (let step = 0; step < 3_000 && !settled(); step++) {
     server.sendEvents();
