@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tarfile
+import urllib.request
 import zipfile
 from importlib.metadata import EntryPoint, PathDistribution
 from pathlib import Path, PurePosixPath
+from subprocess import PIPE, STDOUT
 
 import pytest
 
@@ -69,25 +73,63 @@ def test_the_namespace_belongs_to_nobody(wheel: Path) -> None:
     assert not (wheel / "holdfast" / "__init__.py").exists()
 
 
+def test_the_wheel_holds_what_browsers_get(wheel: Path) -> None:
+    """The library and the page are in the wheel, and of client/browser nothing else."""
+    browser = wheel / "holdfast" / "browser"
+    source = ROOT / "client" / "browser"
+    expected = {path.relative_to(source) for root in ("holdfast", "page") for path in (source / root).rglob("*")}
+    assert {path.relative_to(browser) for path in browser.rglob("*")} - {Path("holdfast"), Path("page")} == expected
+    assert {Path("holdfast/index.js"), Path("page/index.html")} <= expected
+
+
 def test_the_sdist_can_be_read_without_the_repository(dist: Path) -> None:
     """Whoever gets the sdist has the licence, the wire's text and its vectors."""
     with tarfile.open(next(dist.glob("*.tar.gz"))) as sdist:
         names = {PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix() for name in sdist.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "protocol/PROTOCOL.md"} <= names
     assert any(name.startswith("protocol/vectors/") for name in names)
-    assert not any(name.startswith(("tests/", ".venv/")) for name in names)
+    assert not any(name.startswith(("tests/", ".venv/")) or "node_modules" in name for name in names)
+
+
+def installed(wheel: Path, code: str) -> tuple[str, ...]:
+    """What runs Python code where only the wheel and the dependencies are installed."""
+    # -S keeps the editable install's path file out; the dependencies stay reachable.
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    paths = f"import sys; sys.path[:0] = {[str(wheel)]!r}; sys.path += {libraries!r}\n"
+    return (sys.executable, "-I", "-S", "-c", paths + code)
+
+
+def test_an_installed_server_gives_browsers_the_page(wheel: Path, tmp_path: Path) -> None:
+    """`holdfast serve` from the wheel, far from the source tree, serves the page and its modules."""
+    serve = (
+        "sys.argv[1:] = ['serve', '--port', '0', '--store', 'memory:']; import holdfast.client.cli as cli; cli.main()"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST_", "OPENAI_"))}
+    with subprocess.Popen(
+        installed(wheel, serve), cwd=tmp_path, env=clean, stdout=PIPE, stderr=STDOUT, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            page = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+/", line)))
+            for path, kind, file in [
+                ("", "text/html", "page/index.html"),
+                ("holdfast/index.js", "text/javascript", None),
+            ]:
+                request = urllib.request.Request(page + path, headers={"Accept": "text/html"})
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    assert answer.headers.get_content_type() == kind
+                    assert answer.read() == (ROOT / "client" / "browser" / (file or path)).read_bytes()
+        finally:
+            server.kill()
 
 
 def test_the_installed_portions_import(wheel: Path) -> None:
     """The modules of the wheel work from where an installer puts them, far from the source tree."""
-    # -S keeps the editable install's path file out; the dependencies stay reachable.
-    libraries = [path for path in sys.path if path.endswith("site-packages")]
     code = (
-        f"import sys; sys.path[:0] = {[str(wheel)]!r}; sys.path += {libraries!r}\n"
         "import holdfast.protocol, holdfast.server, holdfast.client\n"
         "print(holdfast.protocol.__file__, holdfast.server.__file__, holdfast.client.__file__, sep='\\n')"
     )
-    files = run(sys.executable, "-I", "-S", "-c", code, cwd=wheel).split()
+    files = run(*installed(wheel, code), cwd=wheel).split()
     assert files == [str(wheel / "holdfast" / portion / "__init__.py") for portion in PORTIONS]
 
 

@@ -6,6 +6,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from holdfast.server.admission import Admission
 from holdfast.server.auth import TokenAuthenticator
@@ -149,7 +150,7 @@ async def test_where_tokens_are_asked_for_the_name_does_not_matter() -> None:
         assert answer.status == 426
         async with connect(
             "ws://app.example/v1/sessions/s",
-            origin="https://app.example",  # type: ignore[arg-type] # a NewType of str
+            origin=Origin("https://app.example"),
             host="127.0.0.1",
             port=server.gateway.port,
             proxy=None,
