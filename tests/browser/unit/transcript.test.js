@@ -284,3 +284,13 @@ test("an entry that goes on with the one before it is one message with it", () =
   assert.deepEqual(transcript.messages(), [{ ...message, parts: whole }]);
   assert.deepEqual(first, kept, "a snapshot is its sender's");
 });
+
+test("the order of the ends is the snapshot's, where there was one", () => {
+  const { transcript } = new Written().start("a").end("lost", { runId: "a" }).start("b").end("lost", { runId: "b" });
+  const { messages, runs } = transcript.state();
+  transcript.load(/** @type {any} */ (snapshot(9, "E", { messages, runs: [...runs].reverse() })));
+  assert.deepEqual(
+    transcript.state().endings.map(({ runId }) => runId),
+    ["b", "a"],
+  );
+});
