@@ -6,7 +6,7 @@
 
 import { InvalidCommandError } from "./errors.js";
 
-/** @import {Command, Part, Position} from "./wire.js" */
+/** @import {Command, Position} from "./wire.js" */
 
 /**
  * @typedef {object} SendOptions
@@ -53,60 +53,22 @@ export function newId(prefix, bytes = 8) {
   return `${prefix}-${Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
-/**
- * @param {string | Part[]} content
- * @param {SendOptions} options
- */
-export function send(content, { runId = newId("r"), whenAbandonedMs, ...rest }) {
-  const whenAbandoned = whenAbandonedMs === undefined ? undefined : { cancelAfterMs: whenAbandonedMs };
-  return command("send", runId, { ...body(content), ...rest, whenAbandoned });
-}
-
-/**
- * @param {string} runId
- * @param {CancelOptions} options
- */
-export const cancel = (runId, { seen, ifUnknown }) => command("cancel", newId("k"), { runId, seen, ifUnknown });
-
-/** @param {CancelAllOptions} options */
-export const cancelAll = ({ upTo, seen }) => command("cancel", newId("k"), { scope: "session", upTo, seen });
-
-/**
- * @param {string | Part[]} content
- * @param {SteerOptions} options
- */
-export const steer = (content, { steerId = newId("s"), ...rest }) =>
-  command("steer", steerId, { ...body(content), ...rest });
-
-/** @param {string} steerId */
-export const withdraw = (steerId) => command("withdraw", newId("k"), { steerId });
-
-/**
- * @param {string} runId
- * @param {string} requestId
- * @param {unknown} value
- */
-export const answer = (runId, requestId, value) => command("answer", newId("k"), { runId, requestId, value });
-
-/** @param {HistoryOptions} options */
-export const history = ({ before, limit }) => command("history", newId("k"), { before, limit });
-
-/** @param {string} token */
-export const auth = (token) => command("auth", newId("k"), { token });
-
 const IDS = ["id", "runId", "messageId", "steerId", "requestId", "agent"];
 
 /**
+ * A command of that type. A field `content` becomes `text` or `parts`, by what it is. Throws InvalidCommandError.
+ *
  * @param {string} type
- * @param {string} id
  * @param {Record<string, unknown>} fields
+ * @param {string} [id]
  * @returns {Command}
  */
-function command(type, id, fields) {
+export function command(type, fields, id = newId("k")) {
   /** @type {Command} */
   const made = { type, id };
   for (const [name, value] of Object.entries(fields)) {
-    if (name === "value" || (value !== undefined && value !== null)) made[name] = value;
+    if (name === "content") made[contentField(value)] = value;
+    else if (name === "value" || (value !== undefined && value !== null)) made[name] = value;
   }
   for (const name of IDS) {
     if (name in made && !isId(made[name])) throw invalid(`${name} is no id`, `$.${name}`);
@@ -115,9 +77,9 @@ function command(type, id, fields) {
 }
 
 /** @param {unknown} content */
-function body(content) {
-  if (typeof content === "string") return { text: content };
-  if (Array.isArray(content)) return { parts: content };
+function contentField(content) {
+  if (typeof content === "string") return "text";
+  if (Array.isArray(content)) return "parts";
   throw invalid("a message is a text, or an array of parts", "$.text");
 }
 

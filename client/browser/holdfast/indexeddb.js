@@ -19,58 +19,44 @@ export function indexedDBStorage(name = "holdfast") {
     opening = null;
   };
   const open = () => {
-    if (opening !== null) return opening;
-    const request = indexedDB.open(name, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-    opening = outcome(request).then((database) => {
-      database.onclose = forget;
-      database.onversionchange = () => {
-        database.close();
+    opening ??= new Promise((resolve, reject) => {
+      const request = indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(STORE);
+      request.onerror = () => {
         forget();
+        reject(request.error);
       };
-      return database;
+      request.onsuccess = () => {
+        const database = request.result;
+        database.onclose = forget;
+        database.onversionchange = () => {
+          forget();
+          database.close();
+        };
+        resolve(database);
+      };
     });
-    opening.catch(forget);
     return opening;
   };
 
-  return {
-    getItem: async (key) => {
-      const value = await outcome((await open()).transaction(STORE).objectStore(STORE).get(key));
-      return typeof value === "string" ? value : null;
-    },
-    setItem: async (key, value) => {
-      await committed((await open()).transaction(STORE, "readwrite"), (records) => records.put(value, key));
-    },
-    removeItem: async (key) => {
-      await committed((await open()).transaction(STORE, "readwrite"), (records) => records.delete(key));
-    },
+  /**
+   * A write that was taken may still fail when it is committed, where there is no room.
+   *
+   * @param {IDBTransactionMode} mode
+   * @param {(records: IDBObjectStore) => IDBRequest} use
+   */
+  const transact = async (mode, use) => {
+    const transaction = (await open()).transaction(STORE, mode);
+    const request = use(transaction.objectStore(STORE));
+    return new Promise((resolve, reject) => {
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(transaction.error);
+    });
   };
-}
 
-/**
- * @template T
- * @param {IDBRequest<T>} request
- * @returns {Promise<T>}
- */
-function outcome(request) {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-}
-
-/**
- * A write that was taken may still fail when it is committed, where there is no room.
- *
- * @param {IDBTransaction} transaction
- * @param {(records: IDBObjectStore) => void} write
- * @returns {Promise<void>}
- */
-function committed(transaction, write) {
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve();
-    transaction.onabort = () => reject(transaction.error);
-    write(transaction.objectStore(STORE));
-  });
+  return {
+    getItem: async (key) => (await transact("readonly", (records) => records.get(key))) ?? null,
+    setItem: (key, value) => transact("readwrite", (records) => records.put(value, key)),
+    removeItem: (key) => transact("readwrite", (records) => records.delete(key)),
+  };
 }

@@ -12,8 +12,6 @@
 export class Reader {
   #client;
   #done = false;
-  /** Calls of `next` are served one after another. @type {Promise<unknown>} */
-  #queue = Promise.resolve();
 
   /** @param {Client} client */
   constructor(client) {
@@ -25,10 +23,26 @@ export class Reader {
   }
 
   /** @returns {Promise<IteratorResult<T, undefined>>} */
-  next() {
-    const step = this.#queue.then(() => this.#step());
-    this.#queue = step.catch(() => {});
-    return step;
+  async next() {
+    try {
+      for (;;) {
+        const { version } = this.#client;
+        if (this.#done) break;
+        this.#client.readers.add(this);
+        let value = this.take();
+        if (value === undefined && (await this.over())) {
+          value = this.take();
+          if (value === undefined) break;
+        }
+        if (value !== undefined && !this.#done) return { done: false, value };
+        await this.#client.changed(version);
+      }
+    } catch (error) {
+      this.#finish();
+      throw error;
+    }
+    this.#finish();
+    return { done: true, value: undefined };
   }
 
   /** @returns {Promise<IteratorResult<T, undefined>>} */
@@ -55,29 +69,6 @@ export class Reader {
 
   /** @param {readonly News[]} _news what came since the last time */
   deliver(_news) {}
-
-  /** @returns {Promise<IteratorResult<T, undefined>>} */
-  async #step() {
-    try {
-      for (;;) {
-        const { version } = this.#client;
-        if (this.#done) break;
-        this.#client.readers.add(this);
-        let value = this.take();
-        if (value === undefined && (await this.over())) {
-          value = this.take();
-          if (value === undefined) break;
-        }
-        if (value !== undefined && !this.#done) return { done: false, value };
-        await this.#client.changed(version);
-      }
-    } catch (error) {
-      this.#finish();
-      throw error;
-    }
-    this.#finish();
-    return { done: true, value: undefined };
-  }
 
   #finish() {
     this.#done = true;

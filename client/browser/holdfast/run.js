@@ -1,6 +1,6 @@
 /** A run, as a client holds it. */
 
-import { history } from "./commands.js";
+import { command } from "./commands.js";
 import { reasonOf } from "./endings.js";
 import { UnknownRunError } from "./errors.js";
 import { OpenMessage } from "./message.js";
@@ -51,7 +51,7 @@ export class Run {
   #taken = null;
   /** The answer, fetched from the history. @type {Message | null} */
   #archived = null;
-  /** That it was prevented, perhaps longer ago than anything held here. @type {Ack | null} */
+  /** That it was prevented, perhaps longer ago than anything held here. @type {Pick<Ack, "reason" | "cause"> | null} */
   #prevented = null;
   /** Why there is no such run. @type {unknown} */
   #refusal = null;
@@ -130,9 +130,8 @@ export class Run {
     }
     const { id, message, text } = this;
     const reason = /** @type {EndReason} */ (this.reason);
-    const ending = this.#client.transcript.ending(id) ?? this.#prevented;
-    const { cause, by, device, error, usage, returned = [] } = /** @type {Partial<RunResult>} */ (ending ?? {});
-    return { runId: id, reason, text, message, cause, by, device, error, usage, returned };
+    const ending = this.#client.transcript.ending(id) ?? { cause: this.#prevented?.cause };
+    return { returned: [], ...ending, runId: id, reason, text, message };
   }
 
   /**
@@ -172,14 +171,17 @@ export class Run {
    * It is sent from here, perhaps once more.
    *
    * @param {Promise<Ack>} acknowledged
+   * @param {() => void} renamed called when it is another run's from then on
    */
-  sentBy(acknowledged) {
+  sentBy(acknowledged, renamed) {
     this.accepted = acknowledged;
     this.#refusal = null;
     acknowledged.then(
-      (ack) => {
-        if (ack.outcome === "ended") this.#prevented = ack;
-        if (ack.runId !== undefined) this.id = ack.runId;
+      ({ outcome, runId = this.id, ...told }) => {
+        if (outcome === "ended") this.#prevented = told;
+        if (runId === this.id) return;
+        this.id = runId;
+        renamed();
       },
       (error) => {
         this.#refusal = error;
@@ -244,7 +246,7 @@ async function findAnswer(client, runId) {
   let { more } = client.transcript;
   let before = client.transcript.messages()[0]?.seq;
   while (more) {
-    const page = /** @type {HistoryPage} */ (await client.command(history({ before, limit: HISTORY_PAGE })));
+    const page = /** @type {HistoryPage} */ (await client.command(command("history", { before, limit: HISTORY_PAGE })));
     const answer = page.messages.find((message) => message.runId === runId && message.role === "assistant");
     if (answer !== undefined) return answer;
     before = page.messages[0]?.seq;

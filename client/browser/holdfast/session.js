@@ -1,7 +1,7 @@
 /** The session that `connect` opens: what is known of it, and its commands. */
 
 import { Client } from "./client.js";
-import * as commands from "./commands.js";
+import { command, newId } from "./commands.js";
 import { browser } from "./environment.js";
 import { Feed } from "./feed.js";
 import { Run } from "./run.js";
@@ -134,19 +134,14 @@ export class Session {
    * @param {string | Part[]} content
    * @param {SendOptions} [options]
    */
-  send(content, options = {}) {
-    const command = commands.send(content, options);
-    const run = this.run(command.id);
-    const acknowledged = this.#client.command(command);
-    run.sentBy(/** @type {Promise<any>} */ (acknowledged));
-    acknowledged.then(
-      () => {
-        if (run.id === command.id) return;
-        this.#runs.delete(command.id);
-        if (this.#runs.get(run.id)?.deref() === undefined) this.#hold(run);
-      },
-      () => {},
-    );
+  send(content, { runId = newId("r"), whenAbandonedMs, ...options } = {}) {
+    const whenAbandoned = whenAbandonedMs === undefined ? undefined : { cancelAfterMs: whenAbandonedMs };
+    const given = command("send", { content, ...options, whenAbandoned }, runId);
+    const run = this.run(runId);
+    run.sentBy(/** @type {Promise<any>} */ (this.#client.command(given)), () => {
+      this.#runs.delete(runId);
+      if (this.#runs.get(run.id)?.deref() === undefined) this.#hold(run);
+    });
     return run;
   }
 
@@ -160,7 +155,7 @@ export class Session {
    */
   cancel(runId, { seen, ifUnknown } = {}) {
     const prevent = this.#client.connection.outbox.startsRun(runId) ? "prevent" : undefined;
-    return this.#command(() => commands.cancel(runId, { seen, ifUnknown: ifUnknown ?? prevent }));
+    return this.#command("cancel", { runId, seen, ifUnknown: ifUnknown ?? prevent });
   }
 
   /**
@@ -170,7 +165,7 @@ export class Session {
    * @returns {Promise<CancelAllOutcome>}
    */
   cancelAll({ upTo = this.position, seen } = {}) {
-    return this.#command(() => commands.cancelAll({ upTo, seen }));
+    return this.#command("cancel", { scope: "session", upTo, seen });
   }
 
   /**
@@ -180,8 +175,8 @@ export class Session {
    * @param {SteerOptions} [options]
    * @returns {Promise<SteerOutcome>}
    */
-  steer(content, options = {}) {
-    return this.#command(() => commands.steer(content, options));
+  steer(content, { steerId = newId("s"), ...options } = {}) {
+    return this.#command("steer", { content, ...options }, steerId);
   }
 
   /**
@@ -191,7 +186,7 @@ export class Session {
    * @returns {Promise<WithdrawOutcome>}
    */
   withdraw(steerId) {
-    return this.#command(() => commands.withdraw(steerId));
+    return this.#command("withdraw", { steerId });
   }
 
   /**
@@ -203,7 +198,7 @@ export class Session {
    * @returns {Promise<AnswerOutcome>}
    */
   answer(runId, requestId, value) {
-    return this.#command(() => commands.answer(runId, requestId, value));
+    return this.#command("answer", { runId, requestId, value });
   }
 
   /**
@@ -212,8 +207,8 @@ export class Session {
    * @param {HistoryOptions} [options]
    * @returns {Promise<HistoryPage>}
    */
-  history(options = {}) {
-    return this.#command(() => commands.history(options));
+  history({ before, limit } = {}) {
+    return this.#command("history", { before, limit });
   }
 
   /**
@@ -224,7 +219,7 @@ export class Session {
    * @returns {Promise<number | undefined>} when it expires, in Unix milliseconds
    */
   async refreshToken(token) {
-    const { expiresAt } = await this.#command(() => commands.auth(token));
+    const { expiresAt } = await this.#command("auth", { token });
     this.#client.replaceToken(token);
     return expiresAt;
   }
@@ -258,14 +253,16 @@ export class Session {
   }
 
   /**
-   * The answer to a command, which `make` may refuse to make.
+   * The answer to a command. What cannot be a command at all is a defect of the program: that rejection is not muted.
    *
-   * @param {() => import("./wire.js").Command} make
-   * @returns {Promise<any>} of the form that the command's type has
+   * @param {string} type
+   * @param {Record<string, unknown>} fields
+   * @param {string} [id]
+   * @returns {Promise<any>} of the form that the type has
    */
-  #command(make) {
+  #command(type, fields, id) {
     try {
-      return this.#client.command(make());
+      return this.#client.command(command(type, fields, id));
     } catch (error) {
       return Promise.reject(error);
     }
