@@ -36,7 +36,8 @@ _CONTENT_TYPES: Final = {
 _ROOTS: Final = ("holdfast", "page")
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "manifest-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "manifest-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 
 
@@ -110,7 +111,7 @@ def _has(headers: Headers, etag: str) -> bool:
 
 
 def _policy(headers: Headers) -> str:
-    """What the page may do: run its own modules and talk to this server.
+    """What the page may do: run its own modules and talk to this server. No string becomes markup or code in it.
 
     Not every current browser counts a WebSocket to the same host as 'self', so the host is named. A literal IPv6
     address cannot be named in a policy.

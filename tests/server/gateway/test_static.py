@@ -140,6 +140,7 @@ async def test_the_page_may_do_no_more_than_it_needs(files: Files, host: str | N
     assert rules["connect-src"] == connect
     assert (rules["default-src"], rules["script-src"], rules["style-src"]) == ("'none'", "'self'", "'self'")
     assert {rules[name] for name in ("base-uri", "form-action", "frame-ancestors")} == {"'none'"}
+    assert (rules["require-trusted-types-for"], rules["trusted-types"]) == ("'script'", "'none'")
     assert "unsafe" not in policy
 
 
