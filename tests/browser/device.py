@@ -15,8 +15,8 @@ from tests.system.program import SECONDS
 
 Message = Mapping[str, Any]
 
-STOPPED: Final = re.compile(r"\bstopped\b", re.IGNORECASE)
-OFFLINE: Final = re.compile(r"\boffline\b", re.IGNORECASE)
+STOPPED: Final = re.compile("stopped", re.IGNORECASE)
+OFFLINE: Final = re.compile("offline", re.IGNORECASE)
 _LIVE: Final = re.compile(r"\blive\b", re.IGNORECASE)
 NO_NETWORK: Final = (
     r"WebSocket connection to '\S+' failed|Failed to load resource: net::ERR_(INTERNET_DISCONNECTED|CONNECTION_)"

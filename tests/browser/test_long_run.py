@@ -1,0 +1,69 @@
+"""Ten thousand chunks: the page stays usable, and a chunk costs the same however long the answer has become."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import Devices
+from tests.browser.device import Device
+from tests.system.program import Serve
+
+CHUNKS: Final = 10_000
+LONG_TASK_MS: Final = 200
+GROWTH: Final = 3.0
+"""How much dearer a chunk may look at the end: frames hold more or less of them on a busy machine."""
+_WATCH: Final = """
+() => {
+  window.longTasks = [];
+  const note = (entries) => window.longTasks.push(...entries.map((entry) => entry.duration));
+  window.longTaskObserver = new PerformanceObserver((list) => note(list.getEntries()));
+  window.longTaskObserver.observe({ type: "longtask" });
+  window.chunks = 0;
+  window.holdfast.session.subscribe((change) => {
+    window.chunks += change.events.filter((event) => event.type === "run.chunk").length;
+  });
+}
+"""
+_LONG_TASKS: Final = """
+() => [...window.longTasks, ...window.longTaskObserver.takeRecords().map((entry) => entry.duration)]
+"""
+
+
+async def seconds(device: Device) -> float:
+    """The time that the page's main thread has spent in tasks: its own time, which a busy machine does not stretch."""
+    metrics = (await device.devtools("Performance.getMetrics"))["metrics"]
+    return next(float(metric["value"]) for metric in metrics if metric["name"] == "TaskDuration")
+
+
+async def test_ten_thousand_chunks(stage: Serve, devices: Devices, session: str) -> None:
+    """While they arrive the conversation can be scrolled, and then stopped, and no task of the page takes longer than
+    200 ms; what a chunk costs does not grow with the length of the answer.
+    """
+    ana = await devices.open(stage, session)
+    await ana.page.evaluate(_WATCH)
+    await ana.devtools("Performance.enable", timeDomain="threadTicks")
+    await ana.say("rush")
+    await expect(ana.answers.last).to_contain_text("w1 ")
+    spent: list[tuple[int, float]] = []
+    log = await ana.conversation.bounding_box()
+    assert log is not None
+    await ana.page.mouse.move(log["x"] + log["width"] / 2, log["y"] + log["height"] / 2)
+    for tenth in range(1, 11):
+        await ana.page.wait_for_function(f"() => window.chunks >= {CHUNKS * tenth // 10}")
+        spent.append((await ana.page.evaluate("window.chunks"), await seconds(ana)))
+        # Up on odd tenths, and down again, to where it follows the answer.
+        await ana.page.mouse.wheel(0, -1500 if tenth % 2 else 100_000)
+    await ana.stop.click()
+    await ana.stopped()
+    assert (await ana.acked("cancel"))["outcome"] == "cancelled"
+    tasks = await ana.page.evaluate(_LONG_TASKS)
+    assert max(tasks, default=0.0) <= LONG_TASK_MS, f"long tasks, in ms: {sorted(tasks)[-5:]}"
+
+    def cost(first: int, last: int) -> float:
+        (chunks, before), (later_chunks, after) = spent[first], spent[last]
+        return (after - before) / (later_chunks - chunks)
+
+    early, late = cost(0, 3), cost(6, 9)
+    assert late <= early * GROWTH, f"a chunk costs {early * 1e6:.0f} µs at first and {late * 1e6:.0f} µs at last"

@@ -1,0 +1,110 @@
+"""Several sessions, their past, and who may enter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import Devices
+from tests.browser.device import NO_NETWORK
+from tests.system.client import counted
+from tests.system.program import Serve
+from tests.system.wire import greeted
+
+
+async def test_switching_sessions(demo: Serve, devices: Devices, session: str) -> None:
+    """A session that is left goes on, and is whole on return; nothing of one is shown in the other."""
+    ana = await devices.open(demo, session)
+    sessions = ana.page.get_by_role("navigation", name="Sessions")
+    await ana.say("count to 150")
+    await ana.reaches(10)
+    await ana.button("New session").click()
+    await expect(ana.answers).to_have_count(0)
+    await ana.live()
+    assert await ana.view("session.id") != session
+    await ana.say("count to 3")
+    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+    await sessions.get_by_text(session, exact=False).first.click()
+    await ana.live()
+    assert await ana.view("session.id") == session
+    await expect(ana.answers.last).to_contain_text(" 150.")
+    await expect(ana.answers).to_have_count(1)
+    assert await ana.counted() == counted(150)
+    assert "cancel" not in [message["type"] for message in ana.sent]
+    await ana.page.go_back()
+    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+
+
+async def test_the_past_is_loaded(stage: Serve, devices: Devices, session: str) -> None:
+    """A long session opens at its end; a button brings the rest, in order and nothing twice."""
+    async with greeted(stage.url, session) as wire:
+        for number in range(60):
+            await wire.answer("send", f"r{number}", text=f"hello {number}")
+            await wire.type("run.ended", runId=f"r{number}")
+    ana = await devices.open(stage, session)
+    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    await expect(ana.conversation).not_to_contain_text("You said: hello 30")
+    earlier = ana.button("Load earlier messages")
+    await earlier.click()
+    await expect(earlier).to_be_hidden()
+    await expect(ana.answers).to_have_count(60)
+    said = [await answer.text_content() or "" for answer in await ana.answers.all()]
+    for number, text in enumerate(said):
+        assert f"You said: hello {number}" in text
+
+
+async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) -> None:
+    """The page asks for it, tells when it is wrong, and goes in when it is right; it never stands in the address."""
+    with Serve(cwd=tmp_path, env={"HOLDFAST_TOKENS": "ana:right-token"}) as server:
+        ana = await devices.open(server, "s", live=False)
+        ana.expects(NO_NETWORK)
+        token = ana.page.get_by_label("Token")
+        await token.fill("wrong-token")
+        await token.press("Enter")
+        await expect(ana.page.get_by_role("alert")).to_be_visible()
+        await token.fill("right-token")
+        await token.press("Enter")
+        await ana.live()
+        assert await ana.view("view.principal") == "ana"
+        assert "right-token" not in ana.page.url
+        await ana.say("hello")
+        await expect(ana.answers.last).to_contain_text("You said: “hello”.")
+
+
+async def test_the_network_panel_cuts_this_tab_alone(demo: Serve, devices: Devices, session: str) -> None:
+    """Cut: this tab is offline and says when it tries again, the other goes on; back: nothing is missing."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.say("count to 300")
+    await ana.reaches(10)
+    await ana.button("Network").click()
+    panel = ana.page.get_by_role("region", name="Network")
+    await panel.get_by_role("button", name="Cut connection").click()
+    await ana.is_offline()
+    await ben.reaches(60)
+    await ana.live()
+    for device in (ana, ben):
+        await expect(device.answers.last).to_contain_text(" 300.")
+        assert await device.counted() == counted(300)
+
+
+async def test_the_policy_is_in_force(demo: Serve, devices: Devices, session: str) -> None:
+    """Nothing but what the server serves may run or load here."""
+    ana = await devices.open(demo, session)
+    ana.expects("Content-Security-Policy|Content Security Policy")
+    refused = await ana.page.evaluate(
+        """() => new Promise((resolve) => {
+          const refused = [];
+          document.addEventListener("securitypolicyviolation", (event) => {
+            refused.push(event.effectiveDirective);
+            if (refused.length === 2) resolve(refused.sort());
+          });
+          const script = document.createElement("script");
+          script.textContent = "window.ran = true";
+          const image = document.createElement("img");
+          image.src = "https://attacker.example/pixel.png";
+          document.body.append(script, image);
+        })"""
+    )
+    assert refused == ["img-src", "script-src-elem"]
+    assert await ana.page.evaluate("window.ran") is None

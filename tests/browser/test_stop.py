@@ -1,0 +1,110 @@
+"""Stop: what stood on the screen is what is kept, wherever and however it is pressed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import Devices
+from tests.browser.device import STOPPED
+from tests.system.program import Serve
+from tests.system.wire import greeted
+
+
+async def test_what_the_page_showed_at_the_stop_is_kept(demo: Serve, devices: Devices, session: str) -> None:
+    """After Stop the answer is exactly what stood on the screen, marked as stopped: here, on another device and after
+    a reload; nothing of the run comes after the acknowledgement; and the next message is answered.
+    """
+    ana = await devices.open(demo, session)
+    await ana.watch_stop()
+    await ana.say("count to 10000")
+    await ana.reaches(30)
+    await ana.stop.click()
+    await ana.stopped()
+    shown = await ana.shown_at_stop()
+    assert await ana.counted() == shown
+    ack = await ana.acked("cancel")
+    assert ack["outcome"] == "cancelled"
+    await ana.say("count to 3")
+    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+    assert ana.chunks_after(ack) == []
+    ben = await devices.open(demo, session)
+    await expect(ben.answers).to_have_count(2)
+    assert await ben.counted(0) == shown
+    await expect(ben.answers.first).to_contain_text(STOPPED)
+    await ana.page.reload()
+    await ana.live()
+    await expect(ana.answers).to_have_count(2)
+    assert await ana.counted(0) == shown
+    await expect(ana.answers.first).to_contain_text(STOPPED)
+
+
+async def test_stop_on_another_device(demo: Serve, devices: Devices, session: str) -> None:
+    """A device that only watches stops the run; what it showed is kept on both, and the sender reads who it was."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.say("count to 10000")
+    await ben.reaches(20)
+    await ben.watch_stop()
+    await ben.stop.click()
+    await ben.stopped()
+    await ana.stopped()
+    shown = await ben.shown_at_stop()
+    assert await ben.counted() == shown
+    assert await ana.counted() == shown
+    await expect(ana.answers.last).to_contain_text(await ben.device_id())
+
+
+async def test_escape_stops(demo: Serve, devices: Devices, session: str) -> None:
+    """Escape stops as the button does, and the message box keeps the focus."""
+    ana = await devices.open(demo, session)
+    await ana.watch_stop()
+    await ana.say("count to 10000")
+    await ana.reaches(10)
+    await ana.page.keyboard.press("Escape")
+    await ana.stopped()
+    assert await ana.counted() == await ana.shown_at_stop()
+    await expect(ana.box).to_be_focused()
+
+
+async def test_stop_before_the_first_chunk(stage: Serve, devices: Devices, session: str) -> None:
+    """A run that has said nothing yet is stopped by the first click, and its answer is empty and marked as stopped."""
+    ana = await devices.open(stage, session)
+    await ana.say("silent")
+    await ana.stop.click()
+    await expect(ana.conversation).to_contain_text(STOPPED)
+    await expect(ana.stop).to_have_count(0)
+    assert (await ana.acked("cancel"))["outcome"] == "cancelled"
+    assert await ana.view("view.runs.map(run => [run.status, run.reason])") == [["ended", "cancelled"]]
+
+
+async def test_stop_in_the_same_breath_as_send(stage: Serve, devices: Devices, session: str) -> None:
+    """Stop pressed before the server can have heard of the send ends the run, and no trace of an answer stays."""
+    ana = await devices.open(stage, session)
+    await ana.page.evaluate(
+        """() => {
+          const run = window.holdfast.session.send("hold never to be seen");
+          window.outcome = run.cancel();
+        }"""
+    )
+    assert (await ana.page.evaluate("window.outcome"))["outcome"] == "cancelled"
+    cancel = next(message for message in ana.sent if message["type"] == "cancel")
+    assert cancel["ifUnknown"] == "prevent"
+    await ana.until("view.runs.every(run => run.status === 'ended')")
+    assert await ana.view("view.messages.flatMap(message => message.role === 'assistant' ? message.parts : [])") == []
+
+
+async def test_stop_on_two_devices_at_once(demo: Serve, devices: Devices, session: str) -> None:
+    """Both press, one of them twice: the run ends once, and all show the same answer."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    async with greeted(demo.url, session) as wire:
+        await ana.say("count to 10000")
+        await asyncio.gather(ana.reaches(10), ben.reaches(10))
+        await asyncio.gather(ana.stop.dblclick(), ben.stop.click())
+        await asyncio.gather(ana.stopped(), ben.stopped())
+        assert await ana.counted() == await ben.counted()
+        for device in (ana, ben):
+            await device.acked("cancel")
+            assert {ack["outcome"] for ack in device.acks_of("cancel")} <= {"cancelled", "already_ended"}
+        await wire.answer("ping", "p1")
+        assert [event["type"] for event in wire.events].count("run.ended") == 1
