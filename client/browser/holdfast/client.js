@@ -58,9 +58,8 @@ export class Client {
   #link = null;
   /** @type {Slot | null} */
   #slot = null;
-  /** @type {"new" | "asleep" | "awake"} */
-  #wanted = "new";
-  /** @type {(() => void) | null} */
+  #opens = false;
+  /** Null while it sleeps. @type {(() => void) | null} */
   #unwatchPage = null;
   /** By command id. @type {Map<string, Deferred<Reply>>} */
   #waiters = new Map();
@@ -68,7 +67,6 @@ export class Client {
   #listeners = new Set();
   /** @type {Deferred<void> | null} */
   #pulse = null;
-  #publishes = false;
   /** @type {View | null} */
   #view = null;
   /** The view at the last notification. @type {View | null} */
@@ -117,7 +115,7 @@ export class Client {
 
   get status() {
     const { status } = this.#connection;
-    return status === "offline" && (this.#wanted === "new" || this.#link === null) ? "connecting" : status;
+    return status === "offline" && this.#link === null ? "connecting" : status;
   }
 
   /** Throws what ended the client, if something has. */
@@ -197,13 +195,13 @@ export class Client {
   command(command) {
     /** @type {Deferred<Reply>} */
     const waiter = this.#waiters.get(command.id) ?? new Deferred();
-    waiter.promise.catch(() => {});
     try {
       this.#connection.submit(command, this.#environment.now());
     } catch (error) {
-      const refused = Promise.reject(error);
-      refused.catch(() => {});
-      return refused;
+      /** @type {Deferred<Reply>} */
+      const refused = new Deferred();
+      refused.reject(error);
+      return refused.promise;
     }
     this.#waiters.set(command.id, waiter);
     this.#slot?.saveOutbox(this.#connection.outbox.state());
@@ -221,12 +219,9 @@ export class Client {
 
   /** Connects, and keeps connected. Throws TypeError for an address that is none. */
   resume() {
-    if (this.#wanted === "awake" || this.#connection.failure !== null) return;
-    if (this.#wanted === "new") {
-      const endpoint = this.#config.endpoint();
-      this.#open(endpoint, this.#config.socketType());
-    }
-    this.#wanted = "awake";
+    if (this.#unwatchPage !== null || this.#connection.failure !== null) return;
+    if (!this.#opens) this.#open(this.#config.endpoint(), this.#config.socketType());
+    this.#opens = true;
     this.#unwatchPage = watchPage(this.#environment, {
       wake: () => this.#link?.wake(),
       networkGone: () => this.#link?.networkGone(),
@@ -238,8 +233,6 @@ export class Client {
 
   /** Drops the connection and keeps everything, until `resume`. */
   suspend() {
-    if (this.#wanted !== "awake") return;
-    this.#wanted = "asleep";
     this.#disconnect();
     this.#publishSoon();
   }
@@ -275,7 +268,7 @@ export class Client {
     }
     this.#slot = slot;
     this.device ??= isId(slot.device) ? slot.device : newId("web", 4);
-    slot.saveDevice(/** @type {string} */ (this.device));
+    slot.saveDevice(this.device);
     this.#connection = this.#newConnection(restored(slot.state));
     for (const command of [...slot.commands, ...early.outbox.commands]) {
       try {
@@ -288,7 +281,7 @@ export class Client {
     slot.saveOutbox(this.#connection.outbox.state());
     const changed = () => this.#publish();
     this.#link = new Link(this.#connection, endpoint.url, token, socketType, this.#environment, changed);
-    if (this.#wanted === "awake") this.#link.start();
+    if (this.#unwatchPage !== null) this.#link.start();
     this.#publish();
   }
 
@@ -309,13 +302,10 @@ export class Client {
   // ---- what happened
 
   #publishSoon() {
-    if (this.#publishes) return;
-    this.#publishes = true;
     queueMicrotask(() => this.#publish());
   }
 
   #publish() {
-    this.#publishes = false;
     const connection = this.#connection;
     const news = connection.takeNews();
     const settled = connection.takeSettled();
@@ -367,7 +357,7 @@ export class Client {
 }
 
 /**
- * A promise with its outcome in the hands of another.
+ * A promise with its outcome in the hands of another. That nobody looks at a rejection is nobody's fault.
  *
  * @template T
  */
@@ -378,6 +368,7 @@ class Deferred {
       this.resolve = resolve;
       this.reject = reject;
     });
+    this.promise.catch(() => {});
   }
 }
 

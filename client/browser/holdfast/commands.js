@@ -39,7 +39,10 @@ import { InvalidCommandError } from "./errors.js";
  * @property {number} [limit] 1 to 200
  */
 
-/** @param {unknown} value */
+/**
+ * @param {unknown} value
+ * @returns {value is string}
+ */
 export const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][\w.:~-]{0,127}$/.test(value);
 
 /**

@@ -5,7 +5,13 @@ import { HoldfastError } from "./errors.js";
 /** @import {Connection} from "./connection.js" */
 /** @import {Environment} from "./environment.js" */
 
-/** @typedef {string | (() => string | undefined | Promise<string | undefined>)} Token */
+/**
+ * @typedef {string | (() => string | undefined | Promise<string | undefined>)} Token
+ *
+ * @typedef {object} Attempt One try to connect and what came of it.
+ * @property {WebSocket | null} socket
+ * @property {number | null} openBy when it is given up; null once it is open
+ */
 
 export const SUBPROTOCOL = "holdfast.v1.json";
 /** How long a socket may take to open. */
@@ -29,8 +35,8 @@ export class Link {
   #socketType;
   #environment;
   #changed;
-  #running = false;
-  /** Of the try or connection of the moment; whatever belongs to another one is stale. @type {Attempt | null} */
+  running = false;
+  /** The try or connection of the moment; whatever belongs to another one is stale. @type {Attempt | null} */
   #attempt = null;
   /** @type {unknown} */
   #timer = null;
@@ -53,22 +59,18 @@ export class Link {
     this.#changed = changed;
   }
 
-  get running() {
-    return this.#running;
-  }
-
   /** Connects as soon as its caller has returned, and keeps connected until `stop`. */
   start() {
-    if (this.#running) return;
-    this.#running = true;
+    if (this.running) return;
+    this.running = true;
     queueMicrotask(() => {
-      if (this.#running && this.#attempt === null && this.#connection.failure === null) this.#open();
+      if (this.running && this.#attempt === null && this.#connection.failure === null) this.#open();
     });
   }
 
   /** Drops the connection without a word about any run, and opens no other until `start`. */
   stop() {
-    this.#running = false;
+    this.running = false;
     if (this.#attempt !== null) {
       this.#abandon(1000);
       this.#connection.closed(this.#environment.now(), 1006, "");
@@ -78,14 +80,14 @@ export class Link {
 
   /** The page is there again, or the network is: no wait is due, and a silent connection is put to the test. */
   wake() {
-    if (!this.#running) return;
+    if (!this.running) return;
     this.#connection.wake(this.#environment.now());
     this.#settle();
   }
 
   /** The browser says that there is no network. */
   networkGone() {
-    if (!this.#running) return;
+    if (!this.running) return;
     this.#connection.networkGone();
     this.#settle();
   }
@@ -108,7 +110,8 @@ export class Link {
   }
 
   #open() {
-    const attempt = new Attempt();
+    /** @type {Attempt} */
+    const attempt = { socket: null, openBy: this.#environment.now() + TOKEN_MS };
     this.#attempt = attempt;
     this.#connection.opening();
     if (typeof this.token !== "function") {
@@ -116,7 +119,6 @@ export class Link {
       return;
     }
     const ask = this.token;
-    attempt.openBy = this.#environment.now() + TOKEN_MS;
     this.#settle();
     // The program's own code: it may throw, and it may well work at the next try.
     new Promise((resolve) => resolve(ask())).then(
@@ -163,11 +165,11 @@ export class Link {
       if (attempt.openBy !== null) {
         // A browser does not tell a server that is away from one that refuses.
         this.#notOpened("The server cannot be reached.");
-        return;
+      } else {
+        this.#attempt = null;
+        this.#connection.closed(this.#environment.now(), code, reason);
+        this.#settle();
       }
-      this.#attempt = null;
-      this.#connection.closed(this.#environment.now(), code, reason);
-      this.#settle();
     };
     this.#settle();
   }
@@ -179,9 +181,7 @@ export class Link {
     try {
       value = JSON.parse(String(data));
     } catch (error) {
-      this.#connection.undecodable(String(error));
-      this.#settle();
-      return;
+      this.#connection.undecodable(String(error)); // and then nothing more is received
     }
     this.#connection.received(value, this.#environment.now());
     this.#settle();
@@ -207,10 +207,11 @@ export class Link {
   }
 
   #schedule() {
-    const at = this.#running ? this.#due() : Infinity;
+    const at = this.running ? this.#due() : Infinity;
     // A timer that fires too early costs less than a new one for every frame that puts it off.
     if (this.#timer !== null && at !== Infinity && this.#timerAt <= at) return;
-    this.#clearTimer();
+    if (this.#timer !== null) this.#environment.clearTimeout(this.#timer);
+    this.#timer = null;
     if (at === Infinity) return;
     this.#timerAt = at;
     const wait = Math.min(Math.max(0, at - this.#environment.now()), LONGEST_MS);
@@ -236,19 +237,6 @@ export class Link {
       this.#settle();
     }
   }
-
-  #clearTimer() {
-    if (this.#timer !== null) this.#environment.clearTimeout(this.#timer);
-    this.#timer = null;
-  }
-}
-
-/** One try to connect and what came of it. */
-class Attempt {
-  /** @type {WebSocket | null} */
-  socket = null;
-  /** When it is given up; null once it is open. @type {number | null} */
-  openBy = 0;
 }
 
 /**

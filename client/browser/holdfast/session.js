@@ -45,7 +45,6 @@ export class Session {
   #client;
   /** By id, as long as somebody holds them. @type {Map<string, WeakRef<Run>>} */
   #runs = new Map();
-  #sweepAt = 64;
 
   /**
    * A session that sleeps until `resume`; `connect` is what makes one for a program.
@@ -246,10 +245,8 @@ export class Session {
 
   /** @param {Run} run */
   #hold(run) {
-    this.#runs.set(run.id, new WeakRef(run));
-    if (this.#runs.size < this.#sweepAt) return;
     for (const [id, held] of this.#runs) if (held.deref() === undefined) this.#runs.delete(id);
-    this.#sweepAt = 2 * this.#runs.size + 64;
+    this.#runs.set(run.id, new WeakRef(run));
   }
 
   /**

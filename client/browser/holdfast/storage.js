@@ -53,27 +53,28 @@ export function defaultStorage() {
  * @returns {Promise<Slot>}
  */
 export async function openSlot(storage, prefix, environment) {
-  if (storage === null) return new Slot(null, "", () => {});
-  const opening = acquire(storage, prefix, environment);
+  const none = new Slot(null, "", () => {});
+  if (storage === null) return none;
+  let isLate = false;
+  const opening = acquire(storage, prefix, environment).then(
+    (slot) => {
+      if (isLate) slot.release();
+      return slot;
+    },
+    () => none, // what cannot be read is not written to either
+  );
   /** @type {unknown} */
   let timer;
-  /** @type {Promise<null>} */
+  /** @type {Promise<Slot>} */
   const late = new Promise((resolve) => {
-    timer = environment.setTimeout(() => resolve(null), PATIENCE_MS);
+    timer = environment.setTimeout(() => {
+      isLate = true;
+      resolve(none);
+    }, PATIENCE_MS);
   });
-  try {
-    const slot = await Promise.race([opening, late]);
-    if (slot !== null) return slot;
-    opening.then(
-      (slot) => slot.release(),
-      () => {},
-    );
-  } catch {
-    // It cannot be read; what cannot be read is not written to either.
-  } finally {
-    environment.clearTimeout(timer);
-  }
-  return new Slot(null, "", () => {});
+  const slot = await Promise.race([opening, late]);
+  environment.clearTimeout(timer);
+  return slot;
 }
 
 /**
@@ -142,7 +143,7 @@ function takeHere(storage, name) {
 
 /** One page's records. What is written last wins; writes to a storage that takes its time are made in order. */
 export class Slot {
-  /** As it was found. @type {string | null} */
+  /** As it was found. @type {unknown} */
   device = null;
   /** As they were found, in the order they were given. @type {Command[]} */
   commands = [];
@@ -170,8 +171,7 @@ export class Slot {
 
   /** Reads what an earlier page left. What is damaged, or of another version, counts as absent. */
   async read() {
-    const device = await this.#get("device");
-    this.device = typeof device === "string" ? device : null;
+    this.device = await this.#get("device");
     const commands = await this.#get("outbox");
     this.commands = Array.isArray(commands) ? commands.filter(isCommand) : [];
     this.state = await this.#get("state");
@@ -218,37 +218,25 @@ export class Slot {
   }
 
   #flush() {
+    const storage = /** @type {KeyValueStorage} */ (this.#storage);
     for (const [record, value] of this.#unwritten) {
       this.#unwritten.delete(record);
-      let done;
+      const key = `${this.#name}:${record}`;
+      const noRoom = () => this.#makeRoom(record, value);
       try {
-        done = this.#put(record, value);
+        const done = value === null ? storage.removeItem(key) : storage.setItem(key, value);
+        if (done === undefined) continue;
+        this.#writing = Promise.resolve(done)
+          .catch(noRoom)
+          .then(() => {
+            this.#writing = null;
+            this.#flush();
+          });
+        return;
       } catch {
-        this.#makeRoom(record, value);
-        continue;
+        noRoom();
       }
-      if (!(done instanceof Object && "then" in done)) continue;
-      this.#writing = Promise.resolve(done)
-        .then(
-          () => {},
-          () => this.#makeRoom(record, value),
-        )
-        .then(() => {
-          this.#writing = null;
-          this.#flush();
-        });
-      return;
     }
-  }
-
-  /**
-   * @param {string} record
-   * @param {string | null} value
-   * @returns {unknown}
-   */
-  #put(record, value) {
-    const key = `${this.#name}:${record}`;
-    return value === null ? this.#storage?.removeItem(key) : this.#storage?.setItem(key, value);
   }
 
   /**
