@@ -18,7 +18,6 @@
 
 /**
  * @import {HoldfastError} from "./errors.js"
- * @import {Entry} from "./outbox.js"
  * @import {Input, Phase} from "./phases.js"
  * @import {Ack, CaughtUp, Command, ErrorMessage, Event, Goaway, Heartbeat, Page, Presence, Snapshot,
  *   Welcome} from "./wire.js"
@@ -26,9 +25,9 @@
 
 import { backoff, Retries } from "./backoff.js";
 import { mayReconnect } from "./close-codes.js";
-import { ClientClosedError, ConflictError, ConnectionClosedError, refusal, TooLargeError } from "./errors.js";
+import { ClientClosedError, ConflictError, ConnectionClosedError, refusal } from "./errors.js";
 import { joinContinued } from "./message.js";
-import { entryOf, Outbox } from "./outbox.js";
+import { entryOf, Outbox, tooLarge } from "./outbox.js";
 import { isWelcomed, LostContact, next, STATUS, TABLE } from "./phases.js";
 import { checkShape } from "./shapes.js";
 import { Silence } from "./silence.js";
@@ -146,10 +145,7 @@ export class Connection {
     }
   }
 
-  /**
-   * A frame that is no message came: the connection is lost, what is folded is not damaged.
-   * @param {string} reason
-   */
+  /** A frame that is no message came: the connection is lost, what is folded is not damaged. @param {string} reason */
   undecodable(reason) {
     this.lost = reason;
   }
@@ -173,10 +169,7 @@ export class Connection {
     this.#disconnected("offline");
   }
 
-  /**
-   * There will be no further connection: every command that waits gets `error`.
-   * @param {HoldfastError} error
-   */
+  /** There will be no further connection: every command that waits gets `error`. @param {HoldfastError} error */
   fail(error) {
     if (this.#phase === "closed") return;
     this.#disconnected("closed");
@@ -212,10 +205,7 @@ export class Connection {
     }
   }
 
-  /**
-   * Time has passed: silence becomes lost contact, commands that were held back are sent.
-   * @param {number} now
-   */
+  /** Time has passed: silence becomes lost contact, commands that were held back are sent. @param {number} now */
   tick(now) {
     if (now >= this.#silenceLimit) {
       this.lost = isWelcomed(this.#phase) ? "the server was not heard in time" : "no welcome came";
@@ -412,10 +402,7 @@ export class Connection {
     return this.#phase === "tail" || this.#phase === "live";
   }
 
-  /**
-   * What the server has sent up to must be here.
-   * @param {number} seq
-   */
+  /** What the server has sent up to must be here. @param {number} seq */
   #compare(seq) {
     if (this.#followsLog && seq > this.transcript.seq) throw new LostContact(`events up to ${seq} are missing`);
   }
@@ -457,12 +444,4 @@ export class Connection {
     this.transcript.discardPartialSnapshot();
     this.outbox.disconnected();
   }
-}
-
-/**
- * @param {Entry} entry
- * @param {number} limit
- */
-function tooLarge({ bytes }, limit) {
-  return new TooLargeError("too_large", `the command has ${bytes} bytes, the server takes ${limit}`);
 }

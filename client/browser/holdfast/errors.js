@@ -72,14 +72,14 @@ export class ConnectionClosedError extends HoldfastError {
 /** This client was closed by its own program. Runs are not touched by that. */
 export class ClientClosedError extends HoldfastError {
   constructor() {
-    super("client_closed", "This client is closed. Its runs go on; connect again to follow them.");
+    super("client_closed", "This client is closed. Its runs go on.");
   }
 }
 
 /** Too much waits for an acknowledgement: the command was not taken and is safe to issue again later. */
 export class OutboxFullError extends HoldfastError {
   constructor() {
-    super("outbox_full", "Too many commands wait for an answer; issue this one again when some have arrived.", true);
+    super("outbox_full", "Too many commands wait for an answer; issue this one again later.", true);
   }
 }
 
