@@ -107,3 +107,38 @@ def test_the_lock_file_names_no_place_to_load_from() -> None:
     """Every machine takes the packages from the registry it is set up for."""
     lock = json.loads((ROOT / "client" / "browser" / "package-lock.json").read_text())
     assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+
+
+def test_a_library_over_its_limit_is_refused(
+    dev: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The size is printed, and one byte more than is allowed fails the check."""
+    check_size = dev["check_size"]
+    check_size()
+    size = int(capfd.readouterr().out.split()[0].replace(",", ""))
+    assert size > 1_000
+    for limit, code in [(size, 0), (size - 1, 1)]:
+        monkeypatch.setitem(check_size.__globals__, "SIZE_LIMIT", limit)
+        assert check_size() == code
+
+
+def test_benchmarks_in_javascript_are_found(
+    dev: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A name is a benchmark in either language, run by what runs that language; what begins with _ is none."""
+    ran: list[tuple[str | Path, ...]] = []
+
+    def call(*command: str | Path) -> int:
+        ran.append(command)
+        return 0
+
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("fold.js", "latency.py", "_pace.py", "package.json", "README.md"):
+        (tmp_path / "benchmarks" / name).touch()
+    bench = dev["bench"]
+    monkeypatch.setitem(bench.__globals__, "ROOT", tmp_path)
+    monkeypatch.setitem(bench.__globals__, "call", call)
+    assert bench() == 0
+    assert [command[0] for command in ran] == ["node", dev["PYTHON"]]
+    with pytest.raises(SystemExit, match="The benchmarks are: fold, latency"):
+        bench("pace")
