@@ -73,12 +73,17 @@ def test_the_namespace_belongs_to_nobody(wheel: Path) -> None:
     assert not (wheel / "holdfast" / "__init__.py").exists()
 
 
+def files_of(directory: Path, root: Path) -> set[Path]:
+    """The files below a directory, as seen from `root`."""
+    return {path.relative_to(root) for path in directory.rglob("*") if path.is_file()}
+
+
 def test_the_wheel_holds_what_browsers_get(wheel: Path) -> None:
     """The library and the page are in the wheel, and of client/browser nothing else."""
-    browser = wheel / "holdfast" / "browser"
     source = ROOT / "client" / "browser"
-    expected = {path.relative_to(source) for root in ("holdfast", "page") for path in (source / root).rglob("*")}
-    assert {path.relative_to(browser) for path in browser.rglob("*")} - {Path("holdfast"), Path("page")} == expected
+    expected = files_of(source / "holdfast", source) | files_of(source / "page", source)
+    browser = wheel / "holdfast" / "browser"
+    assert files_of(browser, browser) == expected
     assert {Path("holdfast/index.js"), Path("page/index.html")} <= expected
 
 
