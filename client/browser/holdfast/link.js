@@ -80,14 +80,12 @@ export class Link {
 
   /** The page is there again, or the network is: no wait is due, and a silent connection is put to the test. */
   wake() {
-    if (!this.running) return;
     this.#connection.wake(this.#environment.now());
     this.#settle();
   }
 
   /** The browser says that there is no network. */
   networkGone() {
-    if (!this.running) return;
     this.#connection.networkGone();
     this.#settle();
   }

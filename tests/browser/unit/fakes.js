@@ -36,8 +36,11 @@ export class Clock {
   #timers = new Map();
   #last = 0;
 
+  /** By how much somebody has set the wall clock. */
+  setBy = 0;
+
   now = () => this.#now;
-  unixTime = () => 1_800_000_000_000 + this.#now;
+  unixTime = () => 1_800_000_000_000 + this.#now + this.setBy;
 
   /**
    * @param {() => void} callback

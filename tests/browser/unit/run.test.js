@@ -169,17 +169,33 @@ test("a send that was refused is what its run says, to whoever asks", async () =
   session.close();
 });
 
+test("a send of a run that was prevented long ago has ended, as its acknowledgement says", async () => {
+  const server = new Server();
+  server.end("r-1", "cancelled", { cause: "prevented", by: "ana", device: "b" });
+  server.trim();
+  const session = await new Page().live(server);
+  const run = session.send("Hi", { runId: "r-1" });
+  assert.deepEqual(await collect(run).all, []);
+  assert.equal(run.status, "ended");
+  const { reason, cause, message, returned } = await run.ended();
+  assert.deepEqual([reason, cause, message, returned], ["cancelled", "prevented", null, []]);
+  assert.equal(server.received("history").length, 0);
+  session.close();
+});
+
 test("a send that became a steer is the run it went into", async () => {
   const server = new Server();
   server.start("r-1");
   server.text("r-1", "One ");
   const session = await new Page().live(server);
   const run = session.send("Rather in Portuguese", { whenBusy: "steer" });
+  const steerId = run.id;
   const { all } = collect(run);
   assert.equal((await run.accepted)?.outcome, "steered");
   await rest();
   assert.equal(run.id, "r-1");
   assert.equal(session.run("r-1"), run);
+  assert.notEqual(session.run(steerId), run, "that id may yet become a run of its own");
   server.end("r-1");
   assert.deepEqual(await all, ["One "]);
   session.close();

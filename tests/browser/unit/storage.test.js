@@ -123,10 +123,12 @@ test("closing keeps what has no answer for the next page, and lets go of its slo
 test("what is closed before its storage was read leaves its commands there too", async () => {
   const server = new Server();
   const tab = new TabStorage();
-  const session = new Page({ locks: new Locks() }).open(server, { storage: tab });
+  const locks = new Locks();
+  const session = new Page({ locks }).open(server, { storage: tab });
   session.send("Hi", { runId: "r-1" });
   session.close();
   await until(() => tab.parsed(":outbox") !== null);
+  await until(() => locks.held.size === 0);
   assert.equal(tab.parsed(":outbox")[0].id, "r-1");
   assert.equal(server.sockets.length, 0);
 });
@@ -191,6 +193,74 @@ test("records that are damaged, or of another version, count as absent", async (
   }
 });
 
+test("what another version has written is neither read as a name nor sent", async () => {
+  const server = new Server();
+  const tab = new TabStorage([
+    ["holdfast:server.test:trip:0:device", '{"format":2,"value":"web-other"}'],
+    ["holdfast:server.test:trip:0:outbox", '{"format":2,"value":[{"type":"cancel","id":"k-1","runId":"r-1"}]}'],
+  ]);
+  const session = await new Page().live(server, { storage: tab });
+  await rest();
+  assert.notEqual(session.device, "web-other");
+  assert.deepEqual(server.received("cancel"), []);
+  session.close();
+});
+
+test("a storage that answers too late is not used, and its slot is let go of", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const tab = new TabStorage();
+  /** @type {(value: null) => void} */
+  let answer = () => {};
+  const page = new Page({ locks });
+  const getItem = () => new Promise((resolve) => (answer = resolve));
+  const storage = { getItem, setItem: () => assert.fail(), removeItem: () => assert.fail() };
+  const session = page.open(server, { storage: /** @type {any} */ (storage) });
+  await until(() => locks.held.size === 1);
+  await page.clock.advance(2_000);
+  await session.live();
+  for (let records = 0; records < 3; records += 1) {
+    answer(null);
+    await rest();
+  }
+  assert.equal(locks.held.size, 0);
+  await session.send("Hi").accepted;
+  assert.equal(tab.entries.size, 0);
+  session.close();
+});
+
+test("a storage that takes its time is written to in order, and the slot is held until it is done", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const tab = new TabStorage();
+  /** @type {(() => void)[]} */
+  const writing = [];
+  const write = (/** @type {() => void} */ act) =>
+    new Promise((resolve) => {
+      assert.equal(writing.length, 0, "one at a time");
+      writing.push(() => resolve(act()));
+    });
+  const storage = {
+    getItem: (/** @type {string} */ key) => tab.getItem(key),
+    setItem: (/** @type {string} */ key, /** @type {string} */ value) => write(() => tab.setItem(key, value)),
+    removeItem: (/** @type {string} */ key) => write(() => tab.removeItem(key)),
+  };
+  const session = await new Page({ locks }).live(server, { storage });
+  server.loses.add("steer");
+  session.steer("one", { steerId: "s-1" });
+  session.steer("two", { steerId: "s-2" });
+  session.close();
+  for (;;) {
+    await rest();
+    const next = writing.shift();
+    if (next === undefined) break;
+    assert.equal(locks.held.size, 1);
+    next();
+  }
+  assert.equal(tab.parsed(":outbox")?.length, 2);
+  assert.equal(locks.held.size, 0);
+});
+
 test("a storage that fails, or never answers, costs what it should have kept and nothing else", async () => {
   const server = new Server();
   const no = () => {
@@ -246,8 +316,9 @@ test("where there is no room for both, the commands stay and the folded log goes
     assert.equal(tab.parsed(":state")?.seq, session.position.seq);
     server.loses.add("steer");
     session.steer("y".repeat(500));
+    session.steer("z");
     await rest();
-    assert.equal(tab.parsed(":outbox")?.length, 1);
+    assert.equal(tab.parsed(":outbox")?.length, 2);
     assert.equal(tab.parsed(":state"), null);
     session.close();
     await rest();
