@@ -25,6 +25,14 @@ async def test_a_server_says_where_it_is_and_what_to_try(tmp_path: Path) -> None
         assert (tmp_path / "holdfast.db").exists()
 
 
+async def test_a_server_without_a_page_names_none(tmp_path: Path) -> None:
+    """With the page left out, nobody is sent to it."""
+    with Serve(cwd=tmp_path, env={"HOLDFAST_PAGE": "false"}) as server:
+        said = "".join(server.out.said)
+    assert "In a terminal:" in said
+    assert "In a browser:" not in said
+
+
 async def test_a_chat_over_pipes_answers_line_by_line(demo: Serve, session: str) -> None:
     """Lines piped into `chat` are answered one after the other on standard output, and the end of the input leaves."""
     ended = await holdfast("chat", server=demo, session=session, given="count to 3\ncount to 4\n")

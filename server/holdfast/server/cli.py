@@ -237,10 +237,10 @@ def _started(running: Running, config: Config) -> None:
     agents = ", ".join(running.node.agents)
     option = "" if running.port == Config.model_fields["port"].default else f" --url {url}"
     who = "" if not config.tokens else "  (with --token or HOLDFAST_TOKEN)"
+    page = f"In a browser:     {url.replace('ws', 'http', 1)}/\n" if config.page else ""
     click.echo(
         f"Holdfast listens at {url}, store {config.store}, agents: {agents}\n"
-        f"In a browser:     {url.replace('ws', 'http', 1)}/\n"
-        f"In a terminal:    {program()} chat{option}{who}\n"
+        f"{page}In a terminal:    {program()} chat{option}{who}\n"
         f"Stop with Ctrl-C: runs may finish for {config.drain_ms / 1000:g} s; again to end at once"
     )
     sys.stdout.flush()

@@ -70,6 +70,8 @@ class Config(BaseSettings):
     """`principal:token`, each."""
     origins: _Commas = []
     """Browser origins that may connect besides the server's own."""
+    page: bool = True
+    """Whether the chat page is served."""
     log_level: LogLevel = "info"
     log_format: LogFormat = "auto"
     demo_words_per_second: Annotated[float, Field(gt=0, le=10_000)] = WORDS_PER_SECOND
@@ -130,7 +132,7 @@ class Config(BaseSettings):
     @property
     def gateway_settings(self) -> GatewaySettings:
         """What connections are told of it."""
-        return GatewaySettings(heartbeat_ms=self.heartbeat_ms, origins=tuple(self.origins))
+        return GatewaySettings(heartbeat_ms=self.heartbeat_ms, origins=tuple(self.origins), page=self.page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,7 @@ def _shown(name: str, value: object) -> str:
         # A principal is no secret, its token is.
         principal, colon, _ = value.get_secret_value().partition(":")
         return f'"{principal}:***"' if name == "tokens" and colon else '"***"'
-    if isinstance(value, str):
+    if isinstance(value, (str, bool)):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
         return f"[{', '.join(_shown(name, item) for item in cast('list[object]', value))}]"

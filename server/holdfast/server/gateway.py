@@ -69,6 +69,8 @@ class Gateway:
         self._nobody_is_asked = isinstance(self._authenticator, AnonymousAuthenticator)
         self._admission = Admission(self._settings.origins, loopback_only=self._nobody_is_asked)
         self._files = static.shipped() if files is None else files
+        if not self._settings.page:
+            self._files = static.without_page(self._files)
         self._draining = False
         self._server: Server | None = None
         self._doors: OrderedDict[Door, float] = OrderedDict()

@@ -27,7 +27,7 @@ From a terminal:        holdfast chat --url ws://{host}
 In a browser:           {page}
 Health and readiness:   /healthz  /readyz
 """
-_NO_PAGE: Final = "this installation lacks the chat page's files"
+_NO_PAGE: Final = "no page is served here"
 _METHODS: Final = ("GET", "HEAD")
 
 

@@ -44,6 +44,9 @@ class GatewaySettings:
     origins: tuple[str, ...] = ()
     """Browser origins that may connect besides the server's own. Clients without an origin, programs, always may."""
 
+    page: bool = True
+    """Whether the chat page is served. The browser client's modules are in any case."""
+
     def announced(self) -> Limits:
         """The bounds as `welcome` names them."""
         return {

@@ -73,6 +73,11 @@ def shipped() -> Files:
     return files_in(installed if installed.is_dir() else working_copy)
 
 
+def without_page(files: Files) -> Files:
+    """The library's files alone."""
+    return {path: file for path, file in files.items() if path.startswith("/holdfast/")}
+
+
 def respond(connection: ServerConnection, request: Request, file: File) -> Response:
     """The answer that carries a file, or says that the one the client has is still right."""
     response = connection.respond(HTTPStatus.OK, "")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.server.limits import GatewaySettings
 from holdfast.server.static import Files, files_in, shipped
 from tests.server.gateway.harness import served
 
@@ -177,9 +178,18 @@ async def test_a_missing_page_is_said(tmp_path: Path) -> None:
     async with served(files=files_in(tmp_path)) as server:
         answer = await server.request("/", "Accept: text/html")
         assert answer.status == 200
-        assert "this installation lacks the chat page's files" in answer.body.decode()
+        assert "no page is served here" in answer.body.decode()
         async with server.client(hello={}) as client:
             assert client.received[0]["type"] == "welcome"
+
+
+async def test_a_server_without_the_page_still_has_the_library(files: Files) -> None:
+    """An operator may leave the page out; pages of his own on the same host find the modules."""
+    async with served(files=files, settings=GatewaySettings(page=False)) as server:
+        front = await server.request("/", "Accept: text/html")
+        assert "no page is served here" in front.body.decode()
+        assert (await server.request("/page/index.html")).status == 404
+        assert (await server.request("/holdfast/index.js")).status == 200
 
 
 async def test_a_browser_may_ask_for_all_modules_at_once(files: Files) -> None:
