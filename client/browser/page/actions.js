@@ -1,0 +1,158 @@
+/** What a person can do in a session, and what became of it: outcomes that need words, and errors. */
+
+import { CommandError } from "../holdfast/index.js";
+import { textOf } from "./text.js";
+
+/** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
+/** @import {Ink} from "./ink.js" */
+/** @import {Notices} from "./notices.js" */
+
+/** @typedef {"steer" | "queue" | "interrupt" | "alongside"} WhenBusy */
+
+/** What is to be said when somebody else was faster. @type {Record<string, string>} */
+const TOO_LATE = {
+  already_answered: "That was answered already.",
+  expired: "That has expired already.",
+  already_applied: "That was taken up already.",
+  unknown_request: "The run does not ask for that any more.",
+};
+
+export class Actions {
+  /** The last answer to a command, for the network panel. */
+  lastAck = "";
+  /** Returned steers that were sent again or put away. @type {Set<string>} */
+  dismissed = new Set();
+  #session;
+  #ink;
+  #notices;
+  #changed;
+  #giveBack;
+  /** Runs that were sent `alongside` here: they are not the session's main run. @type {Set<string>} */
+  #alongside = new Set();
+
+  /**
+   * @param {Session} session
+   * @param {Ink} ink
+   * @param {Notices} notices
+   * @param {{changed: () => void, giveBack: (text: string) => void}} page `changed`: something here is new that is not
+   *   in the session's view; `giveBack`: a text that did not become a message
+   */
+  constructor(session, ink, notices, { changed, giveBack }) {
+    this.#session = session;
+    this.#ink = ink;
+    this.#notices = notices;
+    this.#changed = changed;
+    this.#giveBack = giveBack;
+  }
+
+  /**
+   * The run that Stop stops and a steer goes to: the main run where that is known, otherwise the newest that goes on, or
+   * that was sent from here and has no answer yet. Null where nothing goes on, and where all that does is being stopped.
+   */
+  get active() {
+    const { runs, pending } = this.#session.view;
+    const stopping = this.stopping;
+    const isOn = (/** @type {RunInfo} */ { status, runId }) =>
+      (status === "running" || status === "waiting") && !stopping.has(runId);
+    const going = runs.filter(isOn);
+    const main = going.findLast(({ runId }) => !this.#alongside.has(runId)) ?? going.at(-1);
+    if (main !== undefined) return main.runId;
+    const known = new Set(runs.map(({ runId }) => runId));
+    const sent = pending.findLast(({ type, id }) => type === "send" && !known.has(id) && !stopping.has(id));
+    return sent?.id ?? null;
+  }
+
+  /** Runs that were told to stop here, without an acknowledgement yet. */
+  get stopping() {
+    const { pending, runs } = this.#session.view;
+    const stopping = new Set(pending.flatMap(({ type, runId }) => (type === "cancel" && runId ? [String(runId)] : [])));
+    if (pending.some(({ type, scope }) => type === "cancel" && scope === "session")) {
+      for (const { runId, status } of runs) if (status !== "ended") stopping.add(runId);
+    }
+    return stopping;
+  }
+
+  /**
+   * Sends a message; while something goes on, in the way that was chosen. Throws InvalidCommandError for what cannot be sent at all.
+   *
+   * @param {string} text
+   * @param {WhenBusy} whenBusy
+   */
+  say(text, whenBusy) {
+    const active = this.active;
+    const seen = this.#ink.drawn;
+    if (active !== null && whenBusy === "steer") {
+      this.#told("steer", this.#session.steer(text, { runId: active, ifEnded: "send", seen }), text);
+      return;
+    }
+    // What is being stopped is not steered: the message waits for its end.
+    const how = whenBusy === "steer" ? "queue" : whenBusy;
+    const run = this.#session.send(text, { whenBusy: how, seen: how === "interrupt" ? seen : null });
+    if (how === "alongside" && active !== null) this.#alongside.add(run.id);
+    if (run.accepted !== null) this.#told("send", run.accepted, text);
+  }
+
+  /** @param {string} runId */
+  stop(runId) {
+    this.#told("cancel", this.#session.run(runId).cancel({ seen: this.#ink.drawn }));
+  }
+
+  /** Stops everything that is queued or goes on. */
+  stopAll() {
+    this.#told("cancel", this.#session.cancelAll({ seen: this.#ink.drawn }));
+  }
+
+  /** @param {string} steerId */
+  withdraw(steerId) {
+    this.#told("withdraw", this.#session.withdraw(steerId));
+  }
+
+  /**
+   * @param {string} runId
+   * @param {string} requestId
+   * @param {unknown} value
+   */
+  answer(runId, requestId, value) {
+    this.#told("answer", this.#session.answer(runId, requestId, value));
+  }
+
+  /**
+   * Sends a steer that came back as a message of its own.
+   *
+   * @param {{steerId: string, parts: Part[]}} steer
+   */
+  tryAgain(steer) {
+    this.dismiss(steer.steerId);
+    this.say(textOf(steer.parts), "queue");
+  }
+
+  /** @param {string} steerId */
+  dismiss(steerId) {
+    this.dismissed.add(steerId);
+    this.#changed();
+  }
+
+  /**
+   * @param {string} type
+   * @param {Promise<{outcome: string, seq?: number}>} promise
+   * @param {string} [text] what is given back if nothing came of it
+   */
+  async #told(type, promise, text = "") {
+    const began = performance.now();
+    try {
+      const { outcome, seq } = await promise;
+      const ms = Math.round(performance.now() - began);
+      this.lastAck = `${type}: ${outcome}${seq === undefined ? "" : `, seq ${seq}`}, ${ms} ms`;
+      if (type !== "cancel" && outcome in TOO_LATE) this.#notices.tell(/** @type {string} */ (TOO_LATE[outcome]));
+      if (type === "send" && outcome === "ended") {
+        this.#notices.tell("It was stopped before the server had it: nothing was sent.");
+        this.#giveBack(text);
+      }
+      if (type === "answer" && outcome === "already_ended") this.#notices.tell("The run has ended already.");
+    } catch (error) {
+      this.#notices.refused(error);
+      if (error instanceof CommandError) this.#giveBack(text);
+    }
+    this.#changed();
+  }
+}

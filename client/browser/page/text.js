@@ -1,0 +1,94 @@
+/** Words for what the wire says in codes. */
+
+/** @import {Part} from "../holdfast/index.js" */
+
+/**
+ * The text of a message's parts, in one piece; files by their names.
+ *
+ * @param {readonly Part[] | undefined} parts
+ */
+export function textOf(parts = []) {
+  return parts.map((part) => String(part.kind === "file" ? (part.name ?? part.url) : (part.text ?? ""))).join("\n");
+}
+
+/**
+ * Of one line and at most so many characters.
+ *
+ * @param {string} text
+ * @param {number} [length]
+ */
+export function shortened(text, length = 80) {
+  const line = text
+    .slice(0, 4 * length)
+    .replace(/\s+/g, " ")
+    .trim();
+  const characters = [...line];
+  return characters.length <= length ? line : `${characters.slice(0, length - 1).join("")}…`;
+}
+
+/**
+ * A value as a person reads it: text as text, anything else as indented JSON.
+ *
+ * @param {unknown} value
+ */
+export function shown(value) {
+  return typeof value === "string" ? value : (JSON.stringify(value, null, 2) ?? "");
+}
+
+/**
+ * Who did something, on which device.
+ *
+ * @param {string | undefined} by
+ * @param {string | undefined} device
+ */
+export function who(by, device) {
+  if (!by) return device ?? "";
+  return device ? `${by} (${device})` : by;
+}
+
+/** @param {number} unixMs */
+export function clock(unixMs) {
+  return new Date(unixMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
+/** @param {number} ms */
+export function duration(ms) {
+  if (ms < 1_000) return `${Math.max(0, Math.round(ms))} ms`;
+  if (ms < 60_000) return `${(ms / 1_000).toFixed(1)} s`;
+  return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
+}
+
+/**
+ * How a run ended, in one line. Empty for a run that has not, and for one that is simply complete.
+ *
+ * @param {{reason?: string | undefined, cause?: string | undefined, by?: string | undefined, device?: string | undefined,
+ *   error?: {code: string, message: string} | undefined}} ending
+ */
+export function outcome({ reason, cause, by, device, error }) {
+  const actor = by === undefined ? "" : ` by ${who(by, device)}`;
+  switch (reason) {
+    case "cancelled":
+      switch (cause) {
+        case "superseded":
+          return `Stopped${actor}: another message took its place`;
+        case "abandoned":
+          return "Stopped: nobody was watching any more";
+        case "shutdown":
+          return "Stopped: the server was shut down";
+        case "unknown_agent":
+          return "Stopped: no server has its agent any more";
+        case "prevented":
+          return `Stopped${actor} before it began`;
+        default:
+          return `Stopped${actor}`;
+      }
+    case "failed":
+      return error === undefined ? "Failed" : `Failed: ${error.message} (${error.code})`;
+    case "expired":
+      return cause === "deadline" ? "Expired: its time was up" : "Expired";
+    case "lost":
+      return "Lost: the server that ran it went away";
+    default:
+      return "";
+  }
+}
