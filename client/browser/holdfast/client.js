@@ -204,7 +204,7 @@ export class Client {
       return refused.promise;
     }
     this.#waiters.set(command.id, waiter);
-    this.#slot?.saveOutbox(this.#connection.outbox.state());
+    this.#saveOutbox();
     this.#link?.flush();
     this.#publishSoon();
     return waiter.promise;
@@ -262,14 +262,14 @@ export class Client {
     const slot = await openSlot(storage, `holdfast:${endpoint.server}:${session}`, this.#environment);
     const early = this.#connection;
     if (early.failure !== null) {
-      slot.saveOutbox([...slot.commands, ...this.#left]);
+      slot.saveOutbox([...slot.commands, ...this.#left], slot.principal);
       await slot.release();
       return;
     }
     this.#slot = slot;
     this.device ??= isId(slot.device) ? slot.device : newId("web", 4);
     slot.saveDevice(this.device);
-    this.#connection = this.#newConnection(restored(slot.state));
+    this.#connection = this.#newConnection(restored(slot.state), slot.principal);
     for (const command of [...slot.commands, ...early.outbox.commands]) {
       try {
         this.#connection.submit(command, this.#environment.now());
@@ -278,18 +278,26 @@ export class Client {
         this.#waiters.delete(command.id);
       }
     }
-    slot.saveOutbox(this.#connection.outbox.state());
+    this.#saveOutbox();
     const changed = () => this.#publish();
     this.#link = new Link(this.#connection, endpoint.url, token, socketType, this.#environment, changed);
     if (this.#unwatchPage !== null) this.#link.start();
     this.#publish();
   }
 
-  /** @param {Transcript} transcript */
-  #newConnection(transcript) {
+  /**
+   * @param {Transcript} transcript
+   * @param {string | null} [principal]
+   */
+  #newConnection(transcript, principal) {
     const { client, messages } = this.#config;
     const { random } = this.#environment;
-    return new Connection({ random, device: this.device ?? "", client, messages, transcript });
+    return new Connection({ random, device: this.device ?? "", client, messages, principal, transcript });
+  }
+
+  #saveOutbox() {
+    const { outbox, principal } = this.#connection;
+    this.#slot?.saveOutbox(outbox.state(), principal);
   }
 
   #saveState() {
@@ -318,7 +326,7 @@ export class Client {
     }
     // What the program was told to have failed is not done later by another page; what it left open is.
     if (settled.length > 0 && !(failure instanceof ClientClosedError)) {
-      this.#slot?.saveOutbox(connection.outbox.state());
+      this.#saveOutbox();
     }
     if (news.some(({ type }) => type === "run.ended")) this.#saveState();
     for (const reader of this.readers) reader.deliver(news);

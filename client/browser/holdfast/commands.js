@@ -4,7 +4,7 @@
  * A field that is undefined or null is left out, except `value`, where null is a value.
  */
 
-import { InvalidCommandError } from "./errors.js";
+import { CommandError } from "./errors.js";
 
 /** @import {Command, Position} from "./wire.js" */
 
@@ -59,7 +59,7 @@ export function newId(prefix, bytes = 8) {
 const IDS = ["id", "runId", "messageId", "steerId", "requestId", "agent"];
 
 /**
- * A command of that type. A field `content` becomes `text` or `parts`, by what it is. Throws InvalidCommandError.
+ * A command of that type. A field `content` becomes `text` or `parts`, by what it is. Throws CommandError `invalid`.
  *
  * @param {string} type
  * @param {Record<string, unknown>} fields
@@ -90,4 +90,4 @@ function contentField(content) {
  * @param {string} message
  * @param {string} path
  */
-const invalid = (message, path) => new InvalidCommandError("invalid", message, { path });
+const invalid = (message, path) => new CommandError("invalid", message, { path });

@@ -25,7 +25,7 @@
 
 import { backoff, Retries } from "./backoff.js";
 import { mayReconnect } from "./close-codes.js";
-import { ClientClosedError, ConflictError, ConnectionClosedError, refusal } from "./errors.js";
+import { ClientClosedError, CommandError, ConnectionClosedError } from "./errors.js";
 import { joinContinued } from "./message.js";
 import { entryOf, Outbox, tooLarge } from "./outbox.js";
 import { isWelcomed, LostContact, next, STATUS, TABLE } from "./phases.js";
@@ -58,6 +58,8 @@ export class Connection {
   welcome = null;
   /** As last told; empty while not connected. */
   presence = NOBODY;
+  /** @type {string | null} who gave the commands in the outbox; null before the first contact */
+  principal;
   /** @type {string | null} the server's words in the last error that answers no command: why it closes */
   refused = null;
 
@@ -84,13 +86,23 @@ export class Connection {
    * @param {string} options.device
    * @param {string} options.client name and version, for the server's log
    * @param {number} [options.messages] how many messages a snapshot should hold
+   * @param {string | null} [options.principal] who gave the commands that are submitted before the first contact
    * @param {Outbox} [options.outbox]
    * @param {Transcript} [options.transcript]
    */
-  constructor({ random, device, client, messages = 50, outbox = new Outbox(), transcript = new Transcript() }) {
+  constructor({
+    random,
+    device,
+    client,
+    messages = 50,
+    principal = null,
+    outbox = new Outbox(),
+    transcript = new Transcript(),
+  }) {
     this.#random = random;
     this.#retries = new Retries(random);
     this.#hello = { type: "hello", device, client, messages };
+    this.principal = principal;
     this.outbox = outbox;
     this.transcript = transcript;
   }
@@ -186,8 +198,8 @@ export class Connection {
   /**
    * Takes a command in, connected or not; its answer will be among the settled, once.
    *
-   * The same command again while it waits is taken once. Throws what ended the client, OutboxFullError, ConflictError
-   * where another command of the same id waits, and TooLargeError for one over the server's limit: such a command was
+   * The same command again while it waits is taken once. Throws what ended the client, OutboxFullError, `conflict`
+   * where another command of the same id waits, and `too_large` for one over the server's limit: such a command was
    * not taken.
    * @param {Command} command
    * @param {number} now
@@ -201,7 +213,7 @@ export class Connection {
       this.outbox.add(entry);
       this.#flush(now);
     } else if (waiting.frame !== entry.frame) {
-      throw new ConflictError("conflict", "another command of this id waits for its answer", { path: "$.id" });
+      throw new CommandError("conflict", "another command of this id waits for its answer", { path: "$.id" });
     }
   }
 
@@ -313,6 +325,13 @@ export class Connection {
     this.#silence.welcomed(message.heartbeatMs);
     this.#frameBytes = message.limits.frameBytes;
     this.refused = null;
+    const { principal } = message;
+    if (this.principal !== null && this.principal !== principal) {
+      // Nothing is done in the name of somebody who did not ask for it.
+      const error = new CommandError("another_principal", `${this.principal} gave this command, not ${principal}.`);
+      for (const { id } of this.outbox.commands) this.#settle(id, null, error);
+    }
+    this.principal = principal;
     this.#flush(this.#silence.since);
   }
 
@@ -377,7 +396,7 @@ export class Connection {
       entry.refusals++;
       entry.sent = false;
     } else {
-      this.#settle(message.id, null, refusal(message));
+      this.#settle(message.id, null, new CommandError(message.code, message.message, message));
     }
   }
 

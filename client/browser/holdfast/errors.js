@@ -1,7 +1,5 @@
 /** What the client throws: one tree under `HoldfastError`, each with a `code`, `retryable` and a sentence. */
 
-/** @import {ErrorMessage} from "./wire.js" */
-
 /** The root of every error that Holdfast throws on purpose. */
 export class HoldfastError extends Error {
   /**
@@ -17,7 +15,11 @@ export class HoldfastError extends Error {
   }
 }
 
-/** A command that was refused: by the server, or here before it was sent. */
+/**
+ * A command that was refused: by the server, or here before it was sent. `code` is one of the wire's: `invalid`,
+ * `unauthorized`, `forbidden`, `conflict`, `busy`, `unknown_agent`, `rate_limited`, `limit_reached`, `too_large`,
+ * `unavailable`, `draining`, `internal`.
+ */
 export class CommandError extends HoldfastError {
   /**
    * @param {string} code
@@ -32,29 +34,6 @@ export class CommandError extends HoldfastError {
     this.retryAfterMs = retryAfterMs;
   }
 }
-
-/** The command is not one of this protocol; `path` names the field at fault. */
-export class InvalidCommandError extends CommandError {}
-/** The token does not stand for anybody. */
-export class UnauthorizedError extends CommandError {}
-/** The token does not allow this. */
-export class ForbiddenError extends CommandError {}
-/** The id was used before for something else. */
-export class ConflictError extends CommandError {}
-/** The session has a main run and the command said `reject`. */
-export class BusyError extends CommandError {}
-/** The server has no agent of that name. */
-export class UnknownAgentError extends CommandError {}
-/** Too many commands; the client has already waited and tried again. */
-export class RateLimitedError extends CommandError {}
-/** A bound of the session or the principal: runs at once, the length of the queue. */
-export class LimitReachedError extends CommandError {}
-/** The command is larger than the server takes; it was not sent. */
-export class TooLargeError extends CommandError {}
-/** The server could not reach its store in time; the client has already tried again. */
-export class UnavailableError extends CommandError {}
-/** The server takes no new runs because it is shutting down; the client has already tried again. */
-export class DrainingError extends CommandError {}
 
 /** The server closed the connection for good, with a close code that says not to come back. */
 export class ConnectionClosedError extends HoldfastError {
@@ -90,30 +69,4 @@ export class UnknownRunError extends HoldfastError {
     super("unknown_run", `The session knows no run ${runId}.`);
     this.runId = runId;
   }
-}
-
-// A Map: the server's words must not find what objects inherit.
-/** @type {Map<string, typeof CommandError>} */
-const REFUSALS = new Map([
-  ["malformed", InvalidCommandError],
-  ["invalid", InvalidCommandError],
-  ["unknown_type", InvalidCommandError],
-  ["unauthorized", UnauthorizedError],
-  ["forbidden", ForbiddenError],
-  ["conflict", ConflictError],
-  ["busy", BusyError],
-  ["unknown_agent", UnknownAgentError],
-  ["rate_limited", RateLimitedError],
-  ["limit_reached", LimitReachedError],
-  ["too_large", TooLargeError],
-  ["unavailable", UnavailableError],
-  ["draining", DrainingError],
-]);
-
-/**
- * The error for an `error` message; a plain CommandError where the code has no class of its own.
- * @param {ErrorMessage} error
- */
-export function refusal(error) {
-  return new (REFUSALS.get(error.code) ?? CommandError)(error.code, error.message, error);
 }

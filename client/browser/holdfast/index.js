@@ -2,22 +2,11 @@
 
 export { connect } from "./connect.js";
 export {
-  BusyError,
   ClientClosedError,
   CommandError,
-  ConflictError,
   ConnectionClosedError,
-  DrainingError,
-  ForbiddenError,
   HoldfastError,
-  InvalidCommandError,
-  LimitReachedError,
   OutboxFullError,
-  RateLimitedError,
-  TooLargeError,
-  UnauthorizedError,
-  UnavailableError,
-  UnknownAgentError,
   UnknownRunError,
 } from "./errors.js";
 export { indexedDBStorage } from "./indexeddb.js";

@@ -9,7 +9,7 @@
 /** @import {HoldfastError} from "./errors.js" */
 /** @import {Ack, Command, Message} from "./wire.js" */
 
-import { OutboxFullError, TooLargeError } from "./errors.js";
+import { CommandError, OutboxFullError } from "./errors.js";
 
 /** What the server remembers of commands at least; more could not be sent twice safely. */
 const MAX_COMMANDS = 1_000;
@@ -64,7 +64,7 @@ export function entryOf(command) {
  * @param {number} limit in bytes
  */
 export function tooLarge({ bytes }, limit) {
-  return new TooLargeError("too_large", `the command has ${bytes} bytes, the server takes ${limit}`);
+  return new CommandError("too_large", `the command has ${bytes} bytes, the server takes ${limit}`);
 }
 
 /** An ordered set of commands, bounded by count and bytes: a full one refuses new commands at once. */

@@ -37,7 +37,7 @@ import { Run } from "./run.js";
  * A session on a server, kept connected until `close`. Closing it, or the page, never stops a run.
  *
  * Every command is answered once the server has acknowledged it, over any number of reconnects, and of pages where there
- * is a storage. It rejects with a CommandError subclass where the server refused, OutboxFullError where too many wait
+ * is a storage. It rejects with a CommandError where the server refused, OutboxFullError where too many wait
  * already, and what ended the client. A command without an answer when the client closes may have arrived or not;
  * giving it again with the same id is safe.
  */
@@ -128,7 +128,7 @@ export class Session {
 
   /**
    * Sends a message, and gives the run that answers it before the server has heard of either: it can be stopped at once.
-   * Whether the server took it is told by `run.accepted`. Throws InvalidCommandError for what cannot be sent at all.
+   * Whether the server took it is told by `run.accepted`. Throws CommandError `invalid` for what cannot be sent at all.
    *
    * @param {string | Part[]} content
    * @param {SendOptions} [options]

@@ -53,7 +53,7 @@ export function defaultStorage() {
  * @returns {Promise<Slot>}
  */
 export async function openSlot(storage, prefix, environment) {
-  const none = new Slot(null, "", () => {});
+  const none = new Slot(null, "", 0, () => {});
   if (storage === null) return none;
   let isLate = false;
   const opening = acquire(storage, prefix, environment).then(
@@ -84,14 +84,16 @@ export async function openSlot(storage, prefix, environment) {
  */
 async function acquire(storage, prefix, environment) {
   const waitUntil = environment.now() + TAKE_OVER_MS;
-  for (let number = 0; ; number += 1) {
+  // First the one that this tab had last: a duplicated tab's own, when the other's is free by now.
+  let number = Number(parse(await storage.getItem(`${prefix}:last`)));
+  for (let next = 0; ; number = next++) {
     const name = `${prefix}:${number}`;
     let release = await take(storage, name, 0, environment);
     if (release === null && environment.now() < waitUntil && (await storage.getItem(`${name}:device`)) !== null) {
       release = await take(storage, name, waitUntil - environment.now(), environment);
     }
     if (release === null) continue;
-    const slot = new Slot(storage, name, release);
+    const slot = new Slot(storage, prefix, number, release);
     try {
       await slot.read();
     } catch (error) {
@@ -147,10 +149,13 @@ export class Slot {
   device = null;
   /** As they were found, in the order they were given. @type {Command[]} */
   commands = [];
+  /** Who gave them, as far as that was known. @type {string | null} */
+  principal = null;
   /** As it was found. @type {unknown} */
   state = null;
   #storage;
-  #name;
+  #prefix;
+  #number;
   #release;
   /** By record, null to remove it. @type {Map<string, string | null>} */
   #unwritten = new Map();
@@ -160,19 +165,22 @@ export class Slot {
 
   /**
    * @param {KeyValueStorage | null} storage null keeps nothing
-   * @param {string} name
+   * @param {string} prefix
+   * @param {number} number
    * @param {() => void} release lets another page have the slot
    */
-  constructor(storage, name, release) {
+  constructor(storage, prefix, number, release) {
     this.#storage = storage;
-    this.#name = name;
+    this.#prefix = prefix;
+    this.#number = number;
     this.#release = release;
   }
 
   /** Reads what an earlier page left. What is damaged, or of another version, counts as absent. */
   async read() {
     this.device = await this.#get("device");
-    const commands = await this.#get("outbox");
+    const { principal = null, commands } = /** @type {any} */ (await this.#get("outbox")) ?? {};
+    this.principal = principal;
     this.commands = Array.isArray(commands) ? commands.filter(isCommand) : [];
     this.state = await this.#get("state");
   }
@@ -180,11 +188,15 @@ export class Slot {
   /** @param {string} device */
   saveDevice(device) {
     this.#write("device", device);
+    this.#write("last", this.#number);
   }
 
-  /** @param {readonly Command[]} commands all that have no answer yet */
-  saveOutbox(commands) {
-    this.#write("outbox", commands.length > 0 ? commands : null);
+  /**
+   * @param {readonly Command[]} commands all that have no answer yet
+   * @param {string | null} principal who gave them; null where the server has not said so yet
+   */
+  saveOutbox(commands, principal) {
+    this.#write("outbox", commands.length > 0 ? { principal, commands } : null);
   }
 
   /** @param {unknown} state the cursor and what was folded up to it, in one: neither is of use without the other */
@@ -200,11 +212,20 @@ export class Slot {
   }
 
   /**
+   * The slot that a tab had last is the tab's own to know, all other records are the slot's.
+   *
+   * @param {string} record
+   */
+  #key(record) {
+    return record === "last" ? `${this.#prefix}:last` : `${this.#prefix}:${this.#number}:${record}`;
+  }
+
+  /**
    * @param {string} record
    * @returns {Promise<unknown>}
    */
   async #get(record) {
-    return parse(await this.#storage?.getItem(`${this.#name}:${record}`));
+    return parse(await this.#storage?.getItem(this.#key(record)));
   }
 
   /**
@@ -221,7 +242,7 @@ export class Slot {
     const storage = /** @type {KeyValueStorage} */ (this.#storage);
     for (const [record, value] of this.#unwritten) {
       this.#unwritten.delete(record);
-      const key = `${this.#name}:${record}`;
+      const key = this.#key(record);
       const noRoom = () => this.#makeRoom(record, value);
       try {
         const done = value === null ? storage.removeItem(key) : storage.setItem(key, value);

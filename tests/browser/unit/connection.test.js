@@ -6,12 +6,9 @@ import { MAX_REFUSALS } from "../../../client/browser/holdfast/connection.js";
 import {
   ClientClosedError,
   CommandError,
-  ConflictError,
   ConnectionClosedError,
   HoldfastError,
   OutboxFullError,
-  RateLimitedError,
-  TooLargeError,
 } from "../../../client/browser/holdfast/errors.js";
 import { Outbox } from "../../../client/browser/holdfast/outbox.js";
 import { TABLE } from "../../../client/browser/holdfast/phases.js";
@@ -272,19 +269,20 @@ test("a command that the server holds back is sent again when its time has come,
   }
   tellAt(connection, now, refused);
   const { error } = onlySettled(connection);
-  assert.ok(error instanceof RateLimitedError);
+  assert.ok(error instanceof CommandError);
+  assert.equal(error.code, "rate_limited");
   assert.ok(error.retryable);
   tellAt(connection, now, refused);
   assert.deepEqual(connection.takeSettled(), []);
 });
 
-test("a refusal is an error of its code, and one that no version knows is a CommandError", () => {
+test("a refusal is an error of its code, also of one that no version knows", () => {
   for (const code of ["conflict", "constructor"]) {
     const connection = live();
     connection.submit(command(), 0);
     tell(connection, { type: "error", id: "k", code, message: "no", retryable: false, path: "$.id" });
     const error = /** @type {CommandError} */ (onlySettled(connection).error);
-    assert.equal(error.constructor, code === "conflict" ? ConflictError : CommandError);
+    assert.ok(error instanceof CommandError);
     assert.deepEqual([error.code, error.message, error.path, error.retryable], [code, "no", "$.id", false]);
   }
 });
@@ -395,8 +393,8 @@ test("a full outbox and a command over the limit are refused at once; the same c
   const send = (/** @type {string} */ id, text = "x", fields = {}) => ({ type: "send", id, text, ...fields });
   connection.submit(send("a"), 0);
   connection.submit(send("a"), 0);
-  assert.throws(() => connection.submit(send("a", "y"), 0), ConflictError);
-  assert.throws(() => connection.submit(send("b", "👋".repeat(1_100)), 0), TooLargeError);
+  assert.throws(() => connection.submit(send("a", "y"), 0), { code: "conflict" });
+  assert.throws(() => connection.submit(send("b", "👋".repeat(1_100)), 0), { code: "too_large" });
   connection.submit(send("b", "x", { runId: "r" }), 0);
   assert.throws(() => connection.submit(send("c"), 0), OutboxFullError);
   assert.deepEqual(
@@ -423,7 +421,7 @@ test("a command that waits and is too large for the server found next fails here
     sent(connection).map(({ type }) => type),
     ["hello"],
   );
-  assert.ok(onlySettled(connection).error instanceof TooLargeError);
+  assert.equal(onlySettled(connection).error?.code, "too_large");
 });
 
 test("half an answer to history is dropped with its connection, and asked for again", () => {

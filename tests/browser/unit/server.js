@@ -88,6 +88,8 @@ export class Server {
   /** The events of the log, all of them. @type {Json[]} */
   log = [];
   heartbeatMs = 20_000;
+  /** Who everybody is. */
+  principal = "ana";
   /** Tokens that are good; null for any. @type {string | null} */
   token = null;
   /** @type {Map<string, {status: string, reason?: string, seq?: number, cause?: string, parts: number}>} */
@@ -242,7 +244,7 @@ export class Server {
       type: "welcome",
       session: "trip",
       connection: `c-${this.sockets.length}`,
-      principal: "ana",
+      principal: this.principal,
       device,
       at: 1_000,
       epoch,

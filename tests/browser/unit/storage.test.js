@@ -70,7 +70,7 @@ test("a message sent and stopped offline, before a reload, becomes no run", asyn
   const session = new Page().open(server, { storage: tab });
   const run = session.send("Hi");
   run.cancel();
-  await until(() => tab.parsed(":outbox")?.length === 2);
+  await until(() => tab.parsed(":outbox")?.commands.length === 2);
   server.network = "up";
   const after = await new Page().live(server, { storage: tab.copy() });
   await until(() => after.view.pending.length === 0);
@@ -129,7 +129,7 @@ test("what is closed before its storage was read leaves its commands there too",
   session.close();
   await until(() => tab.parsed(":outbox") !== null);
   await until(() => locks.held.size === 0);
-  assert.equal(tab.parsed(":outbox")[0].id, "r-1");
+  assert.equal(tab.parsed(":outbox").commands[0].id, "r-1");
   assert.equal(server.sockets.length, 0);
 });
 
@@ -152,6 +152,53 @@ test("a duplicated tab is another device, and leaves the other's commands alone"
   second.close();
   await rest();
   assert.deepEqual([...locks.held], []);
+});
+
+test("a duplicated tab that is reloaded after the first is gone has its own commands", async () => {
+  const server = new Server();
+  server.start("r-1");
+  const locks = new Locks();
+  const tab = new TabStorage();
+  const first = await new Page({ locks }).live(server, { storage: tab });
+  const copy = tab.copy();
+  const page = new Page({ locks });
+  const second = page.open(server, { storage: copy });
+  await page.clock.advance(300);
+  await second.live();
+  server.loses.add("cancel");
+  second.run("r-1").cancel();
+  server.loses.clear();
+  first.close();
+  second.close();
+  await until(() => locks.held.size === 0);
+
+  const after = await new Page({ locks }).live(server, { storage: copy });
+  assert.equal(after.device, second.device);
+  await until(() => after.run("r-1").reason === "cancelled");
+  after.close();
+});
+
+test("what one person asked for is not done in the name of the next in the same tab", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const first = await new Page().live(server, { storage: tab });
+  server.loses.add("send");
+  first.send("I am ana", { runId: "r-1" });
+  first.close();
+  server.principal = "bo";
+
+  const second = new Page().open(server, { storage: tab.copy() });
+  /** @type {any[]} */
+  const settled = [];
+  second.subscribe((change) => settled.push(...change.settled));
+  await second.live();
+  assert.deepEqual(
+    settled.map(({ command, error }) => [command.id, error.code]),
+    [["r-1", "another_principal"]],
+  );
+  assert.equal(server.received("send").length, 1);
+  assert.equal(second.view.pending.length, 0);
+  second.close();
 });
 
 test("a reload that is faster than its predecessor's end waits for its slot", async () => {
@@ -197,7 +244,10 @@ test("what another version has written is neither read as a name nor sent", asyn
   const server = new Server();
   const tab = new TabStorage([
     ["holdfast:server.test:trip:0:device", '{"format":2,"value":"web-other"}'],
-    ["holdfast:server.test:trip:0:outbox", '{"format":2,"value":[{"type":"cancel","id":"k-1","runId":"r-1"}]}'],
+    [
+      "holdfast:server.test:trip:0:outbox",
+      '{"format":2,"value":{"commands":[{"type":"cancel","id":"k-1","runId":"r-1"}]}}',
+    ],
   ]);
   const session = await new Page().live(server, { storage: tab });
   await rest();
@@ -213,7 +263,8 @@ test("a storage that answers too late is not used, and its slot is let go of", a
   /** @type {(value: null) => void} */
   let answer = () => {};
   const page = new Page({ locks });
-  const getItem = () => new Promise((resolve) => (answer = resolve));
+  const slow = () => new Promise((resolve) => (answer = resolve));
+  const getItem = (/** @type {string} */ key) => (key.endsWith(":last") ? null : slow());
   const storage = { getItem, setItem: () => assert.fail(), removeItem: () => assert.fail() };
   const session = page.open(server, { storage: /** @type {any} */ (storage) });
   await until(() => locks.held.size === 1);
@@ -257,7 +308,7 @@ test("a storage that takes its time is written to in order, and the slot is held
     assert.equal(locks.held.size, 1);
     next();
   }
-  assert.equal(tab.parsed(":outbox")?.length, 2);
+  assert.equal(tab.parsed(":outbox")?.commands.length, 2);
   assert.equal(locks.held.size, 0);
 });
 
@@ -318,7 +369,7 @@ test("where there is no room for both, the commands stay and the folded log goes
     session.steer("y".repeat(500));
     session.steer("z");
     await rest();
-    assert.equal(tab.parsed(":outbox")?.length, 2);
+    assert.equal(tab.parsed(":outbox")?.commands.length, 2);
     assert.equal(tab.parsed(":state"), null);
     session.close();
     await rest();
@@ -334,7 +385,7 @@ test("a command is in the storage before it is on the wire", async () => {
   let stored;
   const send = socket.send.bind(socket);
   socket.send = (frame) => {
-    stored ??= tab.parsed(":outbox")?.[0].id;
+    stored ??= tab.parsed(":outbox")?.commands[0].id;
     send(frame);
   };
   const run = session.send("Hi");
