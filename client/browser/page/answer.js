@@ -86,10 +86,9 @@ export class Answer {
     if (message !== this.#message) this.#updateParts(message, position);
     setAttribute(this.element, "data-status", message.status);
     setAttribute(this.element, "aria-busy", message.status === "streaming" ? "true" : null);
-    const requests = run.info?.requests ?? [];
-    this.#updateRequests(requests, run);
+    this.#updateRequests(run.info?.requests ?? [], run);
     this.#updateSteers(run);
-    setText(this.#outcome, this.#told(message, run, requests));
+    setText(this.#outcome, this.#told(message, run));
     this.#outcome.hidden = this.#outcome.textContent === "";
   }
 
@@ -202,13 +201,9 @@ export class Answer {
   /**
    * @param {Message} message
    * @param {RunState} run
-   * @param {readonly Request[]} requests
    */
-  #told(message, { info, ending, isStopping }, requests) {
-    if (message.status === "streaming") {
-      if (isStopping) return "Stopping…";
-      return requests.length > 0 ? "Waiting for an answer" : "";
-    }
+  #told(message, { info, ending, isStopping }) {
+    if (message.status === "streaming") return isStopping ? "Stopping…" : "";
     const { cause, error } = ending ?? info ?? {};
     return outcome({ reason: message.reason, cause, by: ending?.by, device: ending?.device, error });
   }

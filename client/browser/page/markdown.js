@@ -18,6 +18,11 @@ const MAX_TOKENS = 512;
 const MAX_PENDING = 2_048;
 /** Beyond so many elements the rest of a text is drawn as it is. */
 const MAX_ELEMENTS = 20_000;
+/**
+ * A paragraph or a block of code longer than this goes on in another box, at its next space or line end: for a text that
+ * grows, a browser lays out the whole box anew.
+ */
+const MAX_BOX = 8_192;
 /** How often the bounds are looked at, in UTF-16 units of the text. */
 const STEP = 256;
 /** Appending to a text node copies it, so a long text has several. */
@@ -63,6 +68,14 @@ const TEXTUAL = new Set([
   smd.CODE_FENCE,
   smd.CODE_INLINE,
 ]);
+/** What stands in the `(…)` of a link: an address, perhaps in `<…>`, and perhaps a title. */
+const DESTINATION = /^\s*((?:<([^<>\s]*)>)|\S+)(?:\s+(?:"[^"]*"|'[^']*'|\([^()]*\)))?\s*$/;
+/** Where no text stands by itself. @type {Set<number>} */
+const TEXTLESS = new Set([smd.DOCUMENT, smd.BLOCKQUOTE, smd.LIST_ORDERED, smd.LIST_UNORDERED]);
+/** What may go on in another box, and where. @type {Record<number, string>} */
+const BOX_ENDS = { [smd.PARAGRAPH]: " ", [smd.CODE_FENCE]: "\n", [smd.CODE_BLOCK]: "\n" };
+/** Ends with the first half of a surrogate pair. */
+const HALF = /[\ud800-\udbff]$/;
 const HARMLESS = /^[^\s\\`*_~#>|[\]()$!<-]$/u;
 
 /** One text, growing. */
@@ -74,6 +87,7 @@ export class Markdown {
   #ended = false;
   /** The rest of a text that went over a bound. @type {HTMLElement | null} */
   #plain = null;
+  #plainLength = 0;
   /** What the parser holds back, shown until it has decided. */
   #held = document.createTextNode("");
 
@@ -108,26 +122,23 @@ export class Markdown {
     if (this.#parser.pending.length > 0) this.#feed("\n");
     const { pending } = this.#parser;
     if (this.#plain === null && pending.trim() !== "") this.#page.add_text(this.#page.data, pending);
+    this.#page.end();
   }
 
   /** @param {string} piece */
   #feed(piece) {
     if (this.#plain !== null) {
-      appendText(this.#plain, piece);
+      this.#appendPlain(piece);
       return;
     }
     const parser = this.#parser;
     let from = 0;
-    for (const { index } of piece.matchAll(/[\n)]/g)) {
+    for (const { index } of piece.matchAll(/[\n)|]/g)) {
       smd.parser_write(parser, piece.slice(from, index));
-      from = index;
-      if (piece[index] === "\n" && isDestination(parser)) {
-        // An address does not go over the end of a line; the parser would swallow everything up to some later `)`.
-        smd.parser_write(parser, ")");
-      } else if (piece[index] === ")" && parser.token === smd.EQUATION_INLINE && parser.pending === "$") {
-        // Of `$)` the parser drops the second character: it takes it for the end of `\(`.
-        smd.parser_write(parser, ")");
-      }
+      from = index + 1;
+      mend(parser, piece[index]);
+      // By itself, so that nothing which ends with it takes its last words along into what comes next.
+      smd.parser_write(parser, piece.slice(index, from));
     }
     smd.parser_write(parser, piece.slice(from));
   }
@@ -138,10 +149,26 @@ export class Markdown {
   }
 
   #giveUp() {
+    this.#page.end();
     this.#plain = el("p", { class: "plain" });
     this.#root.append(this.#plain);
-    appendText(this.#plain, this.#parser.pending);
+    this.#appendPlain(this.#parser.pending);
     this.#parser.pending = "";
+  }
+
+  /** @param {string} text */
+  #appendPlain(text) {
+    const plain = /** @type {HTMLElement} */ (this.#plain);
+    const room = Math.max(0, MAX_BOX - this.#plainLength);
+    const before = room > 0 ? text.slice(0, room) : (plain.lastChild?.textContent ?? "");
+    const fits = HALF.test(before) ? room + 1 : room;
+    appendText(plain, text.slice(0, fits));
+    this.#plainLength += Math.min(fits, text.length);
+    if (text.length <= fits) return;
+    this.#plain = el("p", { class: "plain continued" });
+    this.#plainLength = 0;
+    plain.after(this.#plain);
+    this.#appendPlain(text.slice(fits));
   }
 
   #showHeld() {
@@ -153,29 +180,48 @@ export class Markdown {
 }
 
 /**
- * Whether a parser is within the `(…)` of a link or an image.
+ * Steps in where the parser would lose what it holds back.
  *
  * @param {smd.Parser} parser
+ * @param {string | undefined} next the character that comes
  */
-function isDestination({ token, pending }) {
-  return (token === smd.LINK || token === smd.IMAGE) && pending[0] === "]" && pending[1] === "(";
+function mend(parser, next) {
+  const { token, pending, fence_start, fence_end } = parser;
+  if (next === ")") {
+    // Of `$)` it drops the second character: it takes it for the end of `\(`.
+    if (token === smd.EQUATION_INLINE && pending === "$") smd.parser_write(parser, ")");
+  } else if (token === smd.LINK || token === smd.IMAGE) {
+    // An address does not go over the end of a line; it would swallow everything up to some later `)`.
+    if (pending[0] === "]" && pending[1] === "(") smd.parser_write(parser, ")");
+  } else if (token === smd.CODE_FENCE && pending.length === fence_start + fence_end) {
+    // A fence ends on a line of its own; it takes "x```" for such a line, without the x.
+    if (pending[0] !== "\n" && pending[0] !== "`") {
+      parser.text += pending;
+      parser.pending = "";
+    }
+  }
 }
+
+/** @typedef {{element: HTMLElement, type: number, made: boolean, length: number}} OpenElement `length`: of its own text */
 
 /** The parser's renderer: a stack of open elements. */
 class Elements {
   /** How many were made. */
   count = 0;
   data = null;
-  /** @type {{element: HTMLElement, type: number, made: boolean}[]} */
+  /** @type {OpenElement[]} */
   #stack;
   /** Of the last heading, so that none is skipped. The page's own end at 2. */
   #heading = 2;
   /** @type {{head: HTMLElement, body: HTMLElement | null, rows: number} | null} */
   #table = null;
 
+  /** Text that came before the paragraph that it is for: the parser may be in the middle of giving up a table. */
+  #early = "";
+
   /** @param {HTMLElement} root */
   constructor(root) {
-    this.#stack = [{ element: root, type: smd.DOCUMENT, made: true }];
+    this.#stack = [{ element: root, type: smd.DOCUMENT, made: true, length: 0 }];
   }
 
   get top() {
@@ -183,7 +229,7 @@ class Elements {
   }
 
   get #open() {
-    return /** @type {{element: HTMLElement, type: number, made: boolean}} */ (this.#stack.at(-1));
+    return /** @type {OpenElement} */ (this.#stack.at(-1));
   }
 
   /**
@@ -194,11 +240,11 @@ class Elements {
     if (type === smd.DOCUMENT) return;
     const parent = this.top;
     if (this.#stack.length > MAX_DEPTH) {
-      this.#stack.push({ element: parent, type, made: false });
+      this.#stack.push({ element: parent, type, made: false, length: 0 });
       return;
     }
     this.count += 1;
-    this.#stack.push({ element: this.#make(parent, type), type, made: true });
+    this.#stack.push({ element: this.#make(parent, type), type, made: true, length: 0 });
     if (type === smd.EQUATION_BLOCK) appendText(this.top, "$$");
     if (type === smd.EQUATION_INLINE) appendText(this.top, "$");
   };
@@ -217,8 +263,39 @@ class Elements {
    * @param {string} text
    */
   add_text = (_data, text) => {
-    appendText(this.top, text);
+    if (TEXTLESS.has(this.#open.type)) {
+      this.#early += text;
+    } else {
+      this.#write(this.#early + text);
+      this.#early = "";
+    }
   };
+
+  /** @param {string} text */
+  #write(text) {
+    const open = this.#open;
+    const end = this.#stack.length > 2 ? undefined : BOX_ENDS[open.type];
+    let from = 0;
+    while (end !== undefined) {
+      const at = text.indexOf(end, from + Math.max(0, MAX_BOX - open.length));
+      if (at === -1) break;
+      appendText(open.element, text.slice(from, at + 1));
+      const next = open.element.cloneNode(false);
+      open.element.after(next);
+      open.element = /** @type {HTMLElement} */ (next);
+      open.element.className = "continued";
+      open.length = 0;
+      from = at + 1;
+    }
+    appendText(open.element, text.slice(from));
+    open.length += text.length - from;
+  }
+
+  /** Nothing more comes. */
+  end() {
+    if (this.#early !== "") this.#stack[0]?.element.append(el("p", { text: this.#early }));
+    this.#early = "";
+  }
 
   /**
    * @param {unknown} _data
@@ -226,14 +303,14 @@ class Elements {
    * @param {string} value
    */
   set_attr = (_data, type, value) => {
-    const { element, made } = this.#open;
+    const { element, made, type: token } = this.#open;
     switch (type) {
       case smd.HREF:
       case smd.SRC:
-        this.#point(element, value);
+        this.#point(element, value, token === smd.RAW_URL);
         break;
       case smd.LANG:
-        if (made) setAttribute(element, "data-language", value.trim().slice(0, 32));
+        if (made) setAttribute(element, "data-language", value.trim());
         break;
       case smd.CHECKED:
         if (made) element.textContent = "☑ ";
@@ -247,13 +324,13 @@ class Elements {
   /**
    * @param {HTMLElement} element
    * @param {string} target an address, and perhaps a title behind it
+   * @param {boolean} isRaw the address is its own label
    */
-  #point(element, target) {
-    const [address = ""] = target.trim().split(/\s+/, 1);
-    const unwrapped = address.startsWith("<") && address.endsWith(">") ? address.slice(1, -1) : address;
-    if (element instanceof HTMLAnchorElement && link(element, unwrapped)) {
-      if (element.textContent === "") appendText(element, unwrapped);
-    } else {
+  #point(element, target, isRaw) {
+    const [, address = "", wrapped = address] = DESTINATION.exec(target) ?? [];
+    if (element instanceof HTMLAnchorElement && link(element, wrapped)) {
+      if (!isRaw && element.textContent === "") appendText(element, wrapped);
+    } else if (!isRaw) {
       // Nothing to follow, and nothing to hide either.
       appendText(element, `](${target})`);
     }
@@ -326,7 +403,7 @@ export function appendText(element, text) {
   if (text === "") return;
   const last = element.lastChild;
   // Not between the halves of a surrogate pair: two nodes would show two broken characters.
-  if (last instanceof Text && (last.length < MAX_NODE || /[\ud800-\udbff]$/.test(last.data.slice(-1)))) {
+  if (last instanceof Text && (last.length < MAX_NODE || HALF.test(last.data.slice(-1)))) {
     last.appendData(text);
   } else {
     element.append(text);

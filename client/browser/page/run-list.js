@@ -118,7 +118,7 @@ function stateOf(run, isStopping) {
     case "running":
       return "Running";
     case "waiting":
-      return "Waiting for an answer";
+      return "Needs an answer";
     case "ended":
       return outcome({ ...run, by: undefined }) || ENDED[run.reason ?? "completed"];
   }

@@ -1,6 +1,6 @@
 /** The sessions this browser knows, and which of them the address names. */
 
-import { arrange, byId, el, setAttribute } from "./dom.js";
+import { arrange, byId, el, setAttribute, setText } from "./dom.js";
 import { recall, remember } from "./remembered.js";
 
 const KEY = "sessions";
@@ -42,7 +42,7 @@ export class Sessions {
   #list = byId("session-list");
   #open;
   #remove;
-  /** @type {Map<string, {item: HTMLElement, link: HTMLAnchorElement, title: HTMLElement}>} */
+  /** @type {Map<string, {item: HTMLElement, link: HTMLAnchorElement, title: HTMLElement, name: HTMLElement}>} */
   #entries = new Map();
   #current = DEFAULT;
 
@@ -113,7 +113,8 @@ export class Sessions {
         entry = this.#entry(id);
         this.#entries.set(id, entry);
       }
-      entry.title.textContent = title || id;
+      setText(entry.title, title || id);
+      entry.name.hidden = title === "";
       setAttribute(entry.link, "aria-current", id === this.#current ? "page" : null);
       return entry.item;
     });
@@ -123,7 +124,8 @@ export class Sessions {
   /** @param {string} id */
   #entry(id) {
     const title = el("span", { class: "title" });
-    const link = el("a", { href: addressOf(id) }, title, el("span", { class: "id", text: id }));
+    const name = el("span", { class: "id", text: id });
+    const link = el("a", { href: addressOf(id) }, title, name);
     link.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
@@ -136,7 +138,7 @@ export class Sessions {
       text: "×",
     });
     remove.addEventListener("click", () => this.#remove(id));
-    return { item: el("li", {}, link, remove), link, title };
+    return { item: el("li", {}, link, remove), link, title, name };
   }
 }
 
