@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Playwright, async_playwright, expect
 
 from tests.browser.chromium import FLAGS, executable
 from tests.browser.device import Device
@@ -39,16 +39,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncGenerator[Browser]:
-    """One Chromium for all tests."""
+async def playwright() -> AsyncGenerator[Playwright]:
+    """What drives browsers."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=executable(),
-            args=list(FLAGS),
-            ignore_default_args=["--disable-back-forward-cache"],  # people's browsers have it
-        )
+        yield playwright
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(playwright: Playwright) -> AsyncGenerator[Browser]:
+    """One Chromium for all tests."""
+    async with await playwright.chromium.launch(executable_path=executable(), args=list(FLAGS)) as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +82,12 @@ class Devices:
         self.contexts: list[BrowserContext] = []
         self._browser = browser
 
-    async def context(self, *, phone: bool = False, bypass_csp: bool = False) -> BrowserContext:
+    async def context(
+        self, *, browser: Browser | None = None, phone: bool = False, bypass_csp: bool = False
+    ) -> BrowserContext:
         """A browser of its own: nothing is stored in it."""
         size = (390, 844) if phone else (1280, 800)
-        context = await self._browser.new_context(
+        context = await (browser or self._browser).new_context(
             viewport={"width": size[0], "height": size[1]},
             reduced_motion="reduce",
             bypass_csp=bypass_csp,
@@ -108,6 +111,15 @@ class Devices:
         self.opened.append(device)
         await device.visit(live=live)
         return device
+
+    async def duplicate(self, device: Device) -> Device:
+        """Another tab at the same place that begins with a copy of what this one has stored."""
+        async with device.context.expect_page() as opened:
+            await device.page.evaluate("void window.open(location.href, '_blank')")
+        copy = Device(await opened.value, device.url)
+        self.opened.append(copy)
+        await copy.live()
+        return copy
 
 
 def http(server: Serve) -> str:

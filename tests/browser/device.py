@@ -220,6 +220,13 @@ class Device:
             self._devtools = await self.context.new_cdp_session(self.page)
         return await self._devtools.send(method, parameters)
 
+    async def stall(self, stalled: bool) -> None:
+        """Whether this tab's network carries nothing, of which the tab is told nothing."""
+        rule = {"urlPattern": "", "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        rules = [rule] if stalled else []
+        await self.devtools("Network.enable")
+        await self.devtools("Network.emulateNetworkConditionsByRule", offline=stalled, matchedNetworkConditions=rules)
+
     async def screenshot(self, path: Path) -> str:
         """Draws the page into a file; the file's name, or why there is none."""
         try:

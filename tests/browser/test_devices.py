@@ -6,8 +6,7 @@ import re
 
 from playwright.async_api import expect
 
-from tests.browser.conftest import Devices, http
-from tests.browser.device import Device
+from tests.browser.conftest import Devices
 from tests.system.program import Serve
 
 
@@ -39,18 +38,14 @@ async def test_every_tab_is_a_device(demo: Serve, devices: Devices, session: str
     """
     ana = await devices.open(demo, session)
     tab = await devices.open(demo, session, context=ana.context)
-    async with ana.context.expect_page() as opened:
-        await ana.page.evaluate("void window.open(location.href, '_blank')")
-    duplicate = Device(await opened.value, f"{http(demo)}/?session={session}")
-    devices.opened.append(duplicate)
-    await duplicate.live()
+    duplicate = await devices.duplicate(ana)
     ids = [await device.device_id() for device in (ana, tab, duplicate)]
     assert len(set(ids)) == 3
     for device, own in zip((ana, tab, duplicate), ids, strict=True):
         await expect(device.people).to_have_count(3)
         for id_ in ids:
             await expect(device.people.filter(has_text=id_)).to_have_count(1)
-        await expect(device.people.filter(has_text=own)).to_contain_text(re.compile(r"\bthis\b|\byou\b", re.IGNORECASE))
+        await expect(device.people.filter(has_text=own)).to_contain_text("this device")
     await duplicate.page.reload()
     await duplicate.live()
     assert await duplicate.device_id() == ids[2]

@@ -72,12 +72,10 @@ async def test_a_socket_that_is_open_and_dead(tmp_path: Path, devices: Devices) 
     with Serve(cwd=tmp_path, env={"HOLDFAST_HEARTBEAT_MS": "1000"}) as server:
         ana = await devices.open(server, "s")
         ana.expects(NO_NETWORK)
-        nothing = {"urlPattern": "", "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-        await ana.devtools("Network.enable")
-        await ana.devtools("Network.emulateNetworkConditionsByRule", offline=True, matchedNetworkConditions=[nothing])
+        await ana.stall(True)
         await ana.is_offline()
         assert await ana.page.evaluate("navigator.onLine")
-        await ana.devtools("Network.emulateNetworkConditionsByRule", offline=False, matchedNetworkConditions=[])
+        await ana.stall(False)
         await ana.live()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from playwright.async_api import Error, expect
+from playwright.async_api import Error, Playwright, expect
 
+from tests.browser.chromium import FLAGS, executable
 from tests.browser.conftest import Devices
 from tests.browser.device import STOPPED
 from tests.system.client import counted
@@ -42,6 +43,7 @@ async def test_reload_in_the_middle_of_a_stop(demo: Serve, devices: Devices, ses
     await ana.say("count to 10000")
     await ana.reaches(30)
     await ana.offline()
+    await ana.is_offline()  # until it knows, it may give the stop to a socket that is merely stalled, and goes on later
     await ana.stop.click()
     shown = await ana.shown_at_stop()
     with pytest.raises(Error, match="ERR_INTERNET_DISCONNECTED"):
@@ -67,16 +69,57 @@ async def test_leaving_the_page_never_cancels(demo: Serve, devices: Devices, ses
         await ana.say("count to 200")
         for device in (ana, tab, ben):
             await device.reaches(10)
-        ana.expects("Page entered Back-Forward Cache")
         await ana.page.goto("about:blank")
         await tab.page.close(run_before_unload=True)
         await ben.context.close()
         ended = await wire.type("run.ended")
         assert ended["reason"] == "completed"
-    await ana.page.go_back(wait_until="commit")  # from the back/forward cache nothing is loaded
+    await ana.page.go_back()
     await ana.live()
     await expect(ana.answers).to_have_count(1)
     assert await ana.counted() == counted(200)
     await expect(ana.conversation).not_to_contain_text(STOPPED)
     sent = [message["type"] for device in (ana, tab, ben) for message in device.sent]
     assert "cancel" not in sent
+
+
+async def test_a_duplicated_tab_reloads_into_its_own_commands(demo: Serve, devices: Devices, session: str) -> None:
+    """A stop that a duplicated tab could not send yet is sent after its reload, also when the tab that it was copied
+    from has been closed meanwhile.
+    """
+    ana = await devices.open(demo, session)
+    duplicate = await devices.duplicate(ana)
+    device = await duplicate.device_id()
+    await ana.say("count to 10000")
+    await duplicate.reaches(10)
+    await duplicate.offline()
+    await duplicate.is_offline()
+    await duplicate.stop.click()
+    await ana.page.close()
+    with pytest.raises(Error, match="ERR_INTERNET_DISCONNECTED"):
+        await duplicate.page.reload()
+    await duplicate.online()
+    await duplicate.page.reload()
+    await duplicate.stopped()
+    assert await duplicate.device_id() == device
+
+
+async def test_the_back_forward_cache(demo: Serve, devices: Devices, session: str, playwright: Playwright) -> None:
+    """A page that was put away whole, with its socket cut, and taken out again, is live at once, and misses nothing."""
+    browser = await playwright.chromium.launch(
+        executable_path=executable(), args=list(FLAGS), ignore_default_args=["--disable-back-forward-cache"]
+    )
+    async with browser:
+        ana = await devices.open(demo, session, context=await devices.context(browser=browser))
+        ana.expects("Page entered Back-Forward Cache")
+        await ana.say("count to 300")
+        await ana.reaches(10)
+        await ana.page.evaluate("window.mark = true")
+        await ana.page.goto("about:blank")
+        await ana.page.go_back(wait_until="commit")  # there is no other event: nothing is loaded
+        await expect(ana.answers.last).to_contain_text(" 300.")
+        assert await ana.page.evaluate("window.mark")
+        await ana.live()
+        assert await ana.counted() == counted(300)
+        await ana.say("count to 3")
+        await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
