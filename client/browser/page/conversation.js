@@ -34,7 +34,6 @@ export class Conversation {
   #open = new Map();
   /** How runs ended, as far as that was asked. @type {Map<string, RunResult | undefined>} */
   #endings = new Map();
-  /** Runs whose newest chunk is more than another piece of a text that is here. */
   #isStale = true;
   #isReset = false;
 

@@ -9,6 +9,7 @@ const TOP = 240;
 
 export class Follow {
   #scroller = byId("conversation");
+  #messages = byId("messages");
   #jump = byId("jump");
   #isFollowing = true;
   #lastTop = 0;
@@ -32,7 +33,7 @@ export class Follow {
     });
     // What is drawn late, such as an article that comes into sight, moves the end as well.
     const observer = new ResizeObserver(() => this.keep());
-    observer.observe(byId("messages"));
+    observer.observe(this.#messages);
     observer.observe(this.#scroller);
   }
 
@@ -48,15 +49,17 @@ export class Follow {
   }
 
   /**
-   * Runs `change`, which puts something in above, without moving what is in sight.
+   * Runs `change`, which may put something in above, without moving what is in sight.
    *
    * @param {() => void} change
    */
   hold(change) {
-    const { scrollTop, scrollHeight } = this.#scroller;
+    const first = this.#isFollowing ? null : this.#messages.firstElementChild;
+    const before = first?.getBoundingClientRect().top ?? 0;
     change();
-    if (this.#isFollowing) return;
-    this.#scroller.scrollTop = scrollTop + this.#scroller.scrollHeight - scrollHeight;
+    if (!first?.isConnected) return;
+    const moved = first.getBoundingClientRect().top - before;
+    if (moved !== 0) this.#scroller.scrollTop += moved;
     this.#lastTop = this.#scroller.scrollTop;
   }
 

@@ -22,9 +22,14 @@ export class Ink {
   #entries = [];
   #next = 0;
 
+  /** How many pieces wait to be drawn. */
+  get length() {
+    return this.#entries.length - this.#next;
+  }
+
   /** Whether something waits to be drawn. */
   get waits() {
-    return this.#next < this.#entries.length;
+    return this.length > 0;
   }
 
   /**
@@ -34,7 +39,7 @@ export class Ink {
    */
   add(paper, text, position) {
     const last = this.#entries.at(-1);
-    if (last?.paper === paper && this.#entries.length - this.#next > MAX_ENTRIES) {
+    if (last?.paper === paper && this.length > MAX_ENTRIES) {
       last.text += text;
       last.position = position;
     } else {
