@@ -158,6 +158,7 @@ export class Link {
     socket.onmessage = ({ data }) => {
       if (mine()) this.#received(data);
     };
+    socket.onerror = () => {}; // its close follows; and outside of browsers an error that nobody hears ends the process
     socket.onclose = ({ code, reason }) => {
       if (!mine()) return;
       if (attempt.openBy !== null) {

@@ -13,6 +13,14 @@ class ServerSocket {
   onmessage = null;
   /** @type {((event: any) => void) | null} */
   onclose = null;
+  /**
+   * Outside of browsers an error that nobody listens to ends the process, and so it ends the test here.
+   *
+   * @type {(event: any) => void}
+   */
+  onerror = () => {
+    throw new Error("nobody listens to the socket's errors");
+  };
   /** @type {"opening" | "open" | "closed"} */
   state = "opening";
   /** What the server thinks it has told. */
@@ -69,6 +77,7 @@ class ServerSocket {
    */
   drop(code, reason = "") {
     if (this.state === "closed") return;
+    if (this.state === "opening") this.onerror({});
     this.state = "closed";
     this.isLive = false;
     this.onclose?.({ code, reason });
