@@ -89,7 +89,7 @@ class App {
     // Leaving says nothing about any run: they go on.
     this.#open?.leave();
     const token = () => this.#signIn.token;
-    const session = connect("/", { session: id, token, WebSocket: this.#network.Socket, client: "holdfast-page" });
+    const session = connect(".", { session: id, token, WebSocket: this.#network.Socket, client: "holdfast-page" });
     this.#notices.clear();
     this.#open = new Open(session, this.#notices, {
       draw: () => this.#draw(),

@@ -22,7 +22,9 @@ export class Follow {
         const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
         const isUp = scrollTop < this.#lastTop;
         this.#lastTop = scrollTop;
-        this.#set(scrollHeight - clientHeight - scrollTop < NEAR);
+        // The end also moves away by itself, when something is drawn: only a reader who goes up leaves it.
+        if (scrollHeight - clientHeight - scrollTop < NEAR) this.#set(true);
+        else if (isUp) this.#set(false);
         if (isUp && scrollTop < TOP) reachedTop();
       },
       { passive: true },
@@ -39,7 +41,9 @@ export class Follow {
 
   /** After something was drawn. */
   keep() {
-    if (this.#isFollowing) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    if (!this.#isFollowing) return;
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#lastTop = this.#scroller.scrollTop;
   }
 
   /** Goes to the end, and stays there. */

@@ -49,10 +49,11 @@ export class Notices {
    * @param {HTMLElement | null} [detail]
    */
   #show(kind, text, detail = null) {
+    if (this.#list.lastElementChild?.getAttribute("data-text") === text) return;
     const dismiss = el("button", { type: "button", class: "quiet", text: "Dismiss" });
     const notice = el(
       "div",
-      { class: "notice", "data-kind": kind, role: "alert" },
+      { class: "notice", "data-kind": kind, "data-text": text, role: "alert" },
       el("p", {}, text, " ", detail),
       dismiss,
     );
