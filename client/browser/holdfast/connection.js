@@ -163,17 +163,16 @@ export class Connection {
   }
 
   /**
-   * The connection is gone, with a close code; or it could not be opened, with `transient` for the reason.
+   * The connection is gone, with a close code; 1006 too for one that could not be opened.
    *
    * After a connection that this side dropped (`lost`) the code does not count: it always comes back.
    * @param {number} now
    * @param {number} code
    * @param {string} [reason]
-   * @param {{transient?: HoldfastError | null}} [options]
    */
-  closed(now, code, reason, { transient = null } = {}) {
+  closed(now, code, reason) {
     if (this.#phase === "closed") return;
-    if (this.lost === null && transient === null && !mayReconnect(code)) {
+    if (this.lost === null && !mayReconnect(code)) {
       this.fail(new ConnectionClosedError(code, this.refused || reason));
       return;
     }

@@ -73,7 +73,7 @@ export class Link {
     this.running = false;
     if (this.#attempt !== null) {
       this.#abandon(1000);
-      this.#connection.closed(this.#environment.now(), 1006, "");
+      this.#connection.closed(this.#environment.now(), 1006);
     }
     this.#schedule();
   }
@@ -101,7 +101,7 @@ export class Link {
   #settle() {
     if (this.#connection.lost !== null) {
       this.#abandon();
-      this.#connection.closed(this.#environment.now(), 1006, "");
+      this.#connection.closed(this.#environment.now(), 1006);
     }
     this.flush();
     this.#changed();
@@ -190,7 +190,7 @@ export class Link {
   #notOpened(message) {
     this.#abandon();
     this.trouble = failed(message, true);
-    this.#connection.closed(this.#environment.now(), 1006, "", { transient: this.trouble });
+    this.#connection.closed(this.#environment.now(), 1006);
     this.#settle();
   }
 

@@ -77,11 +77,10 @@ export class Outbox {
   /** @type {readonly Command[] | null} */
   #commands = null;
 
-  /** @param {{commands?: readonly Command[], maxCommands?: number, maxBytes?: number}} [options] `commands`: an earlier `state()` */
-  constructor({ commands = [], maxCommands = MAX_COMMANDS, maxBytes = MAX_BYTES } = {}) {
+  /** @param {{maxCommands?: number, maxBytes?: number}} [options] */
+  constructor({ maxCommands = MAX_COMMANDS, maxBytes = MAX_BYTES } = {}) {
     this.#maxCommands = maxCommands;
     this.#maxBytes = maxBytes;
-    for (const command of commands) this.add(entryOf(command));
   }
 
   /** All commands that wait, oldest first; the same array until that changes. */

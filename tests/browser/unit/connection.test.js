@@ -7,7 +7,6 @@ import {
   ClientClosedError,
   CommandError,
   ConnectionClosedError,
-  HoldfastError,
   OutboxFullError,
 } from "../../../client/browser/holdfast/errors.js";
 import { Outbox } from "../../../client/browser/holdfast/outbox.js";
@@ -348,7 +347,7 @@ test("a connection that could not be opened is tried again, and the outbox waits
   const connection = make();
   connection.submit(command(), 0);
   connection.opening();
-  connection.closed(0, 1000, "", { transient: new HoldfastError("connection_failed", "nobody", true) });
+  connection.closed(0, 1006);
   assert.equal(connection.status, "offline");
   assert.deepEqual(connection.outbox.commands, [command()]);
   connection.close();
@@ -368,7 +367,8 @@ test("unacknowledged commands are sent again after every reconnect, in order, wi
   tell(connection, welcome("tail"));
   assert.deepEqual(connection.takeFrames(), first);
   const kept = JSON.parse(JSON.stringify(connection.outbox.state()));
-  const reloaded = make({ outbox: new Outbox({ commands: kept }) });
+  const reloaded = make();
+  for (const one of kept) reloaded.submit(one, 0);
   open(reloaded);
   reloaded.takeFrames();
   tell(reloaded, welcome());

@@ -6,7 +6,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Connection } from "../../../client/browser/holdfast/connection.js";
-import { Outbox } from "../../../client/browser/holdfast/outbox.js";
 import { Transcript } from "../../../client/browser/holdfast/transcript.js";
 import { LogMaker } from "./log.js";
 import { caughtUp, seeded, snapshot, welcome } from "./wire.js";
@@ -223,7 +222,7 @@ class Page {
     this.connection = this.#make({});
   }
 
-  /** @param {{outbox?: Outbox, transcript?: Transcript}} kept */
+  /** @param {{transcript?: Transcript}} kept */
   #make(kept) {
     return new Connection({ random: this.#random.random, device: "d", client: "model", ...kept });
   }
@@ -236,7 +235,8 @@ class Page {
     const transcript = new Transcript();
     transcript.restore(kept.state);
     this.#server.cut();
-    this.connection = this.#make({ outbox: new Outbox({ commands: kept.commands }), transcript });
+    this.connection = this.#make({ transcript });
+    for (const command of kept.commands) this.connection.submit(command, this.now);
     this.connection.wake(this.now);
   }
 
