@@ -113,6 +113,12 @@ export class Client {
     return this.#shown?.epoch ? this.#shown : null;
   }
 
+  /** The program was given the log up to there, and perhaps further already. @param {number} seq */
+  saw(seq) {
+    const { epoch } = this.#connection.position;
+    if (this.#shown?.epoch !== epoch || this.#shown.seq < seq) this.#shown = { epoch, seq };
+  }
+
   get status() {
     const { status } = this.#connection;
     return status === "offline" && this.#link === null ? "connecting" : status;

@@ -26,7 +26,10 @@ export class Feed extends Reader {
   take() {
     const missed = this.#missed;
     this.#missed = 0;
-    return missed > 0 ? /** @type {FeedItem} */ ({ type: "lagged", missed }) : this.#news.shift();
+    if (missed > 0) return /** @type {FeedItem} */ ({ type: "lagged", missed });
+    const item = this.#news.shift();
+    if (item !== undefined) this.client.saw(item.type === "reset" ? item.position.seq : item.seq);
+    return item;
   }
 
   /**

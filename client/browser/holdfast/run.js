@@ -91,17 +91,18 @@ export class Run {
 
   /** Its answer so far; null where there is none. The same object until it changed. @returns {Message | null} */
   get message() {
+    this.#look();
     return this.#client.transcript.answerOf(this.id) ?? this.#archived;
   }
 
   /** All text of its answer so far. */
   get text() {
-    return this.#textAfter([]);
+    return this.read([]);
   }
 
   /**
-   * What a stop pressed now should say was on screen: where it is being iterated here, what that has taken; otherwise
-   * what this program was told of last, or has taken or looked at since.
+   * What a stop pressed now should say was on screen: where it is being iterated here, what that has taken, or was
+   * looked at since in `text` or `message`; otherwise also what this program was told of last, or looked at elsewhere.
    */
   get seen() {
     const { readers, shown } = this.#client;
@@ -195,18 +196,18 @@ export class Run {
    * @param {number[]} taken by text part
    */
   read(taken) {
-    const { position } = this.#client.connection;
-    if (position.epoch !== "") this.#taken = position;
-    return this.#textAfter(taken);
-  }
-
-  /** @param {number[]} taken */
-  #textAfter(taken) {
+    this.#look();
     const { transcript } = this.#client;
     if (this.#archived !== null && transcript.answerOf(this.id) === undefined) {
       return new OpenMessage(this.#archived).readText(taken);
     }
     return transcript.readText(this.id, taken);
+  }
+
+  /** The program has now what there is of the run. */
+  #look() {
+    const { position } = this.#client.connection;
+    if (position.epoch !== "") this.#taken = position;
   }
 
   /** Whether the run has ended; its answer is then at hand, from the history if need be. */
