@@ -23,7 +23,7 @@ from holdfast.server.agents.demo import request
 server = Server()
 
 HOSTILE: Final = "<img src=x onerror=window.hostile=1>"
-_LETTER_SECONDS: Final = 0.02
+_LETTER_SECONDS: Final = 0.018
 """Longer than a frame of a screen."""
 _CHUNKS_PER_REST: Final = 4
 """So many come between two ticks of the clock: fast, and most of them are still told apart."""

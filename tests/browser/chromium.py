@@ -16,6 +16,7 @@ FLAGS: Final = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-auto-reload",  # of error pages, when the network is back: the tests say when
 )
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "chrome")
 

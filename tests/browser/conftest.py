@@ -13,6 +13,7 @@ from playwright.async_api import Browser, BrowserContext, Playwright, async_play
 from tests.browser.chromium import FLAGS, executable
 from tests.browser.device import Device
 from tests.system.program import ROOT, SECONDS, Serve
+from tests.system.proxy import Proxy
 
 WORDS_PER_SECOND = 100
 _HERE = Path(__file__).parent
@@ -98,7 +99,7 @@ class Devices:
 
     async def open(
         self,
-        server: Serve,
+        server: Serve | Proxy,
         session: str,
         *,
         context: BrowserContext | None = None,
@@ -107,7 +108,7 @@ class Devices:
     ) -> Device:
         """The page at a session, in a new context unless one is named."""
         context = context or await self.context(phone=phone)
-        device = Device(await context.new_page(), f"{http(server)}/?session={session}")
+        device = Device(await context.new_page(), f"http{server.url.removeprefix('ws')}/?session={session}")
         self.opened.append(device)
         await device.visit(live=live)
         return device
@@ -120,11 +121,6 @@ class Devices:
         self.opened.append(copy)
         await copy.live()
         return copy
-
-
-def http(server: Serve) -> str:
-    """Where the server's page is."""
-    return f"http://127.0.0.1:{server.port}"
 
 
 @pytest_asyncio.fixture(loop_scope="session")

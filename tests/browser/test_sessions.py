@@ -78,17 +78,17 @@ async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) 
 async def test_the_network_panel_cuts_this_tab_alone(demo: Serve, devices: Devices, session: str) -> None:
     """Cut: this tab is offline and says when it tries again, the other goes on; back: nothing is missing."""
     ana, ben = await devices.open(demo, session), await devices.open(demo, session)
-    await ana.say("count to 300")
+    await ana.say("count to 150")
     await ana.reaches(10)
     await ana.button("Network").click()
     panel = ana.page.get_by_role("region", name="Network")
     await panel.get_by_role("button", name="Cut connection").click()
     await ana.is_offline()
-    await ben.reaches(60)
+    await ben.reaches(40)
     await ana.live()
     for device in (ana, ben):
-        await expect(device.answers.last).to_contain_text(" 300.")
-        assert await device.counted() == counted(300)
+        await expect(device.answers.last).to_contain_text(" 150.")
+        assert await device.counted() == counted(150)
 
 
 async def test_the_policy_is_in_force(demo: Serve, devices: Devices, session: str) -> None:
