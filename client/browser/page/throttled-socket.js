@@ -133,7 +133,10 @@ class ThrottledSocket extends EventTarget {
     super();
     this.#url = String(url);
     this.#inbound = new Lane(network, (/** @type {Event} */ event) => this.#tell(event));
-    this.#outbound = new Lane(network, (/** @type {string} */ data) => this.#inner?.send(data));
+    this.#outbound = new Lane(network, (/** @type {string} */ data) => {
+      // A page that comes back finds its socket closed before it is told so, and to send there is an error in the console.
+      if (this.#inner?.readyState === WebSocket.OPEN) this.#inner.send(data);
+    });
     if (network.isHeld) {
       setTimeout(() => this.lose());
       return;

@@ -19,6 +19,7 @@ class FakeSocket extends EventTarget {
   /** @type {string[]} */
   sent = [];
   isClosed = false;
+  readyState = FakeSocket.OPEN;
 
   constructor() {
     super();
@@ -105,6 +106,13 @@ test("A connection that is cut is lost at once, and nothing comes of what was un
   inner.onmessage?.({ data: "later" });
   socket.send("too late");
   assert.deepEqual([heard, inner.sent, inner.isClosed], [["open", "close 1006"], [], true]);
+});
+
+test("What is sent to a socket that has closed without a word goes nowhere.", () => {
+  const { socket, inner } = connected(new Network());
+  inner.readyState = FakeSocket.CLOSED;
+  socket.send("too late");
+  assert.deepEqual(inner.sent, []);
 });
 
 test("While it is held offline no connection can be opened; afterwards one can.", () => {
