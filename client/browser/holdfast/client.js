@@ -75,11 +75,13 @@ export class Client {
   #shown = null;
   /** @type {Position | null} */
   #saved = null;
+  /** What is in the storage already. @type {readonly Command[] | null} */
+  #keptCommands = null;
+  /** @type {string | null} */
+  #keptFor = null;
   /** What had no answer when the client was closed. @type {readonly Command[]} */
   #left = [];
   #nextAttempt = { reconnectAt: NaN, unixTime: 0 };
-  /** What of the outbox is shown, and of which of its states. */
-  #pending = { of: /** @type {unknown} */ (null), commands: /** @type {readonly Command[]} */ ([]) };
 
   /**
    * @param {Config} config
@@ -131,7 +133,6 @@ export class Client {
 
   #look() {
     const { failure, outbox, position, presence, transcript, welcome } = this.#connection;
-    if (this.#pending.of !== outbox.commands) this.#pending = { of: outbox.commands, commands: outbox.state() };
     this.#view = stable(this.#view, {
       status: this.status,
       nextAttemptAt: this.#nextAttemptAt(),
@@ -143,7 +144,7 @@ export class Client {
       more: transcript.more,
       runs: transcript.runs(),
       presence,
-      pending: this.#pending.commands,
+      pending: outbox.state(),
     });
     return this.#view;
   }
@@ -303,7 +304,11 @@ export class Client {
 
   #saveOutbox() {
     const { outbox, principal } = this.#connection;
-    this.#slot?.saveOutbox(outbox.state(), principal);
+    const commands = outbox.state();
+    if (commands === this.#keptCommands && principal === this.#keptFor) return;
+    this.#keptCommands = commands;
+    this.#keptFor = principal;
+    this.#slot?.saveOutbox(commands, principal);
   }
 
   #saveState() {
@@ -331,9 +336,7 @@ export class Client {
       else waiter?.reject(error);
     }
     // What the program was told to have failed is not done later by another page; what it left open is.
-    if (settled.length > 0 && !(failure instanceof ClientClosedError)) {
-      this.#saveOutbox();
-    }
+    if (!(failure instanceof ClientClosedError)) this.#saveOutbox();
     if (news.some(({ type }) => type === "run.ended")) this.#saveState();
     for (const reader of this.readers) reader.deliver(news);
     if (failure !== null) this.#end();

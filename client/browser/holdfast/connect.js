@@ -10,8 +10,6 @@ import { defaultStorage } from "./storage.js";
 
 /** How many messages of the past a server tells at once. */
 const MAX_MESSAGES = 200;
-/** @type {Record<string, string>} */
-const SCHEMES = { "http:": "ws:", "https:": "wss:", "ws:": "ws:", "wss:": "wss:" };
 
 /**
  * @typedef {object} Options
@@ -72,8 +70,8 @@ export function configure(url, { session, token, device, storage, messages = 50,
  */
 function endpoint(url, session) {
   const { protocol, host, pathname } = new URL(url, globalThis.document?.baseURI);
-  const scheme = SCHEMES[protocol];
-  if (scheme === undefined || host === "") throw new TypeError(`${url} is no server's address.`);
+  const scheme = protocol.replace("http", "ws");
+  if (!/^wss?:$/.test(scheme) || host === "") throw new TypeError(`${url} is no server's address.`);
   const server = host + pathname.replace(/\/+$/, "");
   return { url: `${scheme}//${server}/v1/sessions/${encodeURIComponent(session)}`, server };
 }

@@ -71,8 +71,8 @@ export class Connection {
   #silence = new Silence();
   /** The next hello asks for a snapshot: what is folded may be damaged. */
   #fresh = false;
-  /** The most the server takes, as of the last welcome. */
-  #frameBytes = 1_048_576;
+  /** The most the server takes, as of the last welcome: nothing is sent before the first. */
+  #frameBytes = Infinity;
   /** @type {string[]} */
   #frames = [];
   /** @type {Settled[]} */
@@ -148,12 +148,12 @@ export class Connection {
     if (this.lost !== null || !(this.#phase in TABLE)) return; // the last words of a connection given up
     this.#silence.ends(now);
     try {
-      if (!Array.isArray(value)) this.#receive(value);
-      else for (const message of value) this.#receive(message);
+      for (const message of Array.isArray(value) ? value : [value]) this.#receive(message);
     } catch (error) {
+      const isWhole = error instanceof LostContact;
       // The fold may have stopped half way through a message that is none, so nothing folded is built upon.
-      if (!(error instanceof LostContact)) this.#fresh = true;
-      this.lost = error instanceof LostContact ? error.message : `a message that is none: ${error}`;
+      this.#fresh ||= !isWhole;
+      this.lost = isWhole ? error.message : `a message that is none: ${error}`;
     }
   }
 
@@ -195,7 +195,8 @@ export class Connection {
   }
 
   /**
-   * Takes a command in, connected or not; its answer will be among the settled, once.
+   * Takes a command in, connected or not; its answer will be among the settled, once. A stop of a run whose send waits
+   * here prevents the run, if it comes first and does not say otherwise.
    *
    * The same command again while it waits is taken once. Throws what ended the client, OutboxFullError, `conflict`
    * where another command of the same id waits, and `too_large` for one over the server's limit: such a command was
@@ -205,7 +206,8 @@ export class Connection {
    */
   submit(command, now) {
     if (this.failure !== null) throw this.failure;
-    const entry = entryOf(command);
+    const prevents = command.type === "cancel" && this.outbox.startsRun(command.runId);
+    const entry = entryOf(prevents ? { ...command, ifUnknown: command.ifUnknown ?? "prevent" } : command);
     if (entry.bytes > this.#frameBytes) throw tooLarge(entry, this.#frameBytes);
     const waiting = this.outbox.get(command.id);
     if (waiting === undefined) {
@@ -249,23 +251,17 @@ export class Connection {
 
   /** What to write, in order; the caller has it now. */
   takeFrames() {
-    const frames = this.#frames;
-    this.#frames = [];
-    return frames;
+    return this.#frames.splice(0);
   }
 
   /** Answers to commands, in the order they came. */
   takeSettled() {
-    const settled = this.#settled;
-    this.#settled = [];
-    return settled;
+    return this.#settled.splice(0);
   }
 
   /** Events and resets, in the order of the log. */
   takeNews() {
-    const news = this.#news;
-    this.#news = [];
-    return news;
+    return this.#news.splice(0);
   }
 
   /** When `tick` is due; null for never. */
@@ -383,7 +379,6 @@ export class Connection {
 
   /** @param {ErrorMessage} message */
   #onError(message) {
-    this.#step("refusal");
     if (message.id === undefined) {
       this.refused = message.message;
       return;
@@ -409,7 +404,6 @@ export class Connection {
 
   /** @param {Goaway} message */
   #onGoaway(message) {
-    this.#step("goaway");
     this.#retries.hint(message.reconnectAfterMs);
   }
 

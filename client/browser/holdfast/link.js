@@ -209,7 +209,7 @@ export class Link {
     const at = this.running ? this.#due() : Infinity;
     // A timer that fires too early costs less than a new one for every frame that puts it off.
     if (this.#timer !== null && at !== Infinity && this.#timerAt <= at) return;
-    if (this.#timer !== null) this.#environment.clearTimeout(this.#timer);
+    this.#environment.clearTimeout(this.#timer);
     this.#timer = null;
     if (at === Infinity) return;
     this.#timerAt = at;

@@ -14,6 +14,9 @@ import { CommandError, OutboxFullError } from "./errors.js";
 /** What the server remembers of commands at least; more could not be sent twice safely. */
 const MAX_COMMANDS = 1_000;
 const MAX_BYTES = 8 * 1024 * 1024;
+/** How deep, and how long, what is in a command may be. */
+const MAX_DEPTH = 32;
+const MAX_ITEMS = 1_024;
 
 /** Questions: they change nothing, and only who asked can use the answer. */
 const QUESTIONS = ["history", "auth", "ping"];
@@ -41,14 +44,16 @@ const UTF8 = new TextEncoder();
  */
 
 /**
- * The entry of a command that was not sent yet.
+ * The entry of a command that was not sent yet. Throws CommandError `invalid` for one that no server can read.
  * @param {Command} command
  * @returns {Entry}
  */
 export function entryOf(command) {
   const frame = JSON.stringify(command);
+  const copy = JSON.parse(frame); // what is sent again is what was sent, whatever the caller does to its own
+  checkBounds(copy, 1);
   return {
-    command: JSON.parse(frame), // a copy: what is sent again is what was sent, whatever the caller does to its own
+    command: copy,
     frame,
     bytes: UTF8.encode(frame).length,
     sent: false,
@@ -56,6 +61,22 @@ export function entryOf(command) {
     refusals: 0,
     page: [],
   };
+}
+
+/**
+ * A frame beyond these bounds is `malformed` as a whole: no answer could name the command, and it would be sent for ever.
+ * @param {unknown} value
+ * @param {number} depth
+ */
+function checkBounds(value, depth) {
+  const isObject = typeof value === "object" && value !== null;
+  const items = isObject ? Object.values(value) : [];
+  // From 1e21 on JSON has an exponent, and is no integer.
+  const isInteger = Number.isInteger(value) && Math.abs(Number(value)) < 1e21;
+  if ((isObject && depth > MAX_DEPTH) || items.length > MAX_ITEMS || (isInteger && !Number.isSafeInteger(value))) {
+    throw new CommandError("invalid", "a value is too deep, too long or too large");
+  }
+  for (const item of items) checkBounds(item, depth + 1);
 }
 
 /**
@@ -76,6 +97,8 @@ export class Outbox {
   #maxBytes;
   /** @type {readonly Command[] | null} */
   #commands = null;
+  /** @type {readonly Command[] | null} */
+  #state = null;
 
   /** @param {{maxCommands?: number, maxBytes?: number}} [options] */
   constructor({ maxCommands = MAX_COMMANDS, maxBytes = MAX_BYTES } = {}) {
@@ -91,10 +114,11 @@ export class Outbox {
 
   /**
    * What is worth keeping for the next page, as JSON: everything but questions, whose askers are gone by then (and
-   * tokens do not belong into a storage).
+   * tokens do not belong into a storage). The same array until the commands changed.
    */
   state() {
-    return this.commands.filter((command) => !QUESTIONS.includes(command.type));
+    this.#state ??= this.commands.filter((command) => !QUESTIONS.includes(command.type));
+    return this.#state;
   }
 
   /**
@@ -107,7 +131,7 @@ export class Outbox {
     }
     this.#entries.set(entry.command.id, entry);
     this.#bytes += entry.bytes;
-    this.#commands = null;
+    this.#commands = this.#state = null;
   }
 
   /**
@@ -128,7 +152,7 @@ export class Outbox {
     if (entry === undefined) return undefined;
     this.#entries.delete(id);
     this.#bytes -= entry.bytes;
-    this.#commands = null;
+    this.#commands = this.#state = null;
     return entry.command;
   }
 
@@ -157,7 +181,7 @@ export class Outbox {
 
   /**
    * Whether a send of that run waits for its answer: the server may not know the run yet.
-   * @param {string} runId
+   * @param {unknown} runId
    */
   startsRun(runId) {
     return this.commands.some((command) => command.type === "send" && (command.runId ?? command.id) === runId);

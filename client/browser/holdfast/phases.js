@@ -1,7 +1,8 @@
 /**
  * The phases of one connection, as a table: phase, then what a message of the server means, then the next phase.
  *
- * A missing cell is lost contact: the client drops the connection and resumes from its cursor, it never guesses.
+ * A missing cell is lost contact: the client drops the connection and resumes from its cursor, it never guesses. An
+ * `error` and a `goaway` may come at any time, and are in no cell.
  */
 
 /**
@@ -10,8 +11,7 @@
  * @typedef {"offline" | "opening" | "greeting" | "snapshot" | "tail" | "live" | "reloading" | "closed"} Phase
  *
  * What a server's message means to the phase.
- * @typedef {"tail" | "reset" | "event" | "snapshotPart" | "snapshotLast" | "caughtUp" | "refusal" | "goaway" | "other"
- *   } Input
+ * @typedef {"tail" | "reset" | "event" | "snapshotPart" | "snapshotLast" | "caughtUp" | "other"} Input
  *
  * Where the client stands with its server.
  * @typedef {"connecting" | "catching up" | "live" | "offline" | "closed"} Status
@@ -22,14 +22,10 @@ export const TABLE = {
   greeting: {
     tail: "tail",
     reset: "snapshot",
-    refusal: "greeting",
-    goaway: "greeting",
   },
   snapshot: {
     snapshotPart: "snapshot",
     snapshotLast: "tail",
-    refusal: "snapshot",
-    goaway: "snapshot",
     other: "snapshot",
   },
   tail: {
@@ -37,8 +33,6 @@ export const TABLE = {
     snapshotPart: "snapshot",
     snapshotLast: "tail",
     caughtUp: "live",
-    refusal: "tail",
-    goaway: "tail",
     other: "tail",
   },
   live: {
@@ -46,15 +40,11 @@ export const TABLE = {
     snapshotPart: "reloading",
     snapshotLast: "live",
     caughtUp: "live",
-    refusal: "live",
-    goaway: "live",
     other: "live",
   },
   reloading: {
     snapshotPart: "reloading",
     snapshotLast: "live",
-    refusal: "reloading",
-    goaway: "reloading",
     other: "reloading",
   },
 };

@@ -152,9 +152,8 @@ export class Session {
    * @param {CancelOptions} [options]
    * @returns {Promise<CancelOutcome>}
    */
-  cancel(runId, { seen, ifUnknown } = {}) {
-    const prevent = this.#client.connection.outbox.startsRun(runId) ? "prevent" : undefined;
-    return this.#command("cancel", { runId, seen, ifUnknown: ifUnknown ?? prevent });
+  cancel(runId, options) {
+    return this.#command("cancel", { ...options, runId });
   }
 
   /**
@@ -206,8 +205,8 @@ export class Session {
    * @param {HistoryOptions} [options]
    * @returns {Promise<HistoryPage>}
    */
-  history({ before, limit } = {}) {
-    return this.#command("history", { before, limit });
+  history(options) {
+    return this.#command("history", { ...options });
   }
 
   /**

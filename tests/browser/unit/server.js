@@ -97,6 +97,7 @@ export class Server {
   /** The events of the log, all of them. @type {Json[]} */
   log = [];
   heartbeatMs = 20_000;
+  frameBytes = 1_048_576;
   /** Who everybody is. */
   principal = "ana";
   /** Tokens that are good; null for any. @type {string | null} */
@@ -247,8 +248,8 @@ export class Server {
     const usable = cursor?.epoch === this.epoch && cursor.seq <= this.head && cursor.seq >= this.#trimmed;
     const resume = cursor === undefined ? "snapshot" : usable ? "tail" : "reset";
     const at = this.log.at(-1)?.at ?? 0;
-    const { epoch, head, heartbeatMs } = this;
-    const limits = { frameBytes: 1_048_576, eventBytes: 262_144, messageBytes: 1_048_576, commandItems: 1_024 };
+    const { epoch, head, heartbeatMs, frameBytes } = this;
+    const limits = { frameBytes, eventBytes: 262_144, messageBytes: 1_048_576, commandItems: 1_024 };
     socket.tell({
       type: "welcome",
       session: "trip",
