@@ -62,10 +62,11 @@ async def gone(network: Proxy, *tabs: Device) -> None:
     """Takes the network away from these tabs. Not by the browser's emulation, which ends with the page: what a page
     sends while it is being unloaded would go out.
     """
+    for tab in tabs:
+        tab.expects(NO_NETWORK)
     network.refusing = True
     network.cut()
     for tab in tabs:
-        tab.expects(NO_NETWORK)
         await tab.is_offline()
 
 
