@@ -145,7 +145,7 @@ export class Transcript {
    * @returns {EndReason | undefined}
    */
   reason(runId) {
-    const run = this.#endings.of(runId) ?? this.#runs.get(runId);
+    const run = this.#runs.get(runId) ?? this.#endings.of(runId);
     if (run !== undefined) return run.reason;
     const answer = this.answerOf(runId);
     return answer && reasonOf(answer);
@@ -314,7 +314,7 @@ export class Transcript {
   restore(state) {
     this.#endings = new Endings(state.endings);
     this.#replace(state);
-    for (const { runId } of state.endings) if (this.#runs.has(runId)) this.#ended.add(runId);
+    for (const { runId } of state.endings) if (this.#runs.get(runId)?.status === "ended") this.#ended.add(runId);
   }
 
   // ---- how

@@ -285,6 +285,25 @@ test("an entry that goes on with the one before it is one message with it", () =
   assert.deepEqual(first, kept, "a snapshot is its sender's");
 });
 
+test("a run that ended in a log that is gone, and goes on in the next, goes on", () => {
+  const transcript = new Transcript();
+  const start = { type: "run.started", runId: "r", messageId: "a", agent: "x", by: "b", device: "d", after: "u" };
+  transcript.apply(/** @type {any} */ ({ ...start, seq: 1, at: 1 }));
+  transcript.apply(/** @type {any} */ ({ type: "run.ended", runId: "r", reason: "cancelled", seq: 2, at: 2 }));
+  const run = { runId: "r", status: "running", by: "b", device: "d", messageId: "a", requests: [], steers: [] };
+  const replaced = { type: "snapshot", epoch: "F", seq: 9, at: 9, messages: [], runs: [run], more: false, last: true };
+  transcript.load(/** @type {any} */ (replaced));
+  assert.equal(transcript.status("r"), "running");
+  assert.equal(transcript.reason("r"), undefined);
+  const restored = new Transcript();
+  restored.restore(JSON.parse(JSON.stringify(transcript.state())));
+  for (let n = 0; n < ENDED_RUNS_KEPT; n += 1) {
+    const ended = { type: "run.ended", runId: `other-${n}`, reason: "cancelled", seq: 10 + n, at: 10 };
+    restored.apply(/** @type {any} */ (ended));
+  }
+  assert.equal(restored.status("r"), "running", "only ended runs are forgotten");
+});
+
 test("the order of the ends is the snapshot's, where there was one", () => {
   const { transcript } = new Written().start("a").end("lost", { runId: "a" }).start("b").end("lost", { runId: "b" });
   const { messages, runs } = transcript.state();
