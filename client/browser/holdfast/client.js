@@ -81,7 +81,9 @@ export class Client {
   #keptFor = null;
   /** What had no answer when the client was closed. @type {readonly Command[]} */
   #left = [];
-  #nextAttempt = { reconnectAt: NaN, unixTime: 0 };
+  /** When the next connection is tried, by both clocks: the wall clock may be set meanwhile. */
+  #reconnectAt = NaN;
+  #reconnectAtUnix = 0;
 
   /**
    * @param {Config} config
@@ -152,11 +154,11 @@ export class Client {
   #nextAttemptAt() {
     const { reconnectAt } = this.#connection;
     if (reconnectAt === null || !this.#link?.running) return null;
-    if (this.#nextAttempt.reconnectAt !== reconnectAt) {
-      const unixTime = Math.round(this.#environment.unixTime() + reconnectAt - this.#environment.now());
-      this.#nextAttempt = { reconnectAt, unixTime };
+    if (this.#reconnectAt !== reconnectAt) {
+      this.#reconnectAt = reconnectAt;
+      this.#reconnectAtUnix = Math.round(this.#environment.unixTime() + reconnectAt - this.#environment.now());
     }
-    return this.#nextAttempt.unixTime;
+    return this.#reconnectAtUnix;
   }
 
   // ---- who waits

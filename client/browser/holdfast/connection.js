@@ -128,15 +128,14 @@ export class Connection {
   /**
    * The socket is open: `hello` is among the next frames.
    * @param {number} now
-   * @param {string} [token]
+   * @param {string | null} [token]
    */
   opened(now, token) {
     this.#phase = "greeting";
     this.#silence.begins(now);
+    const cursor = this.#fresh ? undefined : this.transcript.cursor();
     // JSON leaves out what is undefined.
-    this.#frames.push(
-      JSON.stringify({ ...this.#hello, token, cursor: this.#fresh ? undefined : this.transcript.cursor() }),
-    );
+    this.#frames.push(JSON.stringify({ ...this.#hello, token: token ?? undefined, cursor }));
   }
 
   /**
@@ -176,8 +175,11 @@ export class Connection {
       this.fail(new ConnectionClosedError(code, this.refused || reason));
       return;
     }
+    // Gone when the page woke up already, and only the news of it comes now: that wake is to count.
+    const isLate = this.#silence.ends(now) && this.lost === null;
     this.reconnectAt = this.#retries.after(now);
     this.#disconnected("offline");
+    if (isLate) this.wake(now);
   }
 
   /** There will be no further connection: every command that waits gets `error`. @param {HoldfastError} error */
@@ -238,7 +240,7 @@ export class Connection {
       this.reconnectAt = Math.max(now, this.#retries.notBefore);
     } else if (isWelcomed(this.#phase) && this.#silence.ask(now)) {
       // Not of the outbox: nobody waits for the answer, and no other connection is asked.
-      this.#frames.push(JSON.stringify({ type: "ping", id: `wake-${Math.floor(this.#random() * 2 ** 52)}` }));
+      this.#frames.push(JSON.stringify({ type: "ping", id: `wake-${this.#random()}` }));
     }
   }
 
@@ -426,10 +428,10 @@ export class Connection {
       if (entry.bytes > this.#frameBytes) {
         // Another server, with a smaller limit.
         this.#settle(entry.command.id, null, tooLarge(entry, this.#frameBytes));
-        continue;
+      } else {
+        entry.sent = true;
+        this.#frames.push(entry.frame);
       }
-      entry.sent = true;
-      this.#frames.push(entry.frame);
     }
   }
 

@@ -15,10 +15,12 @@ export class Feed extends Reader {
   /** @type {News[]} */
   #news = [];
   #missed = 0;
+  #client;
 
   /** @param {Client} client */
   constructor(client) {
     super(client);
+    this.#client = client;
     client.readers.add(this); // from now on, and not from the first `next`
   }
 
@@ -28,7 +30,7 @@ export class Feed extends Reader {
     this.#missed = 0;
     if (missed > 0) return /** @type {FeedItem} */ ({ type: "lagged", missed });
     const item = this.#news.shift();
-    if (item !== undefined) this.client.saw(item.type === "reset" ? item.position.seq : item.seq);
+    if (item !== undefined) this.#client.saw(item.type === "reset" ? item.position.seq : item.seq);
     return item;
   }
 

@@ -6,7 +6,8 @@ import { HoldfastError } from "./errors.js";
 /** @import {Environment} from "./environment.js" */
 
 /**
- * @typedef {string | (() => string | undefined | Promise<string | undefined>)} Token
+ * @typedef {string | null | undefined} MaybeToken null and undefined: there is none
+ * @typedef {string | (() => MaybeToken | Promise<MaybeToken>)} Token
  *
  * @typedef {object} Attempt One try to connect and what came of it.
  * @property {WebSocket | null} socket
@@ -121,7 +122,7 @@ export class Link {
     // The program's own code: it may throw, and it may well work at the next try.
     new Promise((resolve) => resolve(ask())).then(
       (token) => {
-        if (attempt === this.#attempt) this.#connect(attempt, /** @type {string | undefined} */ (token));
+        if (attempt === this.#attempt) this.#connect(attempt, /** @type {MaybeToken} */ (token));
       },
       (error) => {
         if (attempt === this.#attempt) this.#notOpened(`The token could not be had: ${error}`);
@@ -131,7 +132,7 @@ export class Link {
 
   /**
    * @param {Attempt} attempt
-   * @param {string | undefined} token
+   * @param {MaybeToken} token
    */
   #connect(attempt, token) {
     /** @type {WebSocket} */

@@ -10,13 +10,12 @@
  * @template T
  */
 export class Reader {
-  /** @protected */
-  client;
+  #client;
   #done = false;
 
   /** @param {Client} client */
   constructor(client) {
-    this.client = client;
+    this.#client = client;
   }
 
   [Symbol.asyncIterator]() {
@@ -27,16 +26,16 @@ export class Reader {
   async next() {
     try {
       for (;;) {
-        const { version } = this.client;
+        const { version } = this.#client;
         if (this.#done) break;
-        this.client.readers.add(this);
+        this.#client.readers.add(this);
         let value = this.take();
         if (value === undefined && (await this.over())) {
           value = this.take();
           if (value === undefined) break;
         }
         if (value !== undefined && !this.#done) return { done: false, value };
-        await this.client.changed(version);
+        await this.#client.changed(version);
       }
     } catch (error) {
       this.#finish();
@@ -49,7 +48,7 @@ export class Reader {
   /** @returns {Promise<IteratorResult<T, undefined>>} */
   async return() {
     this.#finish();
-    this.client.pulse(); // for a `next` that waits
+    this.#client.pulse(); // for a `next` that waits
     return { done: true, value: undefined };
   }
 
@@ -64,7 +63,7 @@ export class Reader {
 
   /** Whether nothing more will come; throws where it cannot come. */
   async over() {
-    this.client.check();
+    this.#client.check();
     return false;
   }
 
@@ -73,6 +72,6 @@ export class Reader {
 
   #finish() {
     this.#done = true;
-    this.client.readers.delete(this);
+    this.#client.readers.delete(this);
   }
 }

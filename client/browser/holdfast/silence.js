@@ -31,12 +31,14 @@ export class Silence {
   }
 
   /**
-   * The server was heard.
+   * The server was heard, or is gone; whether it owed a sign of life that it was asked for.
    * @param {number} now
    */
   ends(now) {
+    const wasAsked = this.#askedAt !== null;
     this.since = now;
     this.#askedAt = null;
+    return wasAsked;
   }
 
   /**

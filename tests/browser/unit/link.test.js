@@ -126,6 +126,48 @@ test("a page that wakes up notices within five seconds that its connection is de
   session.close();
 });
 
+test("a page that wakes up and then hears that its connection is gone connects at once, but once only", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = await page.live(server);
+  await page.clock.advance(1_000);
+  page.happens("pageshow"); // out of the back/forward cache the news of the socket come after it
+  server.network = "refused";
+  server.cut();
+  await page.clock.advance(0);
+  assert.equal(server.sockets.length, 2);
+  await page.clock.advance(0);
+  assert.equal(server.sockets.length, 2, "the next try waits");
+  server.network = "up";
+  await page.clock.advance(1_000);
+  assert.equal(session.status, "live");
+  session.close();
+});
+
+test("a page that wakes up and is gone away from comes back no earlier than the server wished", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = await page.live(server);
+  server.broadcast({ type: "goaway", reason: "draining", reconnectAfterMs: 3_000 });
+  await rest();
+  server.network = "silent";
+  page.happens("pageshow");
+  server.network = "up";
+  server.cut();
+  await page.clock.advance(2_999);
+  assert.equal(server.sockets.length, 1);
+  await page.clock.advance(1);
+  assert.equal(session.status, "live");
+  session.close();
+});
+
+test("a token function that has none gives null, and hello has no token", async () => {
+  const server = new Server();
+  const session = await new Page().live(server, { token: () => null });
+  assert.equal("token" in (server.received("hello")[0] ?? {}), false);
+  session.close();
+});
+
 test("when the browser says that there is no network, the connection is given up at once", async () => {
   const server = new Server();
   const page = new Page();
