@@ -115,7 +115,7 @@ async function acquire(storage, prefix, environment) {
  */
 function take(storage, name, ms, environment) {
   const { locks } = environment;
-  if (locks === undefined) return Promise.resolve(takeHere(storage, name));
+  if (!locks) return Promise.resolve(takeHere(storage, name)); // null where a browser is only imitated
   return new Promise((resolve) => {
     const abort = new AbortController();
     const timer = ms > 0 ? environment.setTimeout(() => abort.abort(), ms) : undefined;

@@ -214,16 +214,19 @@ test("a reload that is faster than its predecessor's end waits for its slot", as
   after.close();
 });
 
-test("two sessions of one page, without locks, do not share a slot", async () => {
-  const server = new Server();
-  const tab = new TabStorage();
-  const page = new Page();
-  const first = await page.live(server, { storage: tab });
-  const second = await page.live(server, { storage: tab });
-  assert.notEqual(first.device, second.device);
-  first.close();
-  second.close();
-});
+for (const locks of [undefined, null]) {
+  test(`two sessions of one page, where its locks are ${locks}, do not share a slot`, async () => {
+    const server = new Server();
+    const tab = new TabStorage();
+    const page = new Page({ locks: /** @type {any} */ (locks) });
+    const first = await page.live(server, { storage: tab });
+    const second = await page.live(server, { storage: tab });
+    assert.notEqual(first.device, second.device);
+    assert.equal(tab.parsed(":1:device"), second.device);
+    first.close();
+    second.close();
+  });
+}
 
 test("records that are damaged, or of another version, count as absent", async () => {
   const server = new Server();
