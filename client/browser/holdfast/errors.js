@@ -18,7 +18,7 @@ export class HoldfastError extends Error {
 /**
  * A command that was refused: by the server, or here before it was sent. `code` is one of the wire's: `invalid`,
  * `unauthorized`, `forbidden`, `conflict`, `busy`, `unknown_agent`, `rate_limited`, `limit_reached`, `too_large`,
- * `unavailable`, `draining`, `internal`.
+ * `unavailable`, `draining`, `internal`; or `another_principal`, where the server takes this client for somebody else now.
  */
 export class CommandError extends HoldfastError {
   /**

@@ -157,7 +157,8 @@ export class Session {
   }
 
   /**
-   * Stops every run that was queued or started at or before `upTo`.
+   * Stops every run that was queued or started at or before `upTo`. Before the first contact there is no place in the
+   * log to name, and it is refused with `invalid`.
    *
    * @param {CancelAllOptions} [options]
    * @returns {Promise<CancelAllOutcome>}
