@@ -1,9 +1,7 @@
-import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import test from "node:test";
 import { ClientClosedError } from "../../../client/browser/holdfast/errors.js";
-import { indexedDBStorage } from "../../../client/browser/holdfast/indexeddb.js";
-import { collect, Locks, Page, rest, TabStorage, turn, until } from "./fakes.js";
+import { collect, Locks, Page, rest, TabStorage, until } from "./fakes.js";
 import { Server } from "./server.js";
 
 test("a reload in the middle of a run is the same device, and goes on from where it was", async () => {
@@ -420,38 +418,4 @@ test("the state is kept whenever a run ends, so that a crash costs little", asyn
   await until(() => session.run("r-1").status === "ended");
   assert.equal(tab.parsed(":state")?.seq, 3);
   session.close();
-});
-
-test("IndexedDB keeps a session like any other storage", async () => {
-  const server = new Server();
-  const locks = new Locks();
-  const session = await new Page({ locks }).live(server, { storage: indexedDBStorage("session") });
-  server.loses.add("send");
-  session.send("Hi", { runId: "r-1" });
-  session.close();
-  await until(() => locks.held.size === 0);
-  server.loses.clear();
-  const after = new Page({ locks }).open(server, { storage: indexedDBStorage("session") });
-  await until(() => after.run("r-1").status === "running");
-  assert.equal(after.device, session.device);
-  after.close();
-  await until(() => locks.held.size === 0);
-});
-
-test("IndexedDB records are set, replaced and removed, and the database may be deleted meanwhile", async () => {
-  const storage = indexedDBStorage("records");
-  assert.equal(await storage.getItem("a"), null);
-  await storage.setItem("a", "1");
-  await storage.setItem("a", "2");
-  assert.equal(await indexedDBStorage("records").getItem("a"), "2");
-  await new Promise((resolve, reject) => {
-    const request = indexedDB.deleteDatabase("records");
-    request.onsuccess = resolve;
-    request.onerror = reject;
-  });
-  assert.equal(await storage.getItem("a"), null);
-  await storage.setItem("a", "3");
-  await storage.removeItem("a");
-  await turn();
-  assert.equal(await storage.getItem("a"), null);
 });
