@@ -222,11 +222,8 @@ export class Connection {
 
   /** Time has passed: silence becomes lost contact, commands that were held back are sent. @param {number} now */
   tick(now) {
-    if (now >= this.#silenceLimit) {
-      this.lost = isWelcomed(this.#phase) ? "the server was not heard in time" : "no welcome came";
-    } else {
-      this.#flush(now);
-    }
+    if (now >= this.#silenceLimit) this.lost = "the server was not heard in time";
+    else this.#flush(now);
   }
 
   /**

@@ -182,7 +182,7 @@ test("no welcome for ten seconds, or silence of two heartbeats, is lost contact;
   connection.tick(9_999);
   assert.equal(connection.lost, null);
   connection.tick(10_000);
-  assert.equal(connection.lost, "no welcome came");
+  assert.equal(connection.lost, "the server was not heard in time");
   connection = live();
   assert.equal(connection.deadline(), 2_000);
   tellAt(connection, 1_500, { type: "ping", head: 0 });
