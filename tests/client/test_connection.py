@@ -308,3 +308,37 @@ def test_old_messages_are_forgotten() -> None:
     assert view.transcript.more
     assert (view.status("a"), view.status("b"), view.status("z")) == ("ended", "running", "unknown")
     assert view.message("a") is None
+
+
+def test_a_run_that_ended_in_a_log_that_is_gone() -> None:
+    """What a lost log told of a run's end is forgotten where the next one has it going on."""
+    view = View()
+    start = {
+        "type": "run.started",
+        "runId": "r",
+        "messageId": "a",
+        "agent": "x",
+        "by": "b",
+        "device": "d",
+        "after": "u",
+    }
+    view.apply({**start, "seq": 1, "at": 1})
+    view.apply({"type": "run.ended", "seq": 2, "at": 2, "runId": "r", "reason": "cancelled", "by": "b", "returned": []})
+    assert view.reason("r") == "cancelled"
+    run: Any = {
+        "runId": "r",
+        "status": "running",
+        "by": "b",
+        "device": "d",
+        "messageId": "a",
+        "requests": [],
+        "steers": [],
+    }
+    replaced: Any = snapshot(9, "F", runs=[run])
+    view.load(replaced)
+    assert (view.status("r"), view.reason("r"), view.ending("r"), view.ender("r")) == (
+        "running",
+        None,
+        None,
+        (None, None),
+    )

@@ -240,6 +240,9 @@ async def test_local_refusals(server: FakeServer) -> None:
         with pytest.raises(InvalidCommandError) as caught:
             await session.steer("hi", run_id="no id!")
         assert caught.value.path == "$.runId"
+        with pytest.raises(InvalidCommandError) as caught:
+            await session.answer("r", "q", [*range(1_025)])
+        assert caught.value.path == "$.value"
     assert server.silent()
 
 

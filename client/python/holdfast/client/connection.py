@@ -43,6 +43,7 @@ from holdfast.protocol import (
     Welcome,
     may_reconnect,
 )
+from holdfast.protocol.codec import COMMAND_ITEMS
 from holdfast.protocol.control import Limits, Presence
 from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import MESSAGE_BYTES
@@ -128,7 +129,7 @@ class Connection:
             "frameBytes": MESSAGE_BYTES,
             "eventBytes": MESSAGE_BYTES,
             "messageBytes": MESSAGE_BYTES,
-            "commandItems": 0,
+            "commandItems": COMMAND_ITEMS,
         }
         self._frames: list[bytes] = []
         self._settled: list[Settled] = []

@@ -118,6 +118,9 @@ class View:
         for run in self.transcript.runs.values():
             if run.ended:
                 self._remember_ending(run.info)
+            else:  # it may have ended in a log that is gone, and goes on in this one
+                self._endings.pop(run.info["runId"], None)
+                self._enders.pop(run.info["runId"], None)
         return Reset(self.position, new_epoch=before not in ("", self.transcript.epoch))
 
     def status(self, run_id: str) -> RunState:
