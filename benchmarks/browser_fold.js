@@ -79,8 +79,9 @@ function look({ transcript }) {
  */
 function join(connection) {
   look(connection);
-  const text = connection.transcript.answerOf("r-1")?.parts[0]?.text;
-  if (typeof text !== "string" || text.charCodeAt(text.length - 1) === 0) throw new Error("nothing to paint");
+  const part = connection.transcript.answerOf("r-1")?.parts[0];
+  const text = part?.kind === "text" ? part.text : "";
+  if (text === "" || text.charCodeAt(text.length - 1) === 0) throw new Error("nothing to paint");
 }
 
 /**

@@ -36,6 +36,9 @@ const session = connect("http://localhost:8787", { session: "s", token: async ()
 const stop: () => void = session.subscribe((change) => change.events.map((event) => event.seq.toFixed()));
 const first: Message | undefined = session.view.messages[0];
 const run = session.send("Hello", { whenBusy: "queue" });
+const textOf = ({ parts }: Message) => parts.map((part) => (part.kind === "text" ? part.text.trim() : "")).join("");
+const [request] = run.info?.requests ?? [];
+if (request?.kind === "approval") await run.answer(request.id, true);
 
 export async function read(): Promise<RunResult> {
   for await (const text of run) console.log(text.toUpperCase());
@@ -47,7 +50,7 @@ export async function read(): Promise<RunResult> {
 export function Chat({ id }: { id: string | null }) {
   const { session, status, messages } = useSession("/", { session: "s" });
   const run = useRun(session, id);
-  return [status === "live", messages.length, run?.text.length];
+  return [status === "live", messages.map(textOf), run?.text.length];
 }
 
 export const isClosed = (error: HoldfastError) => error instanceof ClientClosedError && error.code.length > 0;

@@ -23,6 +23,7 @@ export { Session } from "./session.js";
  * @typedef {import("./wire.js").Event} Event
  * @typedef {import("./wire.js").Message} Message
  * @typedef {import("./wire.js").Part} Part
+ * @typedef {import("./wire.js").Request} Request
  * @typedef {import("./wire.js").Position} Position
  * @typedef {import("./wire.js").RunInfo} RunInfo
  */

@@ -1,6 +1,6 @@
 /** Messages that grow: by the chunks of a run that goes on, or out of the entries that a page cut them into. */
 
-/** @import {Kept, Message, Part, PendingSteer, RunChunk} from "./wire.js" */
+/** @import {AnyPart, Kept, Message, Part, PendingSteer, RunChunk} from "./wire.js" */
 
 import { firstCodePoints } from "./text.js";
 
@@ -25,7 +25,7 @@ class OpenPart {
   #sealed = "";
   #tail = "";
   #fields;
-  /** @type {Part | null} */
+  /** @type {AnyPart | null} */
   #view = null;
 
   /**
@@ -185,9 +185,9 @@ export class OpenMessage {
     this.#view = null;
   }
 
-  /** The message as a snapshot carries it; the same object until it changed. */
+  /** The message as a snapshot carries it; the same object until it changed. @returns {Message} */
   view() {
-    this.#view ??= { ...this.#fields, parts: this.#parts.map((part) => part.view()) };
+    this.#view ??= { ...this.#fields, parts: /** @type {Part[]} */ (this.#parts.map((part) => part.view())) };
     return this.#view;
   }
 }
@@ -211,8 +211,9 @@ export function joinContinued(messages, entries) {
 }
 
 /**
- * @param {Part[]} parts
- * @param {Part[]} more
+ * @param {AnyPart[]} parts
+ * @param {AnyPart[]} more
+ * @returns {any[]} with the kinds that they had
  */
 function joinParts(parts, more) {
   const last = parts.at(-1);

@@ -20,8 +20,36 @@
  */
 
 /**
- * One part of a message: `kind` and the fields of that kind. Unknown kinds are kept as they are.
- * @typedef {{kind: string, [field: string]: unknown}} Part
+ * One part of a message. A server of a later version may send other kinds, which are kept as they are: a `switch` over
+ * `kind` has a `default`.
+ * @typedef {{kind: "text" | "reasoning", text: string}} TextPart
+ *
+ * @typedef {object} ToolCallPart
+ * @property {"tool_call"} kind
+ * @property {string} callId
+ * @property {string} name
+ * @property {string} [arguments] as they are streamed, until `input` comes
+ * @property {unknown} [input]
+ *
+ * @typedef {{kind: "tool_result", callId: string, output?: unknown, error?: string}} ToolResultPart
+ * @typedef {{kind: "data", name: string, value: unknown}} DataPart
+ *
+ * @typedef {object} FilePart
+ * @property {"file" | "source"} kind
+ * @property {string} url
+ * @property {string} [mediaType]
+ * @property {string} [title]
+ * @property {string} [name]
+ *
+ * A steer, where it was applied.
+ * @typedef {{kind: "steer", steerId: string, parts: Part[], by: string, device: string}} SteerPart
+ *
+ * @typedef {TextPart | ToolCallPart | ToolResultPart | DataPart | FilePart | SteerPart} Part
+ */
+
+/**
+ * A part as it travels: whatever a server may send.
+ * @typedef {{kind: string, [field: string]: unknown}} AnyPart
  *
  * How much of one text or reasoning part is kept, in Unicode code points.
  * @typedef {{part: number, length: number}} Kept

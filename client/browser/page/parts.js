@@ -5,14 +5,15 @@ import { link } from "./links.js";
 import { appendText, Markdown } from "./markdown.js";
 import { shown, textOf, who } from "./text.js";
 
-/** @import {Part, Position} from "../holdfast/index.js" */
+/** @import {Position} from "../holdfast/index.js" */
+/** @import {AnyPart} from "../holdfast/wire.js" */
 /** @import {Ink} from "./ink.js" */
 
 /**
  * @typedef {object} PartView
  * @property {string} kind
  * @property {HTMLElement | null} element null for a part that is shown within another one
- * @property {(part: Part, position: Position) => void} update
+ * @property {(part: AnyPart, position: Position) => void} update
  * @property {(delta: string, position: Position) => void} [grow] for kinds that take a delta without a look at the view
  * @property {() => void} [close] nothing more comes
  */
@@ -57,7 +58,7 @@ class Prose {
    * The text of a part only grows, or is cut at its end. So its length tells what is missing, and a text that was cut
    * where it is drawn is not drawn again.
    *
-   * @param {Part} part
+   * @param {AnyPart} part
    * @param {Position} position
    */
   update(part, position) {
@@ -99,7 +100,7 @@ export class ToolCall {
   #state = el("span", { class: "state" });
   #input = el("pre", { tabindex: 0, role: "group", "aria-label": "Arguments" });
   #result = el("section");
-  /** @type {Part | null} */
+  /** @type {AnyPart | null} */
   #part = null;
   #hasResult = false;
 
@@ -114,7 +115,7 @@ export class ToolCall {
     return this.#part?.callId;
   }
 
-  /** @param {Part} part */
+  /** @param {AnyPart} part */
   update(part) {
     if (part === this.#part) return;
     this.#part = part;
@@ -127,7 +128,7 @@ export class ToolCall {
     appendText(this.#input, delta);
   }
 
-  /** @param {Part} result */
+  /** @param {AnyPart} result */
   finish(result) {
     this.#hasResult = true;
     const failed = "error" in result;
@@ -150,7 +151,7 @@ class ToolResult {
   kind = "tool_result";
   element = null;
   #calls;
-  /** @type {Part | null} */
+  /** @type {AnyPart | null} */
   #part = null;
 
   /** @param {(callId: unknown) => ToolCall | undefined} calls */
@@ -158,7 +159,7 @@ class ToolResult {
     this.#calls = calls;
   }
 
-  /** @param {Part} part */
+  /** @param {AnyPart} part */
   update(part) {
     if (part === this.#part) return;
     this.#part = part;
@@ -171,11 +172,11 @@ class Steer {
   kind = "steer";
   element = el("div", { class: "steer" });
 
-  /** @param {Part} part */
+  /** @param {AnyPart} part */
   update(part) {
     if (this.element.hasChildNodes()) return;
     const by = who(String(part.by ?? ""), String(part.device ?? ""));
-    const text = textOf(/** @type {Part[]} */ (part.parts));
+    const text = textOf(/** @type {AnyPart[]} */ (part.parts));
     this.element.append(el("span", { class: "by", text: `Steered by ${by}` }), el("p", { class: "plain", text }));
   }
 }
@@ -189,7 +190,7 @@ class Reference {
     this.kind = kind;
   }
 
-  /** @param {Part} part */
+  /** @param {AnyPart} part */
   update(part) {
     const url = String(part.url ?? "");
     const title = String(part.title ?? part.name ?? url);
@@ -206,7 +207,7 @@ class Opaque {
   element;
   #name = el("code");
   #value = el("pre", { tabindex: 0, role: "group", "aria-label": "Value" });
-  /** @type {Part | null} */
+  /** @type {AnyPart | null} */
   #part = null;
 
   /** @param {string} kind */
@@ -216,7 +217,7 @@ class Opaque {
     this.element = el("details", { class: "call" }, summary, this.#value);
   }
 
-  /** @param {Part} part */
+  /** @param {AnyPart} part */
   update(part) {
     if (part === this.#part) return;
     this.#part = part;

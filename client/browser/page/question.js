@@ -4,12 +4,12 @@ import { el, setAttribute, setText } from "./dom.js";
 import { link } from "./links.js";
 import { clock, who } from "./text.js";
 
-/** @import {Part} from "../holdfast/index.js" */
+/** @import {AnyPart} from "../holdfast/wire.js" */
 
 /**
  * @typedef {object} Asked
  * @property {string} runId
- * @property {readonly Part[]} parts
+ * @property {readonly AnyPart[]} parts
  * @property {string | undefined} by
  * @property {string | undefined} device
  * @property {number | undefined} at
@@ -25,7 +25,7 @@ export class Question {
   #note = el("span", { class: "note" });
   #cancel;
   #body = el("div", { class: "bubble" });
-  /** @type {readonly Part[] | null} */
+  /** @type {readonly AnyPart[] | null} */
   #parts = null;
 
   /**
@@ -57,7 +57,7 @@ export class Question {
   }
 }
 
-/** @param {Part} part */
+/** @param {AnyPart} part */
 function partElement(part) {
   if (part.kind !== "file") return el("p", { class: "plain", text: String(part.text ?? "") });
   const anchor = el("a", { text: String(part.name ?? part.url) });

@@ -1,11 +1,11 @@
 /** Words for what the wire says in codes. */
 
-/** @import {Part} from "../holdfast/index.js" */
+/** @import {AnyPart} from "../holdfast/wire.js" */
 
 /**
  * The text of a message's parts, in one piece; files by their names.
  *
- * @param {readonly Part[] | undefined} parts
+ * @param {readonly AnyPart[] | undefined} parts
  */
 export function textOf(parts = []) {
   return parts.map((part) => String(part.kind === "file" ? (part.name ?? part.url) : (part.text ?? ""))).join("\n");

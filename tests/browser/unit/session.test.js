@@ -15,10 +15,10 @@ test("a session catches up, and its view shows what the log means", async () => 
   assert.equal(view.device, "phone");
   assert.deepEqual(view.position, { epoch: "E1", seq: 4 });
   assert.deepEqual(
-    view.messages.map(({ role, parts }) => [role, parts[0]?.text]),
+    view.messages.map(({ role, parts }) => [role, parts[0]]),
     [
-      ["user", "Hi"],
-      ["assistant", "One two"],
+      ["user", { kind: "text", text: "Hi" }],
+      ["assistant", { kind: "text", text: "One two" }],
     ],
   );
   assert.equal(view.runs[0]?.status, "running");
