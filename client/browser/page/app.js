@@ -91,9 +91,10 @@ class App {
     const token = () => this.#signIn.token;
     const session = connect(".", { session: id, token, WebSocket: this.#network.Socket, client: "holdfast-page" });
     this.#notices.clear();
+    this.#announcer.forget();
     this.#open = new Open(session, this.#notices, {
       draw: () => this.#draw(),
-      took: (change) => this.#announcer.take(change.events),
+      took: (change) => this.#announcer.take(change),
       giveBack: (text) => this.#composer.giveBack(text),
     });
     setText(byId("title"), id);
