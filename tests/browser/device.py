@@ -39,6 +39,18 @@ _SHOWN: Final = """
   document.addEventListener("keydown", note, true);
 }
 """
+_SHOWN_SINCE: Final = """
+() => {
+  window.shownSince = [];
+  const log = document.querySelector('[role="log"]');
+  const note = () => {
+    const text = [...log.querySelectorAll('article[aria-label="Answer"]')].at(-1)?.textContent ?? "";
+    if (window.shownSince.at(-1) !== text) window.shownSince.push(text);
+  };
+  new MutationObserver(note).observe(log, { childList: true, characterData: true, subtree: true });
+  note();
+}
+"""
 _COUNT: Final = re.compile(r"Counting:[ \d]*\.?")
 
 
@@ -103,6 +115,11 @@ class Device:
         """The entries of the run list."""
         return self.page.get_by_role("region", name="Runs").locator("[data-run-id]")
 
+    def cancel_of(self, run_id: str) -> Locator:
+        """The button in the run list that cancels this run."""
+        entry = self.page.get_by_role("region", name="Runs").locator(f'[data-run-id="{run_id}"]')
+        return entry.get_by_role("button", name=re.compile("^Cancel"))
+
     @property
     def people(self) -> Locator:
         """The devices that are here."""
@@ -153,6 +170,34 @@ class Device:
     async def shown_at_stop(self) -> str:
         """The counting that stood there when Stop or Escape was pressed for the first time."""
         return counting((await self.page.evaluate("window.shownAtStop"))[0])
+
+    async def watch_answer(self) -> None:
+        """From the next press of Stop or Escape on, remembers all that the newest answer shows."""
+        await self.page.evaluate(
+            f"""() => {{
+              const begin = (event) => {{
+                const pressed = event.type === "keydown" ? event.key === "Escape" : event.target.closest?.("button");
+                if (!pressed) return;
+                document.removeEventListener("keydown", begin, true);
+                document.removeEventListener("click", begin, true);
+                ({_SHOWN_SINCE})();
+              }};
+              document.addEventListener("keydown", begin, true);
+              document.addEventListener("click", begin, true);
+            }}"""
+        )
+
+    async def shown_since(self) -> list[str]:
+        """The countings that the newest answer has shown since then, each once for every time that it changed."""
+        shown = [counting(text) for text in await self.page.evaluate("window.shownSince")]
+        return [text for index, text in enumerate(shown) if index == 0 or shown[index - 1] != text]
+
+    async def throttle(self, pace: str) -> None:
+        """Chooses in the network panel how fast this tab's connection is."""
+        panel = self.page.get_by_role("region", name="Network")
+        if not await panel.is_visible():
+            await self.button("Network").click()
+        await panel.get_by_label("Throttle").select_option(label=pace)
 
     async def counted(self, index: int = -1) -> str:
         """What one answer has counted, the newest by default."""

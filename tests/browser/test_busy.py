@@ -35,7 +35,7 @@ async def test_queue(demo: Serve, devices: Devices, session: str) -> None:
     await ana.say("count to 5")
     await expect(ana.runs.filter(has_text="queued")).to_have_count(2)
     dropped = await ana.view("view.runs.at(-1).runId")
-    await ana.button(f"Cancel run {dropped}").click()
+    await ana.cancel_of(dropped).click()
     await expect(ana.runs.filter(has_text="queued")).to_have_count(1)
     await expect(ana.answers).to_have_count(2)
     await expect(ana.answers.first).to_contain_text(" 150.")
@@ -72,10 +72,10 @@ async def test_alongside(demo: Serve, devices: Devices, session: str) -> None:
     await expect(ana.answers).to_have_count(2)
     await ana.reaches(5)
     first, second = await ana.view("view.runs.map(run => run.runId)")
-    await ana.button(f"Cancel run {second}").click()
+    await ana.cancel_of(second).click()
     await expect(ana.answers.last).to_contain_text(STOPPED)
     assert await ana.view("view.runs.map(run => run.status)") == ["running", "ended"]
-    await ana.button(f"Cancel run {first}").click()
+    await ana.cancel_of(first).click()
     await expect(ana.answers.first).to_contain_text(STOPPED)
 
 

@@ -74,8 +74,29 @@ async def test_a_conversation_without_a_mouse(demo: Serve, devices: Devices, ses
     await hands.write("count to 10000")
     await ana.reaches(5)
     run_id = await ana.view("view.runs.at(-1).runId")
-    await hands.to(ana.button(f"Cancel run {run_id}"))
+    await hands.to(ana.cancel_of(run_id))
     await hands.press("Enter")
     await ana.stopped()
-    await expect(ana.button(f"Cancel run {run_id}")).to_have_count(0)
+    await expect(ana.cancel_of(run_id)).to_have_count(0)
     await hands.somewhere()
+
+
+async def test_the_enter_of_an_input_method_sends_nothing(demo: Serve, devices: Devices, session: str) -> None:
+    """Enter that ends a composition neither sends nor answers, also where the composition is told to be over already."""
+    ana = await devices.open(demo, session)
+    await ana.say("ask me")
+    answer = ana.conversation.get_by_role("textbox")
+    await answer.fill("あな")
+    await ana.box.fill("かな")
+    for of_composition in ({"isComposing": True}, {"keyCode": 229}):
+        for box in (ana.box, answer):
+            await box.dispatch_event("keydown", {"key": "Enter", "bubbles": True, "cancelable": True, **of_composition})
+    await expect(ana.box).to_have_value("かな")
+    await expect(answer).to_be_enabled()
+    await ana.box.fill("")
+    await answer.press("Enter")
+    await expect(ana.answers.last).to_contain_text("あな")
+    assert [message["type"] for message in ana.sent if message["type"] in ("send", "steer", "answer")] == [
+        "send",
+        "answer",
+    ]

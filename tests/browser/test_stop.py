@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
@@ -65,6 +66,74 @@ async def test_escape_stops(demo: Serve, devices: Devices, session: str) -> None
     await ana.stopped()
     assert await ana.counted() == await ana.shown_at_stop()
     await expect(ana.box).to_be_focused()
+
+
+@pytest.mark.parametrize("by", ["Escape", "run list", "End all"])
+async def test_an_answer_stands_still_from_the_press_on(demo: Serve, devices: Devices, session: str, by: str) -> None:
+    """On a slow connection the text goes on coming until the server has the stop. None of it is shown, and when the
+    run has ended nothing jumps: what stood there at the press is what is kept, while others read on until the end.
+    """
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.throttle("Far away: 300 ms")
+    await ana.say("count to 10000")
+    if by == "End all":
+        await ana.mode("Queue")
+        await ana.say("count to 3")
+        await expect(ana.button("End all")).to_be_visible()
+    await ana.reaches(20)
+    await ana.watch_answer()
+    if by == "Escape":
+        await ana.page.keyboard.press("Escape")
+    elif by == "End all":
+        await ana.button("End all").click()
+    else:
+        await ana.cancel_of(await ana.view("view.runs.at(-1).runId")).click()
+    await ana.stopped()
+    cancel = next(message for message in ana.sent if message["type"] == "cancel")
+    later = [m for m in ana.received if m["type"] == "run.chunk" and m["seq"] > cancel["seen"]["seq"]]
+    assert len(later) > 5, "the stop was too quick to tell"
+    assert await ana.shown_since() == [await ana.counted()]
+    await ben.stopped()
+    assert await ben.counted() == await ana.counted()
+
+
+async def test_an_answer_stands_still_after_a_stop_without_a_connection(
+    demo: Serve, devices: Devices, session: str
+) -> None:
+    """A stop that waits for the connection: what has come meanwhile is not shown either."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.throttle("Far away: 300 ms")
+    await ana.say("count to 10000")
+    await ana.reaches(20)
+    await ana.offline()
+    await ana.is_offline()
+    await ana.watch_answer()
+    await ana.page.keyboard.press("Escape")
+    shown = await ana.counted()
+    await ben.reaches(int(shown.split()[-1]) + 50)
+    await ana.online()
+    await ana.stopped()
+    assert await ana.shown_since() == [shown]
+    await ben.stopped()
+    assert await ben.counted() == shown
+
+
+async def test_a_stop_that_comes_too_late(demo: Serve, devices: Devices, session: str) -> None:
+    """The answer was complete when the server had the stop: all of it appears, and a line says so."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.say("count to 100")
+    await ana.reaches(20)
+    await ana.offline()
+    await ana.is_offline()
+    await ana.page.keyboard.press("Escape")
+    await expect(ben.answers.last).to_contain_text(" 100.")
+    await ana.online()
+    await expect(ana.answers.last).to_contain_text(" 100.")
+    await expect(ana.answers.last).to_contain_text("It had already finished.")
+    assert (await ana.acked("cancel"))["outcome"] == "already_ended"
+    await expect(ana.button("Send")).to_be_visible()
+    assert await ana.counted() == await ben.counted()
+    await expect(ben.answers.last).not_to_contain_text("finished")
 
 
 async def test_stop_before_the_first_chunk(stage: Serve, devices: Devices, session: str) -> None:

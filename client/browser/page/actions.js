@@ -29,6 +29,8 @@ export class Actions {
   #giveBack;
   /** Runs that were sent `alongside` here: they are not the session's main run. @type {Set<string>} */
   #alongside = new Set();
+  /** Runs that were told to stop here, and whether their answers stand still. @type {Map<string, boolean>} */
+  #stops = new Map();
 
   /**
    * @param {Session} session
@@ -92,14 +94,45 @@ export class Actions {
     if (run.accepted !== null) this.#told("send", run.accepted, text);
   }
 
-  /** @param {string} runId */
+  /**
+   * Stops a run. Its answer stands still from now on: what the server keeps of it is what is on screen at this moment.
+   *
+   * @param {string} runId
+   */
   stop(runId) {
-    this.#told("cancel", this.#session.run(runId).cancel({ seen: this.#ink.drawn }));
+    this.#stopped([runId], this.#session.run(runId).cancel({ seen: this.#ink.drawn }));
   }
 
-  /** Stops everything that is queued or goes on. */
+  /** Stops everything that is queued or goes on, likewise. */
   stopAll() {
-    this.#told("cancel", this.#session.cancelAll({ seen: this.#ink.drawn }));
+    const { runs, pending } = this.#session.view;
+    const sent = pending.filter(({ type }) => type === "send").map(({ id }) => id);
+    const open = runs.filter(({ status }) => status !== "ended").map(({ runId }) => runId);
+    this.#stopped([...open, ...sent], this.#session.cancelAll({ seen: this.#ink.drawn }));
+  }
+
+  /**
+   * Whether the answer of a run stands still, while it goes on elsewhere: its stop was pressed here, and nothing has come
+   * to say that it goes on nevertheless.
+   *
+   * @param {string} runId
+   */
+  standsStill(runId) {
+    return this.#stops.get(runId) === true;
+  }
+
+  /** The answers go on: the log is another one, in which the place that was on screen means nothing. */
+  release() {
+    for (const runId of this.#stops.keys()) this.#stops.set(runId, false);
+  }
+
+  /**
+   * Whether a run was told to stop here, and that was not refused.
+   *
+   * @param {string} runId
+   */
+  wasStopped(runId) {
+    return this.#stops.has(runId);
   }
 
   /** @param {string} steerId */
@@ -130,6 +163,26 @@ export class Actions {
   dismiss(steerId) {
     this.dismissed.add(steerId);
     this.#changed();
+  }
+
+  /**
+   * @param {string[]} runIds
+   * @param {Promise<{outcome: string, seq?: number, runIds?: string[]}>} promise
+   */
+  #stopped(runIds, promise) {
+    for (const runId of runIds) this.#stops.set(runId, true);
+    promise.then(
+      ({ outcome, runIds: ended = runIds }) => {
+        // Those that the stop did end stand still on: their end may be behind this acknowledgement.
+        const kept = new Set(outcome === "cancelled" ? ended : []);
+        for (const runId of runIds) if (!kept.has(runId)) this.#stops.set(runId, false);
+      },
+      () => {
+        for (const runId of runIds) this.#stops.delete(runId);
+      },
+    );
+    this.#changed();
+    this.#told("cancel", promise);
   }
 
   /**

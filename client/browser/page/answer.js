@@ -18,6 +18,8 @@ import { outcome, textOf, who } from "./text.js";
  * @property {RunInfo | undefined} info
  * @property {import("../holdfast/index.js").RunResult | undefined} ending
  * @property {boolean} isStopping a stop was given here and is not acknowledged yet
+ * @property {boolean} standsStill a stop was given here: until the run has ended, no more of the answer is shown
+ * @property {boolean} wasStopped a stop was given here, and was not refused
  * @property {ReadonlySet<string>} answering requests that were answered here, likewise
  * @property {ReadonlySet<string>} withdrawing steers that were taken back here, likewise
  * @property {readonly {steerId: string, parts: Part[]}[]} steering steers that were given here, likewise
@@ -60,6 +62,10 @@ export class Answer {
     );
   }
 
+  get runId() {
+    return this.#message.runId ?? "";
+  }
+
   /**
    * Takes in a chunk, where that is nothing but more of a part that is here. Returns whether it did; otherwise `update`
    * is to be called.
@@ -83,7 +89,8 @@ export class Answer {
    * @param {Position} position of that view
    */
   update(message, run, position) {
-    if (message !== this.#message) this.#updateParts(message, position);
+    if (run.standsStill && message.status === "streaming") for (const part of this.#parts) part.halt?.();
+    else if (message !== this.#message) this.#updateParts(message, position);
     setAttribute(this.element, "data-status", message.status);
     setAttribute(this.element, "aria-busy", message.status === "streaming" ? "true" : null);
     this.#updateRequests(run.info?.requests ?? [], run);
@@ -202,8 +209,9 @@ export class Answer {
    * @param {Message} message
    * @param {RunState} run
    */
-  #told(message, { info, ending, isStopping }) {
-    if (message.status === "streaming") return isStopping ? "Stopping…" : "";
+  #told(message, { info, ending, isStopping, standsStill, wasStopped }) {
+    if (message.status === "streaming") return isStopping || standsStill ? "Stopping…" : "";
+    if (message.status === "complete" && wasStopped) return "It had already finished.";
     const { cause, error } = ending ?? info ?? {};
     return outcome({ reason: message.reason, cause, by: ending?.by, device: ending?.device, error });
   }

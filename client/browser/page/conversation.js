@@ -36,6 +36,8 @@ export class Conversation {
   #endings = new Map();
   #isStale = true;
   #isReset = false;
+  /** Of the log that is shown. */
+  #epoch = "";
 
   /**
    * @param {Session} session
@@ -81,6 +83,7 @@ export class Conversation {
     for (const event of events) {
       if (event.type === "run.chunk" && !this.#isReset) {
         const chunk = /** @type {RunChunk} */ (event);
+        if (this.#actions.standsStill(chunk.runId)) continue;
         if (this.#open.get(chunk.runId)?.chunk(chunk, epoch)) continue;
       }
       this.#isStale = true;
@@ -98,9 +101,14 @@ export class Conversation {
     if (this.#isReset) {
       this.#isReset = false;
       this.#questions.clear();
-      this.#answers.clear();
+      if (view.position.epoch !== this.#epoch) this.#actions.release();
+      for (const [id, answer] of this.#answers) {
+        // One that stands still is not drawn again: until its end it shows what it showed when it was stopped.
+        if (!this.#actions.standsStill(answer.runId)) this.#answers.delete(id);
+      }
       this.#past.forget();
     }
+    this.#epoch = view.position.epoch;
     const states = this.#states(view);
     const runs = new Map(view.runs.map((run) => [run.runId, run]));
     /** @type {Map<string, HTMLElement>} */
@@ -159,6 +167,8 @@ export class Conversation {
       info,
       ending: this.#ending(message, info),
       isStopping: states.stopping.has(runId),
+      standsStill: this.#actions.standsStill(runId),
+      wasStopped: this.#actions.wasStopped(runId),
       answering: states.answering,
       withdrawing: states.withdrawing,
       steering: states.steering.filter((steer) => steer.runId === runId),

@@ -15,6 +15,7 @@ import { shown, textOf, who } from "./text.js";
  * @property {HTMLElement | null} element null for a part that is shown within another one
  * @property {(part: AnyPart, position: Position) => void} update
  * @property {(delta: string, position: Position) => void} [grow] for kinds that take a delta without a look at the view
+ * @property {() => void} [halt] what waits to be drawn is not drawn, until `update` is called again
  * @property {() => void} [close] nothing more comes
  */
 
@@ -64,12 +65,17 @@ class Prose {
   update(part, position) {
     const text = String(part.text ?? "");
     if (text.length < this.#given) {
-      this.#ink.drop(this);
-      this.#given = this.#written;
+      this.halt();
       if (text.length < this.#written) this.#restart();
     }
     if (text.length > this.#given) this.grow(text.slice(this.#given), position);
     if (this.#closed) this.close();
+  }
+
+  halt() {
+    if (this.#given === this.#written) return;
+    this.#ink.drop(this);
+    this.#given = this.#written;
   }
 
   close() {
