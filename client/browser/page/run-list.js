@@ -21,12 +21,7 @@ class Entry {
    * @param {(runId: string) => void} cancel
    */
   constructor(runId, cancel) {
-    this.#cancel = el("button", {
-      type: "button",
-      class: "quiet",
-      "aria-label": `Cancel run ${runId}`,
-      text: "Cancel",
-    });
+    this.#cancel = el("button", { type: "button", class: "quiet", text: "Cancel" });
     this.#cancel.addEventListener("click", () => cancel(runId));
     const head = el("span", { class: "run-head" }, this.#title, this.#cancel);
     this.element = el("li", { "data-run-id": runId, tabindex: -1 }, head, this.#state);
@@ -38,7 +33,9 @@ class Entry {
    * @param {boolean} isStopping
    */
   update(run, title, isStopping) {
-    setText(this.#title, title || shortened(run.runId, 32));
+    const name = title || shortened(run.runId, 32);
+    setText(this.#title, name);
+    setAttribute(this.#cancel, "aria-label", `Cancel run: ${name}`);
     setAttribute(this.#title, "title", run.runId);
     setAttribute(this.element, "data-status", run.status);
     setAttribute(this.element, "data-reason", run.reason);
