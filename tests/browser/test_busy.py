@@ -79,6 +79,29 @@ async def test_alongside(demo: Serve, devices: Devices, session: str) -> None:
     await expect(ana.answers.first).to_contain_text(STOPPED)
 
 
+@pytest.mark.parametrize("name", ["Steer", "Queue", "Interrupt", "Alongside"])
+async def test_the_choice_is_for_a_busy_session(demo: Serve, devices: Devices, session: str, name: str) -> None:
+    """Whatever is chosen, a message to a session in which nothing goes on is an ordinary one, which makes it busy: what
+    is queued next waits for it.
+    """
+    ana = await devices.open(demo, session)
+    await ana.mode(name)
+    await ana.say("count to 10000")
+    await ana.reaches(5)
+    await ana.mode("Queue")
+    await ana.say("count to 4")
+    await expect(ana.runs.filter(has_text="queued")).to_have_count(1)
+    assert await ana.view("view.runs.map(run => run.status)") == ["running", "queued"]
+
+
+async def test_a_run_is_cancelled_by_its_name(demo: Serve, devices: Devices, session: str) -> None:
+    """The buttons of the run list are called what stands on them, and then by what was asked."""
+    ana = await devices.open(demo, session)
+    await ana.say("count to 10000")
+    await ana.button("Cancel run: count to 10000").click()
+    await ana.stopped()
+
+
 @pytest.mark.parametrize(
     ("button", "result"), [("Approve", "said yes: done."), ("Refuse", "said no, and so nothing happened.")]
 )

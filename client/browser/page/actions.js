@@ -75,7 +75,8 @@ export class Actions {
   }
 
   /**
-   * Sends a message; while something goes on, in the way that was chosen. Throws InvalidCommandError for what cannot be sent at all.
+   * Sends a message; while something goes on, in the way that was chosen, and otherwise as the session's main run: one
+   * that was sent alongside never makes a session busy, so that nothing could be queued behind it later. Throws InvalidCommandError for what cannot be sent at all.
    *
    * @param {string} text
    * @param {WhenBusy} whenBusy
@@ -87,10 +88,12 @@ export class Actions {
       this.#told("steer", this.#session.steer(text, { runId: active, ifEnded: "send", seen }), text);
       return;
     }
-    // What is being stopped is not steered: the message waits for its end.
-    const how = whenBusy === "steer" ? "queue" : whenBusy;
+    // What is being stopped does not count as going on: the message waits for its end. Nor does what runs alongside
+    // nothing any more, where the next main run is wanted.
+    const isMain = active === null || (whenBusy === "alongside" && this.#alongside.has(active));
+    const how = isMain || whenBusy === "steer" ? "queue" : whenBusy;
     const run = this.#session.send(text, { whenBusy: how, seen: how === "interrupt" ? seen : null });
-    if (how === "alongside" && active !== null) this.#alongside.add(run.id);
+    if (how === "alongside") this.#alongside.add(run.id);
     if (run.accepted !== null) this.#told("send", run.accepted, text);
   }
 
