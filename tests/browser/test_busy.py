@@ -22,6 +22,8 @@ async def test_steer(demo: Serve, devices: Devices, session: str) -> None:
         await expect(device.answers).to_have_count(1)
         await expect(device.answers.last).to_contain_text("Counting: 1 2 3 4.")
         await expect(device.answers.last).to_contain_text("Counting: 1 2 3 4 5 6 7 8 9 10")
+    await expect(ana.answers.last).to_contain_text("Steered by you")
+    await expect(ben.answers.last).to_contain_text(f"({await ana.device_id()})")
     assert await ana.view("view.runs.map(run => run.reason)") == ["completed"]
 
 

@@ -53,6 +53,7 @@ async def test_stop_on_another_device(demo: Serve, devices: Devices, session: st
     shown = await ben.shown_at_stop()
     assert await ben.counted() == shown
     assert await ana.counted() == shown
+    await expect(ben.answers.last).to_contain_text("Stopped by you")
     await expect(ana.answers.last).to_contain_text(await ben.device_id())
 
 

@@ -1,7 +1,7 @@
 /** What a person can do in a session, and what became of it: outcomes that need words, and errors. */
 
 import { CommandError } from "../holdfast/index.js";
-import { textOf } from "./text.js";
+import { textOf, who } from "./text.js";
 
 /** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
 /** @import {Ink} from "./ink.js" */
@@ -62,6 +62,16 @@ export class Actions {
     const known = new Set(runs.map(({ runId }) => runId));
     const sent = pending.findLast(({ type, id }) => type === "send" && !known.has(id) && !stopping.has(id));
     return sent?.id ?? null;
+  }
+
+  /**
+   * Who did something, as it is told here.
+   *
+   * @param {string | undefined} by
+   * @param {string | undefined} device
+   */
+  actor(by, device) {
+    return device !== undefined && device === this.#session.device ? "you" : who(by, device);
   }
 
   /** Runs that were told to stop here, without an acknowledgement yet. */

@@ -3,7 +3,7 @@
 import { RequestCard } from "./cards.js";
 import { arrange, el, setAttribute, setText } from "./dom.js";
 import { partView, ToolCall } from "./parts.js";
-import { outcome, textOf, who } from "./text.js";
+import { outcome, textOf } from "./text.js";
 
 /** @import {Message, Part, Position, RunInfo} from "../holdfast/index.js" */
 /** @import {PendingSteer, Request, ReturnedSteer, RunChunk} from "../holdfast/wire.js" */
@@ -117,7 +117,12 @@ export class Answer {
     for (const [index, part] of message.parts.entries()) {
       let view = this.#parts[index];
       if (view === undefined) {
-        view = partView(part.kind, this.#ink, /** @type {(callId: unknown) => ToolCall | undefined} */ (calls));
+        view = partView(
+          part.kind,
+          this.#ink,
+          /** @type {(callId: unknown) => ToolCall | undefined} */ (calls),
+          (by, device) => this.#actions.actor(by, device),
+        );
         this.#parts.push(view);
         if (view.element !== null) this.#body.append(view.element);
       }
@@ -182,7 +187,10 @@ export class Answer {
     return el(
       "div",
       { class: "steer", "data-status": "waiting" },
-      el("span", { class: "by", text: `Steer by ${who(steer.by, steer.device)}, waiting to be taken up` }),
+      el("span", {
+        class: "by",
+        text: `Steer by ${this.#actions.actor(steer.by, steer.device)}, waiting to be taken up`,
+      }),
       el("p", { class: "plain", text: textOf(steer.parts) }),
       el("button", { type: "button", text: "Withdraw", onclick: () => this.#actions.withdraw(steer.steerId) }),
     );
@@ -213,7 +221,8 @@ export class Answer {
     if (message.status === "streaming") return isStopping || standsStill ? "Stopping…" : "";
     if (message.status === "complete" && wasStopped) return "It had already finished.";
     const { cause, error } = ending ?? info ?? {};
-    return outcome({ reason: message.reason, cause, by: ending?.by, device: ending?.device, error });
+    const by = ending?.by && this.#actions.actor(ending.by, ending.device);
+    return outcome({ reason: message.reason, cause, by, error });
   }
 }
 

@@ -3,7 +3,7 @@
 import { el, setAttribute, setText } from "./dom.js";
 import { link } from "./links.js";
 import { appendText, Markdown } from "./markdown.js";
-import { shown, textOf, who } from "./text.js";
+import { shown, textOf } from "./text.js";
 
 /** @import {Position} from "../holdfast/index.js" */
 /** @import {AnyPart} from "../holdfast/wire.js" */
@@ -18,6 +18,8 @@ import { shown, textOf, who } from "./text.js";
  * @property {() => void} [halt] what waits to be drawn is not drawn, until `update` is called again
  * @property {() => void} [close] nothing more comes
  */
+
+/** @typedef {(by: string | undefined, device: string | undefined) => string} Actor who did something */
 
 /** Text, and reasoning. @implements {PartView} */
 class Prose {
@@ -177,11 +179,17 @@ class ToolResult {
 class Steer {
   kind = "steer";
   element = el("div", { class: "steer" });
+  #actor;
+
+  /** @param {Actor} actor */
+  constructor(actor) {
+    this.#actor = actor;
+  }
 
   /** @param {AnyPart} part */
   update(part) {
     if (this.element.hasChildNodes()) return;
-    const by = who(String(part.by ?? ""), String(part.device ?? ""));
+    const by = this.#actor(String(part.by ?? ""), String(part.device ?? ""));
     const text = textOf(/** @type {AnyPart[]} */ (part.parts));
     this.element.append(el("span", { class: "by", text: `Steered by ${by}` }), el("p", { class: "plain", text }));
   }
@@ -237,9 +245,10 @@ class Opaque {
  * @param {string} kind
  * @param {Ink} ink
  * @param {(callId: unknown) => ToolCall | undefined} calls the tool calls of the same answer
+ * @param {Actor} actor
  * @returns {PartView}
  */
-export function partView(kind, ink, calls) {
+export function partView(kind, ink, calls, actor) {
   switch (kind) {
     case "text":
     case "reasoning":
@@ -249,7 +258,7 @@ export function partView(kind, ink, calls) {
     case "tool_result":
       return new ToolResult(calls);
     case "steer":
-      return new Steer();
+      return new Steer(actor);
     case "source":
     case "file":
       return new Reference(kind);
