@@ -11,7 +11,7 @@ import { Announcer } from "./announcer.js";
 import { Composer } from "./composer.js";
 import { ConnectionLine } from "./connection-line.js";
 import { Conversation, welcome } from "./conversation.js";
-import { byId, setText } from "./dom.js";
+import { byId, isForInputMethod, setText } from "./dom.js";
 import { Drawers } from "./drawers.js";
 import { Follow } from "./follow.js";
 import { Ink } from "./ink.js";
@@ -108,6 +108,7 @@ class App {
    * @param {WhenBusy} whenBusy
    */
   #say(text, whenBusy) {
+    this.#notices.said();
     try {
       this.#open?.actions.say(text, whenBusy);
     } catch (error) {
@@ -127,7 +128,7 @@ class App {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+    if (event.key !== "Escape" || isForInputMethod(event) || event.defaultPrevented) return;
     if (document.querySelector("dialog[open]") !== null) return; // closes by itself
     if (this.#drawers.close()) return;
     this.#stop();

@@ -1,6 +1,6 @@
 /** What a run asks a person for, as cards with buttons. */
 
-import { el, setAttribute, setText } from "./dom.js";
+import { el, isForInputMethod, setAttribute, setText } from "./dom.js";
 import { clock, shown } from "./text.js";
 
 /** @import {Request} from "../holdfast/wire.js" */
@@ -76,7 +76,7 @@ export class RequestCard {
     const box = el("input", { type: "text", "aria-label": prompt, autocomplete: "off" });
     const give = () => readAs(schema?.type, box.value);
     box.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && !event.isComposing) this.#give(give());
+      if (event.key === "Enter" && !isForInputMethod(event)) this.#give(give());
     });
     card.append(el("div", { class: "row" }, box, this.#button("Answer", "primary", give)));
     return card;

@@ -1,6 +1,6 @@
 /** The message box, and the buttons that send, steer and stop. */
 
-import { byId, setAttribute, setText } from "./dom.js";
+import { byId, isForInputMethod, setAttribute, setText } from "./dom.js";
 import { recall, remember } from "./remembered.js";
 
 /** @import {WhenBusy} from "./actions.js" */
@@ -45,7 +45,7 @@ export class Composer {
     });
     this.#box.addEventListener("input", () => this.#show());
     this.#box.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      if (event.key !== "Enter" || event.shiftKey || isForInputMethod(event)) return;
       event.preventDefault();
       this.#send();
     });

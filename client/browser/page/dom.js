@@ -48,6 +48,16 @@ export function setText(element, text) {
 }
 
 /**
+ * Whether a key is meant for an input method, which ends a composition with Enter. Safari tells that the composition has
+ * ended before it tells of the key; 229, the code of a key that an input method has taken, is then all that says so.
+ *
+ * @param {KeyboardEvent} event
+ */
+export function isForInputMethod({ isComposing, keyCode }) {
+  return isComposing || keyCode === 229;
+}
+
+/**
  * An element of `index.html`.
  *
  * @template {HTMLElement} [Type=HTMLElement]
