@@ -25,11 +25,28 @@ async def test_two_devices_answer_one_approval(demo: Serve, devices: Devices, se
     await expect(ana.answers.last).to_contain_text("said yes: done.")
     await ben.online()
     assert (await ben.acked("answer"))["outcome"] in ("already_answered", "already_ended")
-    await expect(ben.page.get_by_text(re.compile("already", re.IGNORECASE)).first).to_be_visible()
+    notice = ben.page.get_by_role("status").filter(has_text="Your refusal of delete came too late")
+    await expect(notice).to_have_text(re.compile(r": (it had been answered|its run had ended) already\."))
     await expect(ben.answers.last).to_contain_text("said yes: done.")
     for device in (ana, ben):
         await expect(device.button("Approve")).to_have_count(0)
         await expect(device.conversation).not_to_contain_text("said no")
+    await expect(ana.answers.last).to_contain_text("Approved by you")
+    await expect(ben.answers.last).to_contain_text(re.compile(rf"Approved by \S+ \({await ana.device_id()}\)"))
+    await ben.say("count to 2")
+    await expect(ben.answers.last).to_contain_text("Counting: 1 2.")
+    await expect(notice).to_have_count(0)
+
+
+async def test_what_was_refused_did_not_fail(demo: Serve, devices: Devices, session: str) -> None:
+    """The card of a tool call that was not allowed says so, and who refused it."""
+    ana, ben = await devices.open(demo, session), await devices.open(demo, session)
+    await ana.say("delete my notes")
+    await ana.approval("delete").get_by_role("button", name="Refuse", exact=True).click()
+    for device, actor in ((ana, "you"), (ben, await ana.device_id())):
+        card = device.answers.last.locator("summary")
+        await expect(card).to_contain_text(re.compile(rf"Refused by .*{actor}.*refused"))
+        await expect(card).not_to_contain_text("failed")
 
 
 async def test_every_tab_is_a_device(demo: Serve, devices: Devices, session: str) -> None:

@@ -1,20 +1,21 @@
 /** What a person can do in a session, and what became of it: outcomes that need words, and errors. */
 
 import { CommandError } from "../holdfast/index.js";
-import { textOf, who } from "./text.js";
+import { shortened, textOf, who } from "./text.js";
 
 /** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
+/** @import {Request} from "../holdfast/wire.js" */
 /** @import {Ink} from "./ink.js" */
 /** @import {Notices} from "./notices.js" */
 
 /** @typedef {"steer" | "queue" | "interrupt" | "alongside"} WhenBusy */
 
-/** What is to be said when somebody else was faster. @type {Record<string, string>} */
+/** Why nothing came of an answer. @type {Record<string, string>} */
 const TOO_LATE = {
-  already_answered: "That was answered already.",
-  expired: "That has expired already.",
-  already_applied: "That was taken up already.",
-  unknown_request: "The run does not ask for that any more.",
+  already_answered: "it had been answered already",
+  already_ended: "its run had ended already",
+  expired: "it had expired",
+  unknown_request: "it was not asked for any more",
 };
 
 export class Actions {
@@ -155,11 +156,19 @@ export class Actions {
 
   /**
    * @param {string} runId
-   * @param {string} requestId
+   * @param {Request} request
    * @param {unknown} value
    */
-  answer(runId, requestId, value) {
-    this.#told("answer", this.#session.answer(runId, requestId, value));
+  answer(runId, request, value) {
+    const promise = this.#session.answer(runId, request.id, value);
+    this.#told("answer", promise);
+    promise.then(
+      ({ outcome }) => {
+        const why = TOO_LATE[outcome];
+        if (why !== undefined) this.#notices.tell(`Your ${answerTo(request, value)} came too late: ${why}.`);
+      },
+      () => {}, // was told
+    );
   }
 
   /**
@@ -209,16 +218,24 @@ export class Actions {
       const { outcome, seq } = await promise;
       const ms = Math.round(performance.now() - began);
       this.lastAck = `${type}: ${outcome}${seq === undefined ? "" : `, seq ${seq}`}, ${ms} ms`;
-      if (type !== "cancel" && outcome in TOO_LATE) this.#notices.tell(/** @type {string} */ (TOO_LATE[outcome]));
+      if (type === "withdraw" && outcome === "already_applied") this.#notices.tell("That was taken up already.");
       if (type === "send" && outcome === "ended") {
         this.#notices.tell("It was stopped before the server had it: nothing was sent.");
         this.#giveBack(text);
       }
-      if (type === "answer" && outcome === "already_ended") this.#notices.tell("The run has ended already.");
     } catch (error) {
       this.#notices.refused(error);
       if (error instanceof CommandError) this.#giveBack(text);
     }
     this.#changed();
   }
+}
+
+/**
+ * @param {Request} request
+ * @param {unknown} value
+ */
+function answerTo({ kind, name = "this", prompt }, value) {
+  if (kind === "approval") return `${value === true ? "approval" : "refusal"} of ${name}`;
+  return prompt === undefined ? `answer for ${name}` : `answer to “${shortened(prompt)}”`;
 }

@@ -3,13 +3,14 @@
 import { RequestCard } from "./cards.js";
 import { arrange, el, setAttribute, setText } from "./dom.js";
 import { partView, ToolCall } from "./parts.js";
-import { outcome, textOf } from "./text.js";
+import { outcome, resolution, textOf } from "./text.js";
 
 /** @import {Message, Part, Position, RunInfo} from "../holdfast/index.js" */
 /** @import {PendingSteer, Request, ReturnedSteer, RunChunk} from "../holdfast/wire.js" */
 /** @import {Actions} from "./actions.js" */
 /** @import {Ink} from "./ink.js" */
 /** @import {PartView} from "./parts.js" */
+/** @import {Resolved} from "./requests.js" */
 
 /**
  * What is known of the run behind an answer, beside the message.
@@ -20,6 +21,7 @@ import { outcome, textOf } from "./text.js";
  * @property {boolean} isStopping a stop was given here and is not acknowledged yet
  * @property {boolean} standsStill a stop was given here: until the run has ended, no more of the answer is shown
  * @property {boolean} wasStopped a stop was given here, and was not refused
+ * @property {readonly Resolved[]} resolved what became of its requests
  * @property {ReadonlySet<string>} answering requests that were answered here, likewise
  * @property {ReadonlySet<string>} withdrawing steers that were taken back here, likewise
  * @property {readonly {steerId: string, parts: Part[]}[]} steering steers that were given here, likewise
@@ -32,6 +34,7 @@ export class Answer {
   #actions;
   #body = el("div", { class: "body" });
   #asks = el("div", { class: "asks" });
+  #resolved = el("div", { class: "resolved", hidden: true });
   #steers = el("div", { class: "steers" });
   #outcome = el("p", { class: "outcome" });
   /** @type {Message} */
@@ -57,6 +60,7 @@ export class Answer {
       { class: "answer", "aria-label": "Answer", "data-run-id": message.runId, tabindex: -1 },
       this.#body,
       this.#asks,
+      this.#resolved,
       this.#steers,
       this.#outcome,
     );
@@ -93,6 +97,7 @@ export class Answer {
     else if (message !== this.#message) this.#updateParts(message, position);
     setAttribute(this.element, "data-status", message.status);
     setAttribute(this.element, "aria-busy", message.status === "streaming" ? "true" : null);
+    this.#showResolved(run.resolved);
     this.#updateRequests(run.info?.requests ?? [], run);
     this.#updateSteers(run);
     setText(this.#outcome, this.#told(message, run));
@@ -112,15 +117,13 @@ export class Answer {
       this.#parts = [];
       this.#body.replaceChildren();
     }
-    const calls = (/** @type {unknown} */ callId) =>
-      this.#parts.find((view) => view instanceof ToolCall && view.callId === callId);
     for (const [index, part] of message.parts.entries()) {
       let view = this.#parts[index];
       if (view === undefined) {
         view = partView(
           part.kind,
           this.#ink,
-          /** @type {(callId: unknown) => ToolCall | undefined} */ (calls),
+          (callId) => this.#call(callId),
           (by, device) => this.#actions.actor(by, device),
         );
         this.#parts.push(view);
@@ -144,7 +147,7 @@ export class Answer {
       let card = this.#cards.get(request.id);
       if (card === undefined) {
         const runId = /** @type {string} */ (this.#message.runId);
-        card = new RequestCard(request, (value) => this.#actions.answer(runId, request.id, value));
+        card = new RequestCard(request, (value) => this.#actions.answer(runId, request, value));
         this.#cards.set(request.id, card);
       }
       card.update(run.answering.has(request.id));
@@ -158,6 +161,32 @@ export class Answer {
       const next = /** @type {HTMLElement | null} */ (this.#asks.querySelector("button, input"));
       (next ?? this.element).focus({ preventScroll: true });
     }
+  }
+
+  /**
+   * Who decided what: on the card of the tool call that it was about, or where the request was.
+   *
+   * @param {readonly Resolved[]} all
+   */
+  #showResolved(all) {
+    const lines = [];
+    for (const { request, outcome: came, value, by, device } of all) {
+      const told = resolution({ outcome: came, value, kind: request?.kind }, this.#actions.actor(by, device));
+      const call = request?.callId === undefined ? undefined : this.#call(request.callId);
+      if (call === undefined) lines.push([request?.name ?? request?.prompt, told].filter(Boolean).join(": "));
+      else call.resolve(told, request?.kind === "approval" && came === "answered" && value !== true);
+    }
+    const shown = [...this.#resolved.children].map(({ textContent }) => textContent);
+    if (lines.join("\n") === shown.join("\n")) return;
+    this.#resolved.hidden = lines.length === 0;
+    this.#resolved.replaceChildren(...lines.map((text) => el("p", { class: "note", text })));
+  }
+
+  /** @param {unknown} callId */
+  #call(callId) {
+    return /** @type {ToolCall | undefined} */ (
+      this.#parts.find((view) => view instanceof ToolCall && view.callId === callId)
+    );
   }
 
   /** @param {RunState} run */

@@ -8,6 +8,7 @@ import { Answer } from "./answer.js";
 import { arrange, byId, el } from "./dom.js";
 import { Past } from "./past.js";
 import { Question } from "./question.js";
+import { Requests } from "./requests.js";
 
 /** @import {Change, Message, Part, RunInfo, RunResult, Session, View} from "../holdfast/index.js" */
 /** @import {Command, RunChunk} from "../holdfast/wire.js" */
@@ -34,6 +35,7 @@ export class Conversation {
   #open = new Map();
   /** How runs ended, as far as that was asked. @type {Map<string, RunResult | undefined>} */
   #endings = new Map();
+  #requests = new Requests();
   #isStale = true;
   #isReset = false;
   /** Of the log that is shown. */
@@ -86,6 +88,7 @@ export class Conversation {
         if (this.#actions.standsStill(chunk.runId)) continue;
         if (this.#open.get(chunk.runId)?.chunk(chunk, epoch)) continue;
       }
+      this.#requests.take(event);
       this.#isStale = true;
     }
   }
@@ -101,7 +104,10 @@ export class Conversation {
     if (this.#isReset) {
       this.#isReset = false;
       this.#questions.clear();
-      if (view.position.epoch !== this.#epoch) this.#actions.release();
+      if (view.position.epoch !== this.#epoch) {
+        this.#actions.release();
+        this.#requests.forget();
+      }
       for (const [id, answer] of this.#answers) {
         // One that stands still is not drawn again: until its end it shows what it showed when it was stopped.
         if (!this.#actions.standsStill(answer.runId)) this.#answers.delete(id);
@@ -109,6 +115,7 @@ export class Conversation {
       this.#past.forget();
     }
     this.#epoch = view.position.epoch;
+    this.#requests.look(view.runs);
     const states = this.#states(view);
     const runs = new Map(view.runs.map((run) => [run.runId, run]));
     /** @type {Map<string, HTMLElement>} */
@@ -169,6 +176,7 @@ export class Conversation {
       isStopping: states.stopping.has(runId),
       standsStill: this.#actions.standsStill(runId),
       wasStopped: this.#actions.wasStopped(runId),
+      resolved: this.#requests.of(runId),
       answering: states.answering,
       withdrawing: states.withdrawing,
       steering: states.steering.filter((steer) => steer.runId === runId),

@@ -5,6 +5,8 @@ import { el } from "./dom.js";
 
 /** Older ones go. */
 const MAX_NOTICES = 3;
+/** How long what is only told stays on a page that is looked at. */
+const TOLD_MS = 20_000;
 
 export class Notices {
   #list;
@@ -21,9 +23,19 @@ export class Notices {
     this.#focusAfter = focusAfter;
   }
 
-  /** @param {string} text */
+  /**
+   * Tells something that needs nothing to be done. It goes by itself.
+   *
+   * @param {string} text
+   */
   tell(text) {
-    this.#show("told", text);
+    const notice = this.#show("told", text);
+    if (notice !== null) this.#leave(notice);
+  }
+
+  /** Something new was said: what was told before is out of date. */
+  said() {
+    for (const notice of [...this.#list.children]) if (notice.getAttribute("data-kind") === "told") notice.remove();
   }
 
   /** @param {unknown} error why a command was not carried out */
@@ -47,13 +59,14 @@ export class Notices {
    * @param {string} kind
    * @param {string} text
    * @param {HTMLElement | null} [detail]
+   * @returns {HTMLElement | null} null where it stands there already
    */
   #show(kind, text, detail = null) {
-    if (this.#list.lastElementChild?.getAttribute("data-text") === text) return;
+    if (this.#list.lastElementChild?.getAttribute("data-text") === text) return null;
     const dismiss = el("button", { type: "button", class: "quiet", text: "Dismiss" });
     const notice = el(
       "div",
-      { class: "notice", "data-kind": kind, "data-text": text, role: "alert" },
+      { class: "notice", "data-kind": kind, "data-text": text, role: kind === "told" ? "status" : "alert" },
       el("p", {}, text, " ", detail),
       dismiss,
     );
@@ -63,5 +76,19 @@ export class Notices {
     });
     this.#list.append(notice);
     while (this.#list.childElementCount > MAX_NOTICES) this.#list.firstElementChild?.remove();
+    return notice;
+  }
+
+  /**
+   * Takes a notice away when there was time to read it, and nobody is at it.
+   *
+   * @param {HTMLElement} notice
+   */
+  #leave(notice) {
+    setTimeout(() => {
+      if (!notice.isConnected) return;
+      if (document.hidden || notice.matches(":hover, :focus-within")) this.#leave(notice);
+      else notice.remove();
+    }, TOLD_MS);
   }
 }

@@ -110,10 +110,14 @@ export class ToolCall {
   #result = el("section");
   /** @type {AnyPart | null} */
   #part = null;
+  #resolution = el("span", { class: "by" });
   #hasResult = false;
+  #hasFailed = false;
+  #isRefused = false;
 
   constructor() {
-    const summary = el("summary", {}, el("span", { class: "tool", text: "Tool" }), this.#name, this.#state);
+    const tool = el("span", { class: "tool", text: "Tool" });
+    const summary = el("summary", {}, tool, this.#name, this.#resolution, this.#state);
     const asked = el("section", {}, el("h3", { text: "Arguments" }), this.#input);
     this.element = el("details", { class: "call", "data-state": "running" }, summary, asked, this.#result);
     this.#state.textContent = "running…";
@@ -140,11 +144,30 @@ export class ToolCall {
   finish(result) {
     this.#hasResult = true;
     const failed = "error" in result;
-    setAttribute(this.element, "data-state", failed ? "failed" : "done");
-    setText(this.#state, failed ? "failed" : "done");
+    this.#hasFailed = failed;
+    this.#showState();
     const value = shown(failed ? result.error : result.output);
     const pre = el("pre", { tabindex: 0, role: "group", "aria-label": failed ? "Error" : "Result", text: value });
     this.#result.replaceChildren(el("h3", { text: failed ? "Error" : "Result" }), pre);
+  }
+
+  /**
+   * Somebody has decided on it.
+   *
+   * @param {string} told
+   * @param {boolean} isRefused
+   */
+  resolve(told, isRefused) {
+    setText(this.#resolution, told);
+    this.#isRefused = isRefused;
+    if (this.#hasResult) this.#showState();
+  }
+
+  #showState() {
+    // What was not allowed to run did not fail.
+    const state = !this.#hasFailed ? "done" : this.#isRefused ? "refused" : "failed";
+    setAttribute(this.element, "data-state", state);
+    setText(this.#state, state);
   }
 
   close() {

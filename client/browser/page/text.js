@@ -46,6 +46,19 @@ export function who(by, device) {
   return device ? `${by} (${device})` : by;
 }
 
+/**
+ * What a request came to, and through whom.
+ *
+ * @param {{outcome: string, value?: unknown, kind?: string | undefined}} resolution `kind` of the request
+ * @param {string} actor
+ */
+export function resolution({ outcome, value, kind }, actor) {
+  if (outcome === "expired") return "Expired";
+  if (outcome !== "answered") return "Not answered";
+  const verb = kind !== "approval" ? "Answered" : value === true ? "Approved" : "Refused";
+  return actor === "" ? verb : `${verb} by ${actor}`;
+}
+
 /** @param {number} unixMs */
 export function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
