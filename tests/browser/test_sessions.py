@@ -75,6 +75,43 @@ async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) 
         await expect(ana.answers.last).to_contain_text("You said: “hello”.")
 
 
+async def test_signing_out_and_in_again(tmp_path: Path, devices: Devices) -> None:
+    """Sign out leaves nothing in the tab and asks who comes; who closes the dialog can have it back, and whoever signs
+    in next goes on as another person.
+    """
+    with Serve(cwd=tmp_path, env={"HOLDFAST_TOKENS": "ana:token-of-ana,ben:token-of-ben"}) as server:
+        ana = await devices.open(server, "s", live=False)
+        ana.expects(NO_NETWORK)
+        token = ana.page.get_by_label("Token")
+        await expect(ana.button("Sign out")).to_have_count(0)
+        await token.fill("token-of-ana")
+        await token.press("Enter")
+        await ana.live()
+        await ana.say("hello")
+        await expect(ana.answers.last).to_contain_text("You said: “hello”.")
+        device = await ana.device_id()
+
+        await ana.button("Sign out").click()
+        await expect(token).to_be_visible()
+        await expect(ana.answers).to_have_count(0)
+        kept = await ana.page.evaluate("JSON.stringify(sessionStorage)")
+        assert device not in kept
+        assert "hello" not in kept
+        assert "token-of-ana" not in kept
+
+        await ana.page.keyboard.press("Escape")
+        await expect(token).to_be_hidden()
+        await expect(ana.page.get_by_text("This server wants to know who you are.")).to_be_visible()
+        await expect(ana.page.get_by_text("4500")).to_have_count(0)
+        await expect(ana.button("Sign out")).to_have_count(0)
+        await ana.button("Sign in").click()
+        await token.fill("token-of-ben")
+        await token.press("Enter")
+        await ana.live()
+        assert await ana.view("view.principal") == "ben"
+        assert await ana.device_id() != device
+
+
 async def test_the_network_panel_cuts_this_tab_alone(demo: Serve, devices: Devices, session: str) -> None:
     """Cut: this tab is offline and says when it tries again, the other goes on; back: nothing is missing."""
     ana, ben = await devices.open(demo, session), await devices.open(demo, session)

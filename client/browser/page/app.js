@@ -18,6 +18,7 @@ import { Ink } from "./ink.js";
 import { NetworkPanel } from "./network-panel.js";
 import { Notices } from "./notices.js";
 import { People } from "./people.js";
+import { forgetSessions } from "./remembered.js";
 import { RunList } from "./run-list.js";
 import { Sessions } from "./sessions.js";
 import { SignIn } from "./sign-in.js";
@@ -62,12 +63,23 @@ class App {
       () => this.#stop(),
     );
     this.#follow = new Follow(() => this.#open?.conversation.past.load());
-    this.#signIn = new SignIn(() => this.#connect());
-    this.#sessions = new Sessions((id) => {
-      this.#drawers.close();
-      this.#connect(id);
-    });
+    this.#signIn = new SignIn(
+      () => this.#connect(),
+      () => this.#signedOut(),
+    );
+    this.#sessions = new Sessions(
+      (id) => {
+        this.#drawers.close();
+        this.#connect(id);
+      },
+      (name) =>
+        this.#notices.tell(`“${shortened(name, 40)}” cannot be the name of a session: this is the default one.`),
+    );
     byId("connect-again").addEventListener("click", () => {
+      if (wantsToken(this.#open?.session.view.error)) {
+        this.#signIn.ask();
+        return;
+      }
       this.#connect();
       this.#composer.focus();
     });
@@ -101,6 +113,14 @@ class App {
     document.title = `${id} · Holdfast`;
     this.#follow.toEnd();
     this.#draw();
+  }
+
+  /** Nothing that was said is left in this tab for whoever comes next. */
+  #signedOut() {
+    this.#open?.leave(); // writes down what it knows: so it comes first
+    forgetSessions();
+    this.#composer.focus();
+    this.#connect();
   }
 
   /**
@@ -178,13 +198,18 @@ class App {
 
   /** @param {View} view */
   #showEnd({ status, error }) {
-    const wantsToken = error instanceof ConnectionClosedError && error.closeCode === TOKEN_REJECTED;
-    if (status === "closed" && wantsToken && error !== this.#askedFor) {
+    const isStranger = wantsToken(error);
+    if (status === "closed" && isStranger && error !== this.#askedFor) {
       this.#askedFor = error;
       this.#signIn.ask();
     } else if (status === "live") this.#signIn.done();
     byId("ended").hidden = status !== "closed";
-    setText(byId("ended-why"), error === null ? "" : error.message);
+    setText(
+      byId("ended-what"),
+      isStranger ? "This server wants to know who you are." : "This page is no longer connected.",
+    );
+    setText(byId("ended-why"), error === null || isStranger ? "" : error.message);
+    setText(byId("connect-again"), isStranger ? "Sign in" : "Connect again");
   }
 }
 
@@ -221,6 +246,14 @@ class Open {
     this.#unsubscribe();
     this.session.close();
   }
+}
+
+/**
+ * @param {Error | null | undefined} error
+ * @returns {error is ConnectionClosedError}
+ */
+function wantsToken(error) {
+  return error instanceof ConnectionClosedError && error.closeCode === TOKEN_REJECTED;
 }
 
 /** @param {View} view */

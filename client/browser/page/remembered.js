@@ -24,3 +24,24 @@ export function remember(where, key, value) {
     // It is forgotten with the page.
   }
 }
+
+/**
+ * @param {"localStorage" | "sessionStorage"} where
+ * @param {string} key
+ */
+export function forget(where, key) {
+  try {
+    window[where].removeItem(`holdfast-page:${key}`);
+  } catch {
+    // What cannot be removed was not kept.
+  }
+}
+
+/** Forgets what the library kept in this tab: conversations, and commands without an answer. */
+export function forgetSessions() {
+  try {
+    for (const key of Object.keys(sessionStorage)) if (key.startsWith("holdfast:")) sessionStorage.removeItem(key);
+  } catch {
+    // Likewise.
+  }
+}

@@ -1,7 +1,7 @@
 /** Asks for the token where the server wants one. It stays in this tab, and never stands in the address. */
 
 import { byId } from "./dom.js";
-import { recall, remember } from "./remembered.js";
+import { forget, recall, remember } from "./remembered.js";
 
 const REMEMBERED = "token";
 
@@ -9,16 +9,28 @@ export class SignIn {
   #dialog = /** @type {HTMLDialogElement} */ (byId("sign-in"));
   #box = /** @type {HTMLInputElement} */ (byId("token"));
   #wrong = byId("token-wrong");
+  #out = byId("sign-out");
   #token = recall("sessionStorage", REMEMBERED) ?? undefined;
 
-  /** @param {() => void} given called when there is another token to try */
-  constructor(given) {
+  /**
+   * @param {() => void} given called when there is another token to try
+   * @param {() => void} signedOut called when the token is forgotten
+   */
+  constructor(given, signedOut) {
+    this.#out.hidden = this.token === undefined;
+    this.#out.addEventListener("click", () => {
+      this.#token = undefined;
+      forget("sessionStorage", REMEMBERED);
+      this.#out.hidden = true;
+      signedOut();
+    });
     byId("sign-in-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const token = this.#box.value.trim();
       if (token === "") return;
       this.#token = token;
       remember("sessionStorage", REMEMBERED, token);
+      this.#out.hidden = false;
       given();
     });
   }
