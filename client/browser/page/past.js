@@ -14,6 +14,7 @@ export class Past {
   #notices;
   #changed;
   #button = /** @type {HTMLButtonElement} */ (byId("load-earlier"));
+  #messages = byId("messages");
   /** Oldest first. @type {Message[]} */
   #held = [];
   /** What the library had at the last look. @type {readonly Message[]} */
@@ -64,12 +65,18 @@ export class Past {
   }
 
   /**
-   * Shows the button where there is something to load.
+   * Shows the button where there is something to load. When it goes, the focus that it had goes to the oldest message.
    *
    * @param {View} view
    */
   offer(view) {
+    const hadFocus = document.activeElement === this.#button;
     this.#button.hidden = !(this.#more ?? view.more);
+    if (hadFocus && this.#button.hidden) {
+      const oldest = /** @type {HTMLElement | null} */ (this.#messages.firstElementChild);
+      // When what is in sight has found its place again.
+      queueMicrotask(() => (oldest ?? byId("message")).focus());
+    }
     setText(this.#button, this.#isLoading ? "Loading earlier messages…" : "Load earlier messages");
   }
 
