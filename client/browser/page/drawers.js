@@ -50,7 +50,7 @@ class Drawer {
 }
 
 export class Drawers {
-  #covered = [byId("main"), byId("bar")];
+  #covered = [byId("skip"), byId("main"), byId("bar")];
   #backdrop = byId("backdrop");
   /** @type {Drawer[]} */
   #drawers = [];

@@ -41,19 +41,29 @@ const NOUNS = [
 export class Sessions {
   #list = byId("session-list");
   #open;
+  #misnamed;
   #remove;
   /** @type {Map<string, {item: HTMLElement, link: HTMLAnchorElement, title: HTMLElement, name: HTMLElement}>} */
   #entries = new Map();
   #current = DEFAULT;
 
-  /** @param {(id: string) => void} open called when another session is to be shown */
-  constructor(open) {
+  /**
+   * @param {(id: string) => void} open called when another session is to be shown
+   * @param {(name: string) => void} misnamed called when the address named what cannot be one; the default one is shown
+   */
+  constructor(open, misnamed) {
     this.#open = open;
+    this.#misnamed = misnamed;
     this.#remove = (/** @type {string} */ id) => this.#forget(id);
-    byId("new-session").addEventListener("click", () =>
-      this.go(newName(new Set(known().map((session) => session.id)))),
-    );
-    window.addEventListener("popstate", () => this.#show(sessionOf(location.href)));
+    byId("new-session").addEventListener("click", () => {
+      this.go(newName(new Set(known().map((session) => session.id))));
+      byId("message").focus({ preventScroll: true });
+    });
+    byId("skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address names a session, and no place in it
+      byId("conversation").focus();
+    });
+    window.addEventListener("popstate", () => this.start());
     window.addEventListener("storage", ({ key }) => {
       if (key?.endsWith(KEY)) this.#draw();
     });
@@ -61,7 +71,14 @@ export class Sessions {
 
   /** Shows the session that the address names. */
   start() {
-    this.#show(sessionOf(location.href));
+    const name = new URL(location.href).searchParams.get("session") ?? DEFAULT;
+    if (ID.test(name)) {
+      this.#show(name);
+      return;
+    }
+    history.replaceState(null, "", addressOf(DEFAULT));
+    this.#show(DEFAULT);
+    this.#misnamed(name);
   }
 
   /**
@@ -95,6 +112,7 @@ export class Sessions {
     const sessions = known();
     if (!sessions.some((session) => session.id === id)) save([{ id, title: "" }, ...sessions].slice(0, MAX_SESSIONS));
     this.#draw();
+    this.#entries.get(id)?.item.scrollIntoView({ block: "nearest" });
     this.#open(id);
   }
 
@@ -145,12 +163,6 @@ export class Sessions {
 /** @param {string} id */
 function addressOf(id) {
   return `?session=${encodeURIComponent(id)}`;
-}
-
-/** @param {string} address */
-function sessionOf(address) {
-  const id = new URL(address).searchParams.get("session") ?? DEFAULT;
-  return ID.test(id) ? id : DEFAULT;
 }
 
 /** @returns {Known[]} */
