@@ -7,6 +7,7 @@ from playwright.async_api import Locator, expect
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
 from tests.system.program import Serve
+from tests.system.wire import greeted
 
 _MOST_STEPS = 80
 """No control is further away than so many presses of Tab."""
@@ -82,7 +83,7 @@ async def test_a_conversation_without_a_mouse(demo: Serve, devices: Devices, ses
 
 
 async def test_the_enter_of_an_input_method_sends_nothing(demo: Serve, devices: Devices, session: str) -> None:
-    """Enter that ends a composition neither sends nor answers, also where the composition is told to be over already."""
+    """Enter that ends a composition neither sends nor answers, also where the composition is said to be over."""
     ana = await devices.open(demo, session)
     await ana.say("ask me")
     answer = ana.conversation.get_by_role("textbox")
@@ -100,3 +101,54 @@ async def test_the_enter_of_an_input_method_sends_nothing(demo: Serve, devices: 
         "send",
         "answer",
     ]
+
+
+async def test_loading_the_past_by_keyboard(stage: Serve, devices: Devices, session: str) -> None:
+    """The button that brings the past goes with the last of it, and the focus goes to the oldest message."""
+    async with greeted(stage.url, session) as wire:
+        for number in range(60):
+            await wire.answer("send", f"r{number}", text=f"hello {number}")
+            await wire.type("run.ended", runId=f"r{number}")
+    ana = await devices.open(stage, session)
+    hands = Keyboard(ana)
+    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    earlier = ana.page.get_by_role("button", name="earlier messages")
+    while await earlier.is_visible():
+        count = await ana.answers.count()
+        await earlier.focus()
+        await hands.press("Enter")
+        await expect(ana.answers.nth(count)).to_be_attached()
+    oldest = ana.conversation.get_by_role("article").first
+    await expect(oldest).to_contain_text("hello 0")
+    await expect(oldest).to_be_focused()
+    await expect(oldest).to_be_in_viewport()
+
+
+async def test_the_ways_past_the_sessions(demo: Serve, devices: Devices, session: str) -> None:
+    """The first stop of Tab leads past the list; a new session begins in the message box; the current one is in sight."""
+    ana = await devices.open(demo, session)
+    hands = Keyboard(ana)
+    await ana.button("New session").focus()
+    await hands.press("Shift+Tab")
+    await expect(ana.page.get_by_role("link", name="Skip to the conversation")).to_be_focused()
+    await hands.press("Enter")
+    await expect(ana.conversation).to_be_focused()
+    await ana.live()
+    assert len([message for message in ana.sent if message["type"] == "hello"]) == 1
+
+    for _ in range(30):
+        await hands.to(ana.button("New session"))
+        await hands.press("Enter")
+        await expect(ana.box).to_be_focused()
+    await ana.page.goto(ana.url)
+    await ana.live()
+    current = ana.page.get_by_role("navigation", name="Sessions").locator("[aria-current]")
+    await expect(current).to_contain_text(session)
+    await expect(current).to_be_in_viewport()
+
+
+async def test_an_address_that_names_no_session(demo: Serve, devices: Devices) -> None:
+    """It is said, and the address is put right."""
+    ana = await devices.open(demo, "no%20session")
+    await expect(ana.page.get_by_text("“no session” cannot be the name of a session")).to_be_visible()
+    assert ana.page.url.endswith("?session=default")
