@@ -125,7 +125,7 @@ async def test_loading_the_past_by_keyboard(stage: Serve, devices: Devices, sess
 
 
 async def test_the_ways_past_the_sessions(demo: Serve, devices: Devices, session: str) -> None:
-    """The first stop of Tab leads past the list; a new session begins in the message box; the current one is in sight."""
+    """The first stop of Tab leads past the list; a new session begins in the message box; the current one is seen."""
     ana = await devices.open(demo, session)
     hands = Keyboard(ana)
     await ana.button("New session").focus()
