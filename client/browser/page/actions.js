@@ -87,7 +87,8 @@ export class Actions {
 
   /**
    * Sends a message; while something goes on, in the way that was chosen, and otherwise as the session's main run: one
-   * that was sent alongside never makes a session busy, so that nothing could be queued behind it later. Throws InvalidCommandError for what cannot be sent at all.
+   * that was sent alongside never makes a session busy, so that nothing could be queued behind it later. Throws
+   * CommandError `invalid` for what cannot be sent at all.
    *
    * @param {string} text
    * @param {WhenBusy} whenBusy
