@@ -25,6 +25,7 @@ from holdfast.server.store import (
     MemoryStore,
     Store,
     StoredMessage,
+    StoreError,
     StoreUnavailable,
     Tail,
 )
@@ -98,6 +99,8 @@ class FaultyStore(Store):
         """What happens to the next calls of a method, one after the other; None: nothing."""
         self.down = False
         """Every call fails, before it did anything."""
+        self.broken: set[str] = set()
+        """Methods that raise what asking again does not help against."""
         self.deaf = False
         """Wake-ups are lost."""
         self.before: Callable[[str], Awaitable[None]] | None = None
@@ -133,6 +136,8 @@ class FaultyStore(Store):
         loss = faults.popleft() if faults else None
         if self.down or loss == "before":
             raise StoreUnavailable(f"{method}: no connection")
+        if method in self.broken:
+            raise StoreError(f"{method}: the database disk image is malformed")
         return loss
 
     @staticmethod

@@ -9,6 +9,7 @@ import structlog
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.server.delivery import Delivery
 from holdfast.server.jobs import Jobs
+from holdfast.server.roles import SessionFailed
 from holdfast.server.subscriber import Subscriber
 
 _log = structlog.get_logger("holdfast.session")
@@ -47,6 +48,8 @@ class CatchUps:
             await self.run(delivery, subscriber)
         except TimeoutError:
             subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")
+        except SessionFailed:
+            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
             _log.exception("catching up failed", session=self._session, connection=subscriber.connection)
             subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "what was missed could not be read")

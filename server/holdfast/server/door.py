@@ -136,8 +136,8 @@ class Door:
             if refused.error is not None:
                 self._say(error_message(refused.error))
             self.wire.close(refused.code, refused.reason)
-        except SessionFailed:
-            self._say(error_message(unavailable("the session failed here")))
+        except SessionFailed as failed:
+            self._say(error_message(unavailable(str(failed))))
             self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
             _log.exception("connection failed", session=self.session_id, connection=self.connection)
@@ -220,8 +220,8 @@ class Door:
     ) -> None:
         try:
             await session.join(subscriber, hello.cursor, welcome)
-        except SessionFailed:
-            self._say(error_message(unavailable("the session failed here")))
+        except SessionFailed as failed:
+            self._say(error_message(unavailable(str(failed))))
             self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
             _log.exception("join failed", session=self.session_id, connection=self.connection)

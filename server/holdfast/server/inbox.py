@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import structlog
+
+from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Decision, Finish, Settle, Stop, Sweep, Upkeep
 from holdfast.server.roles import Answer
 
 Chore: TypeAlias = Finish | Settle | Stop | Sweep | Upkeep
 """Work of the server's own."""
+_log = structlog.get_logger("holdfast.session")
 
 
 @dataclass(slots=True)
@@ -29,15 +33,21 @@ class Item:
         """Tells whoever waits for it, once."""
         if self.error is not None:
             self.refuse(self.error)
-        elif self.answer is not None and self.decision is not None and self.decision.reply is not None:
-            answer, self.answer = self.answer, None
-            answer(self.decision.reply)
+        elif self.decision is not None and self.decision.reply is not None:
+            self._answer(self.decision.reply)
 
     def refuse(self, error: CommandError) -> None:
         """Tells the sender of a command that it is refused, unless it was told something already."""
-        if self.answer is not None:
-            answer, self.answer = self.answer, None
-            answer(error)
+        self._answer(error)
+
+    def _answer(self, outcome: Ack | CommandError) -> None:
+        if self.answer is None:
+            return
+        answer, self.answer = self.answer, None
+        try:
+            answer(outcome)
+        except Exception:  # it is one connection's, and the others still have to be told
+            _log.exception("answering failed", work=type(self.work).__name__)
 
 
 class Inbox:
@@ -89,7 +99,8 @@ class Inbox:
         self._commands = [item for item in self._commands if item.answer is not None or item.halted]
 
     def refuse_all(self, error: CommandError) -> None:
-        """Refuses every command, and forgets those that wait."""
-        for item in [*self.batch, *self._commands]:
+        """Refuses every command that was not answered, and forgets everything: nobody decides it any more."""
+        items = [*self.batch, *self._commands]
+        self.batch, self._commands, self._chores = [], [], []
+        for item in items:
             item.refuse(error)
-        self._commands.clear()

@@ -12,10 +12,12 @@ import structlog
 
 from holdfast.server.agent import Agent
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
+from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
+from holdfast.server.roles import SessionFailed
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Head, Store, StoreUnavailable
+from holdfast.server.store import Head, Store, StoreError, StoreUnavailable
 from holdfast.server.worker import RunWorker
 
 LEASE_MS: Final = 10_000
@@ -55,6 +57,7 @@ class Node:
         self.sessions: dict[str, Session] = {}
         self._users: dict[str, int] = {}
         self._closing: dict[str, tuple[Session, asyncio.Task[None]]] = {}
+        self._failed = FailedSessions()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._tick_timer: Timer | None = None
         self._ticking: asyncio.Task[None] | None = None
@@ -137,7 +140,10 @@ class Node:
 
     @asynccontextmanager
     async def open(self, session_id: str) -> AsyncGenerator[Session]:
-        """The session, held open while the block lasts. It may fail meanwhile: opened again, it is another one."""
+        """The session, held open while the block lasts. It may fail meanwhile: opened again, it is another one.
+
+        Raises SessionFailed where it has failed a moment ago, or too often in a row.
+        """
         session = await self._opened(session_id)
         self._users[session_id] = self._users.get(session_id, 0) + 1
         try:
@@ -148,16 +154,29 @@ class Node:
                 del self._users[session_id]
 
     async def _opened(self, session_id: str) -> Session:
-        while session_id in self._closing:
+        while True:
+            session = self.sessions.get(session_id)
+            if session is not None and session.failed:
+                self._retire(session)
+            elif session is not None:
+                return session
+            if session_id not in self._closing:
+                break
             await asyncio.wait({self._closing[session_id][1]})
-        session = self.sessions.get(session_id)
-        if session is not None and session.failed:
-            del self.sessions[session_id]
-            session = None
-        if session is None:
-            session = self.sessions[session_id] = Session(session_id, self)
-            session.start()
+        refusal = self._failed.refusal(session_id, self.clock.monotonic())
+        if refusal is not None:
+            raise SessionFailed(refusal)
+        session = self.sessions[session_id] = Session(session_id, self)
+        session.start()
         return session
+
+    def _retire(self, session: Session) -> None:
+        """Takes a session that has failed, or that nobody needs, out of use: it is closed beside everything else."""
+        del self.sessions[session.id]
+        if session.failed and self._failed.failed(session.id, self.clock.monotonic()):
+            _log.error("session stays shut", session=session.id, failures=FAILURES_IN_A_ROW, seconds=SHUT_SECONDS)
+        closing = asyncio.create_task(self._close(session), name=f"close {session.id}")
+        self._closing[session.id] = session, closing
 
     def start_worker(self, session: Session, run: RunState) -> RunWorker:
         """Starts the task that works on a run."""
@@ -169,10 +188,16 @@ class Node:
     # Upkeep
 
     async def sweep(self) -> None:
-        """Looks through the index: ends, takes over or settles what nodes without a lease left."""
+        """Looks through the index: ends, takes over or settles what nodes without a lease left.
+
+        Sessions that have failed here are in it as long as something is owed in them: this opens them again.
+        """
         for session_id in await self.store.unfinished():
-            session = await self._opened(session_id)
-            session.chore(Sweep())
+            if session_id in self._closing or self._failed.left_alone(session_id, self.clock.monotonic()):
+                continue
+            if self.store.exclusive and session_id in self.sessions:
+                continue  # it is at work, and there is no other node that could leave something
+            (await self._opened(session_id)).chore(Sweep())
 
     def _tick(self) -> None:
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
@@ -184,19 +209,22 @@ class Node:
 
     async def _round(self) -> None:
         self._ticks += 1
+        self._close_unused()
         try:
             before = self.clock.monotonic()
             await self.store.renew(self.node, LEASE_MS)
             self._renewed_at = before  # the lease may have begun as early as this
-            if not self.store.exclusive and self._ticks % SWEEP_TICKS == 0:
+            # A store of one process needs it for what has failed here, and not while that process goes away.
+            if self._ticks % SWEEP_TICKS == 0 and (self.accepting or not self.store.exclusive):
                 await self.sweep()
         except StoreUnavailable as error:
             _log.warning("lease not renewed", node=self.node, error=str(error))
+        except StoreError:  # asking again may not help, and is all there is to do
+            _log.exception("lease not renewed", node=self.node)
         if not self.store.exclusive:
             for session in self.sessions.values():
                 if session.workers or self._ticks % SWEEP_TICKS == 0:
                     session.store_moved()
-        self._close_idle()
 
     def _stop_agents(self) -> None:
         """Without a lease others may end or restart the runs at any time: what is done here may be done twice."""
@@ -204,7 +232,7 @@ class Node:
             for worker in list(session.workers.values()):
                 worker.ended(None)
 
-    def _close_idle(self) -> None:
+    def _close_unused(self) -> None:
         now = self.clock.monotonic()
         for session_id, session in list(self.sessions.items()):
             if session_id in self._users or session.busy or session.waiting:
@@ -212,9 +240,7 @@ class Node:
             elif session.idle_since is None:
                 session.idle_since = now
             if session.failed or (session.idle_since is not None and now - session.idle_since > IDLE_SECONDS):
-                del self.sessions[session_id]
-                closing = asyncio.create_task(self._close(session), name=f"close {session_id}")
-                self._closing[session_id] = session, closing
+                self._retire(session)
 
     async def _close(self, session: Session) -> None:
         try:

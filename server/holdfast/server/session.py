@@ -92,6 +92,8 @@ class Session:
         self._refresh = False
         self._compact = False
         self._closing = False
+        self._over = False
+        """Whether the actor has ended: nothing is taken any more."""
 
     # From outside
 
@@ -106,8 +108,6 @@ class Session:
         await self._catch_ups.close()
         if self._task is not None:
             await asyncio.wait({self._task})  # how it failed, if it did, was logged there
-        self.delivery.close()
-        self._timers.clear()
 
     def abort(self) -> None:
         """Ends the actor at once, where `close` waits for a store that does not answer. Harmless when it has ended."""
@@ -131,16 +131,16 @@ class Session:
 
     @property
     def failed(self) -> bool:
-        """Whether the actor has ended by an error of its own; the node then opens the session anew."""
-        return self._task is not None and self._task.done() and not self._closing
+        """Whether the actor has ended by an error of its own; the node then closes it, and opens the session anew."""
+        return self._over and not self._closing
 
     def submit(self, ask: Ask, answer: Answer) -> None:
         """Brings a command; `answer` is called with its outcome.
 
         A cancel stops the agent at once if it works here, before anything is in the log.
         """
-        if self.failed:
-            answer(CommandError("unavailable", "the session failed on this server", retryable=True))
+        if self._over:
+            answer(_ended_error(failed=self.failed))
             return
         command = ask.command
         halted = False
@@ -153,13 +153,15 @@ class Session:
 
     def produced(self, worker: Worker) -> None:
         """A worker has output to take."""
-        self._ready[worker.owner.run_id] = worker
-        self._notify()
+        if not self._over:
+            self._ready[worker.owner.run_id] = worker
+            self._notify()
 
     def chore(self, work: Chore) -> None:
-        """Brings work of the server's own."""
-        self._inbox.chore(work, self._host.clock.monotonic())
-        self._notify()
+        """Brings work of the server's own; nothing happens to it where the actor has ended."""
+        if not self._over:
+            self._inbox.chore(work, self._host.clock.monotonic())
+            self._notify()
 
     def store_moved(self) -> None:
         """Another node has appended, or may have: look at the store's head."""
@@ -227,19 +229,39 @@ class Session:
 
     async def _main(self) -> None:
         try:
-            await self._journal.load()
-            self._crew.reconcile()
-            self._after_lifecycle()
-            while True:
-                await self._pending()
-                if self._closing and not (self._inbox.waiting or self._ready or self._jobs):
-                    return
-                await self._round()
+            await self._work()
         except Exception:
-            _log.exception("session failed", session=self.id)
-            self._fail_everything()
+            head, runs = self._journal.head, list(self.workers)
+            _log.exception(
+                "session failed", session=self.id, node=self._host.node, epoch=head.epoch, seq=head.seq, runs=runs
+            )
         finally:
-            self._jobs.close(SessionFailed(f"session {self.id} has ended on this node"))
+            self._end()
+
+    async def _work(self) -> None:
+        """Returns when the session was closed and nothing waits. Whatever is raised here ends it."""
+        await self._journal.load()
+        self._crew.reconcile()
+        self._after_lifecycle()
+        while True:
+            await self._pending()
+            if self._closing and not (self._inbox.waiting or self._ready or self._jobs):
+                return
+            await self._round()
+
+    def _end(self) -> None:
+        """Nothing is taken any more, however it came to that, and whoever waits for something is told."""
+        self._over = True
+        error = _ended_error(failed=self.failed)
+        self._inbox.refuse_all(error)
+        self._jobs.close(SessionFailed(error.message))
+        self._crew.drop_all()
+        self._ready, self._outputs, self._taken = {}, [], []
+        if self.failed:
+            for subscriber in list(self.delivery.subscribers):
+                subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+        self.delivery.close()
+        self._timers.clear()
 
     async def _pending(self) -> None:
         """Returns when there is something to do."""
@@ -269,10 +291,8 @@ class Session:
             self._schedule_upkeep(await self._unobserved_since())
         self._take()
         if self._inbox.batch or self._outputs:
-            try:
-                await self._commit()
-            finally:
-                self._inbox.batch, self._outputs, self._taken = [], [], []
+            await self._commit()
+            self._inbox.batch, self._outputs, self._taken = [], [], []
         if self._compact:
             self._compact = False
             if await self._journal.moved_on():
@@ -487,9 +507,8 @@ class Session:
         error = CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000)
         self._inbox.refuse_older(oldest, error)
 
-    def _fail_everything(self) -> None:
-        reason = "the session failed; its server's log has the reason"
-        self._inbox.refuse_all(CommandError("internal", reason, retryable=True))
-        for subscriber in list(self.delivery.subscribers):
-            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
-        self._crew.drop_all()
+
+def _ended_error(*, failed: bool) -> CommandError:
+    """What whoever asks is told. What was being appended may be in the log: the same id may be sent again."""
+    reason = "the session failed on this server, whose log has the reason" if failed else "the session was closed here"
+    return CommandError("unavailable", reason, retryable=True, retry_after_ms=1000)

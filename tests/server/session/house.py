@@ -98,6 +98,7 @@ async def house(**options: Any) -> AsyncGenerator[House]:
     for road in house.roads:
         road.resume()
         road.down = False
+        road.broken.clear()
         road.faults.clear()
     await house.clock.pass_ms(1_000)  # what was refused by the store is tried again
     for device in house.devices:
