@@ -26,6 +26,8 @@ class Item:
     answer: Answer | None = None
     halted: bool = False
     """Whether an agent was stopped for this cancel already: it must be decided, whatever its sender was told."""
+    left_out: bool = False
+    """Whether deciding it failed: it is not decided again."""
     decision: Decision | None = None
     error: CommandError | None = None
 

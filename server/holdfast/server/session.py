@@ -361,6 +361,8 @@ class Session:
         item: Item | Output | None = None
         try:
             for item in self._inbox.batch:
+                if item.left_out:
+                    continue
                 item.decision, item.error = None, None
                 if isinstance(item.work, Sweep):
                     # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
@@ -392,7 +394,7 @@ class Session:
 
     def _leave_out(self, item: Item | Output) -> None:
         if isinstance(item, Item):
-            self._inbox.batch.remove(item)
+            item.left_out = True  # it stays in the batch: the agent that was halted for it is seen to behind the commit
             item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
             item.tell()
             return

@@ -6,11 +6,14 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from holdfast.protocol.commands import Cancel
 from holdfast.server.agent import Agent
+from holdfast.server.registry import Ask
 from holdfast.server.run import Run
 from tests.server.doubles import settled
 from tests.server.session.house import house
@@ -342,3 +345,32 @@ async def test_closing_everything_at_the_client_stops_nothing() -> None:
         assert h.of("r1", "run.ended")[0]["reason"] == "completed"
         await device.resume()
         assert device.text("r1") == "one"
+
+
+@pytest.mark.parametrize("half_way", [False, True])
+async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
+    monkeypatch: pytest.MonkeyPatch, half_way: bool
+) -> None:
+    """The agent has stopped for it already: its run ends as failed, also where deciding had begun to end it."""
+    from holdfast.server import session as module
+
+    decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
+
+    def broken(state: Any, work: Any, context: Any) -> Any:
+        if isinstance(work, Ask) and isinstance(work.command, Cancel):
+            if half_way:
+                decide(state, work, context)
+            raise RuntimeError("a mistake in this program")
+        return decide(state, work, context)
+
+    monkeypatch.setattr(module, "decide", broken)
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await h.puppet.call()
+        refused = await device.send("cancel", id="k1", runId="r1")
+        assert refused["code"] == "internal"
+        ended = await device.wire.event("run.ended", runId="r1")
+        assert (ended["reason"], ended["error"]["code"]) == ("failed", "stopped")
+        await settled()
+        assert not device.session.workers
