@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class Jobs:
-    """What waits to be read. `notify` wakes the actor, which calls `do_all`."""
+    """What waits to be read. `notify` wakes the actor, which runs what it `take`s."""
 
     def __init__(self, journal: Journal, notify: Callable[[], None]) -> None:
         self._journal = journal
@@ -51,11 +51,10 @@ class Jobs:
         self._notify()
         return await done
 
-    async def do_all(self) -> None:
-        """Runs those that wait now; what they bring about waits for the next time."""
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            await job()
+    def take(self) -> list[Callable[[], Awaitable[None]]]:
+        """Those that wait now, to be run in their order."""
+        taken, self._waiting = self._waiting, []
+        return taken
 
     def close(self, error: Exception) -> None:
         """Nothing is run any more: who waits, or asks from now on, gets `error`."""

@@ -185,11 +185,10 @@ class Session:
         """
 
         async def join(journal: Journal) -> None:
-            if await journal.moved_on():
-                await self._reload()
             resume = await self.delivery.join(subscriber, cursor)
             subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
 
+        self._refresh = True
         await self._jobs.run(join)
         await self._catch_ups.run(self.delivery, subscriber)
 
@@ -279,12 +278,12 @@ class Session:
             self._wake = None
 
     async def _round(self) -> None:
+        # Taken before the head is read, which a join relies on, and done after the commands that came before them.
+        jobs = self._jobs.take()
         if self._refresh:
             self._refresh = False
             if await self._journal.moved_on():
                 await self._reload()
-        if self._jobs:
-            await self._jobs.do_all()
         if len(self.delivery.subscribers) != self._observers:
             self._observers = len(self.delivery.subscribers)
             await self._journal.observe(self._observers)
@@ -293,6 +292,8 @@ class Session:
         if self._inbox.batch or self._outputs:
             await self._commit()
             self._inbox.batch, self._outputs, self._taken = [], [], []
+        for job in jobs:
+            await job()
         if self._compact:
             self._compact = False
             if await self._journal.moved_on():

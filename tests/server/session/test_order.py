@@ -1,0 +1,50 @@
+"""What one connection asks takes effect in the order it was asked, however busy the session is."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.server.doubles import Device, settled
+from tests.server.session.house import house
+
+
+async def test_history_does_not_overtake_a_send() -> None:
+    """The actor is busy with an append when both come: the page has the message that was sent before."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        h.road.pause("append")
+        call.say("one")
+        await settled()
+        sent = device.ask("send", id="r2", text="then", whenBusy="alongside")
+        page = asyncio.ensure_future(device.session.history("h1", None, 10))
+        await settled()
+        assert not page.done()
+        h.road.resume()
+        assert (await sent)["outcome"] == "started"
+        messages = (await page)[0]["messages"]
+        assert [message["runId"] for message in messages if message["role"] == "user"] == ["r1", "r2"]
+
+
+async def test_a_reload_that_fails_in_a_join_leaves_no_reader_with_a_gap() -> None:
+    """Another node's events were folded and could not be read for the readers: the session fails, and they resume."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        one, two = await h.device("d1"), await h.device("d2", number=1)
+        h.road.deaf = True
+        await two.send("send", id="r1", text="go")
+        h.road.broken.add("read")
+        late = Device(one.session, device="late")
+        joining = asyncio.gather(late.join(), return_exceptions=True)
+        await settled()
+        h.road.broken.clear()
+        h.road.deaf = False
+        await joining
+        assert one.wire.closed
+        again = Device(await h.session(), device="d1")
+        again.reader = one.reader
+        await again.resume()
+        await two.send("cancel", id="k1", runId="r1")
+        await again.wire.event("run.ended", runId="r1")
+        assert again.messages == two.messages
