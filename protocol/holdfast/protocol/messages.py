@@ -10,21 +10,33 @@ from holdfast.protocol.values import JSON
 
 _CUT_KINDS = frozenset({"text", "reasoning"})
 _ENVELOPE = frozenset({"type", "seq", "at", "command", "from", "runId", "part", "done", "delta"})
+_BLOCK_DELTAS = 256
+_BLOCK_LENGTH = 64 * 1024
+"""Code points. Text is held in blocks of about this size, and at most so many deltas stand behind the last one."""
 # Where the deltas of a kind accumulate in the folded part; an unknown kind keeps them under `delta`.
 _DELTA_FIELD = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
 
 
 class OpenPart:
-    """One part of an answer that may still grow. Appending a delta costs its length, not the part's."""
+    """One part of an answer that may still grow. Appending a delta costs its length, not the part's.
 
-    __slots__ = ("_deltas", "done", "fields", "kind", "length")
+    Deltas are joined in blocks as they come, so that a part takes the memory of its text, however small the pieces
+    were that it came in.
+    """
+
+    __slots__ = ("_blocks", "_deltas", "_joined", "done", "fields", "kind", "length")
 
     def __init__(self, kind: str, fields: dict[str, Any], text: str | None = None, *, done: bool = False) -> None:
         self.kind = kind
         self.fields = fields
-        self._deltas: list[str] | None = None if text is None else [text]
+        self._blocks: list[str] | None = None if text is None else _cut(text)
+        """The text but for its end; None where there is none, which is not the same as an empty one."""
+        self._deltas: list[str] = []
+        """The end of the text: too little for a block yet."""
         self.length = 0 if text is None else len(text)
         """Of the text, in Unicode code points."""
+        self._joined = self.length
+        """Of the blocks."""
         self.done = done
 
     @classmethod
@@ -42,20 +54,34 @@ class OpenPart:
     @property
     def text(self) -> str:
         """The text so far."""
-        if self._deltas is None:
-            return ""
-        if len(self._deltas) > 1:
-            self._deltas = ["".join(self._deltas)]
-        return self._deltas[0]
+        return "".join(self.blocks() or ())
+
+    def blocks(self) -> Sequence[str] | None:
+        """The text in pieces of bounded length, in order; None where there is no text. Not to be changed."""
+        self._close_block()
+        return self._blocks
+
+    def _close_block(self) -> None:
+        if not self._deltas or self._blocks is None:
+            return
+        end = "".join(self._deltas)
+        self._deltas.clear()
+        self._joined = self.length
+        if self._blocks and len(self._blocks[-1]) + len(end) <= _BLOCK_LENGTH:
+            self._blocks[-1] += end
+        else:
+            self._blocks.append(end)
 
     def fold(self, chunk: Mapping[str, Any]) -> None:
         """Takes in a `run.chunk` of this part."""
         delta = chunk.get("delta")
         if isinstance(delta, str):
-            if self._deltas is None:
-                self._deltas = []
+            if self._blocks is None:
+                self._blocks = []
             self._deltas.append(delta)
             self.length += len(delta)
+            if len(self._deltas) >= _BLOCK_DELTAS or self.length - self._joined >= _BLOCK_LENGTH:
+                self._close_block()
         elif delta is not None:  # of a kind that this version does not know
             self.fields["delta"] = delta
         if self.kind not in _CUT_KINDS:
@@ -63,23 +89,29 @@ class OpenPart:
                 if name not in _ENVELOPE and name != "kind":
                     self.fields[name] = value
             if self.kind == "tool_call" and "input" in chunk:
-                self._deltas = None  # the whole input replaces the argument text it was streamed as
-                self.length = 0
+                self._blocks = None  # the whole input replaces the argument text it was streamed as
+                self._deltas.clear()
+                self.length = self._joined = 0
         if chunk.get("done"):
             self.done = True
 
     def cut(self, length: int) -> None:
         """Keeps the first `length` code points of text or reasoning; parts of other kinds happened, and stay whole."""
         if self.kind in _CUT_KINDS and length < self.length:
-            self._deltas = [self.text[:length]]
-            self.length = length
+            self._blocks = _cut(self.text[:length])
+            self._deltas.clear()
+            self.length = self._joined = length
 
     def view(self) -> Part:
         """The part as a message carries it."""
         part: Part = {"kind": self.kind, **self.fields}
-        if self._deltas is not None or self.kind in _CUT_KINDS:
+        if self._blocks is not None or self.kind in _CUT_KINDS:
             part[_DELTA_FIELD.get(self.kind, "delta")] = self.text
         return part
+
+
+def _cut(text: str) -> list[str]:
+    return [text[start : start + _BLOCK_LENGTH] for start in range(0, len(text), _BLOCK_LENGTH)]
 
 
 class OpenMessage:
