@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
 
 from holdfast.server.agent import Agent
+from holdfast.server.agent_tasks import contain
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
 from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
-from holdfast.server.roles import SessionFailed
+from holdfast.server.roles import SessionFailed, Worker
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import Head, Store, StoreError, StoreUnavailable
@@ -25,8 +26,10 @@ LEASE_MS: Final = 10_000
 TICK_SECONDS: Final = 1.0
 """Between two rounds of the node: lease, idle sessions, heads of shared sessions with work."""
 SWEEP_TICKS: Final = 5
-_STORE_PATIENCE_SECONDS: Final = 5.0
-"""How long the end of a process waits for a store that does not answer."""
+ENDING_SECONDS: Final = 1.0
+"""How long a drain waits for the runs that it has ended itself."""
+STOP_SECONDS: Final = 2.0
+"""How long a stop may take, whatever agents, readers and the store do."""
 IDLE_SECONDS: Final = 30.0
 """A session that nobody has used for this long is closed; opening it again costs one read."""
 _log = structlog.get_logger("holdfast.node")
@@ -58,7 +61,11 @@ class Node:
         self._users: dict[str, int] = {}
         self._closing: dict[str, tuple[Session, asyncio.Task[None]]] = {}
         self._failed = FailedSessions()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.agents_given_up = 0
+        """How many runs had an agent that ignored its cancellation for all of its grace, since the process began."""
+        self._workers: set[RunWorker] = set()
+        """All of whose agent something is left, those included that nobody waits for any more."""
+        self._contain_no_more = _nothing
         self._tick_timer: Timer | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._ticks = 0
@@ -71,6 +78,7 @@ class Node:
         Where it fails, or is cancelled, the node is stopped: the store is closed again.
         """
         await self.store.start()
+        self._contain_no_more = contain(asyncio.get_running_loop())
         try:
             await self.store.renew(self.node, LEASE_MS)
             self._renewed_at = self.clock.monotonic()
@@ -82,59 +90,87 @@ class Node:
             raise
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
 
-    async def stop(self) -> None:
-        """Closes all sessions and the store. Agents that still work are stopped without a word in the log."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Closes all sessions and the store, within `seconds` of real time, whatever agents and the store do.
+
+        Agents that still work are stopped without a word in the log. Agents, sessions, lease and store may each take
+        half of the time that is left; what does not end in it is named in the log, and left behind.
+        """
+        time = asyncio.get_running_loop().time
+        deadline = time() + seconds
+
+        def half() -> float:
+            return max(0.0, deadline - time()) / 2
+
         self.accepting = False
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        for worker in self._workers:
+            worker.drop()
         if self._ticking is not None:
-            _, stuck_round = await asyncio.wait({self._ticking}, timeout=_STORE_PATIENCE_SECONDS)
-            self._ticking.cancel()
-            await asyncio.gather(*stuck_round, return_exceptions=True)
+            await _ended({self._ticking}, half())
         self._unwatch()
-        for session in self.sessions.values():
-            for worker in session.workers.values():
-                worker.drop()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self.settings.grace_ms / 1000)
+        await self._stop_workers(half)
+        await self._close_sessions(half)
+        releasing = asyncio.create_task(self.store.release(self.node), name="lease")
+        if await _ended({releasing}, half()):
+            _log.warning("lease not released", node=self.node, error="the store does not answer")
+        elif (error := releasing.exception()) is not None:
+            _log.warning("lease not released", node=self.node, error=str(error))
+        closing = asyncio.create_task(self.store.close(), name="store")
+        late = await _ended({closing}, max(0.0, deadline - time()))
+        self._contain_no_more()
+        self._contain_no_more = _nothing
+        if late:
+            _log.warning("store not closed in time", node=self.node)
+        else:
+            closing.result()  # raises what closing it did
+
+    async def _stop_workers(self, half: Callable[[], float]) -> None:
+        stuck = await _ended({worker.task for worker in self._workers}, half(), cancel=False)
+        for worker in [worker for worker in self._workers if worker.task in stuck]:
+            worker.abandon()
+        # Closed, it ends at its task's next step: what does not waits for something that is not its own.
+        if await _ended(stuck, half()):
+            runs = [f"{worker.session_id}/{worker.owner.run_id}" for worker in self._workers]
+            _log.warning("agents not stopped in time", node=self.node, runs=runs)
+
+    async def _close_sessions(self, half: Callable[[], float]) -> None:
         closing = [(session, asyncio.ensure_future(session.close())) for session in self.sessions.values()]
         closing.extend(self._closing.values())
-        if closing:
-            _, stuck = await asyncio.wait({task for _, task in closing}, timeout=_STORE_PATIENCE_SECONDS)
-            for session, _ in closing:
+        stuck = await _ended({task for _, task in closing}, half(), cancel=False)
+        left = [session for session, task in closing if task in stuck]
+        if left:
+            _log.warning("sessions not closed in time", node=self.node, sessions=[session.id for session in left])
+            for session in left:
                 session.abort()
-            await asyncio.gather(*stuck, return_exceptions=True)
+            await _ended(stuck, half())
         self.sessions.clear()
-        try:
-            async with asyncio.timeout(_STORE_PATIENCE_SECONDS):
-                await self.store.release(self.node)
-        except (StoreUnavailable, TimeoutError) as error:
-            _log.warning("lease not released", node=self.node, error=str(error) or "the store does not answer")
-        await self.store.close()
 
     async def drain(self, timeout_ms: int) -> None:
         """Starts no run any more, lets those that work here finish, and ends the rest as cancelled by the shutdown.
 
-        Returns when nothing works here. Queued runs stay in the log, for the next node.
+        Runs that wait for a person or a client are not waited for, and those whose agent is restartable are not ended:
+        the next process goes on with them. Returns when nothing else works here, at most a second after `timeout_ms`.
+        Queued runs stay in the log.
         """
         self.accepting = False
         deadline = self.clock.monotonic() + timeout_ms / 1000
-        while self._working and self.clock.monotonic() < deadline:
+        while self._working(lambda worker: not worker.waits) and self.clock.monotonic() < deadline:
             await pause(self.clock, min(0.1, max(0.0, deadline - self.clock.monotonic())))
         told: set[tuple[str, str]] = set()
-        deadline = self.clock.monotonic() + self.settings.grace_ms / 1000 + _STORE_PATIENCE_SECONDS
-        while self._working and self.clock.monotonic() < deadline:
+        deadline = self.clock.monotonic() + ENDING_SECONDS
+        while self._working(lambda worker: not worker.resumable) and self.clock.monotonic() < deadline:
             # Again and again: what was on its way into the log when the drain began starts to work only now.
             for session in self.sessions.values():
-                for run_id in session.workers:
-                    if (session.id, run_id) not in told:
+                for run_id, worker in session.workers.items():
+                    if (session.id, run_id) not in told and not worker.resumable:
                         told.add((session.id, run_id))
                         session.chore(Stop(run_id, "shutdown"))
             await pause(self.clock, 0.02)
 
-    @property
-    def _working(self) -> bool:
-        return any(session.workers or session.pending for session in self.sessions.values())
+    def _working(self, counts: Callable[[Worker], bool]) -> bool:
+        return any(session.pending or any(map(counts, session.workers.values())) for session in self.sessions.values())
 
     # Sessions
 
@@ -180,10 +216,26 @@ class Node:
 
     def start_worker(self, session: Session, run: RunState) -> RunWorker:
         """Starts the task that works on a run."""
-        worker = RunWorker(session, run, self.agents[run.agent], clock=self.clock, settings=self.settings)
-        self._tasks.add(worker.task)
-        worker.task.add_done_callback(self._tasks.discard)
+        earlier = [
+            worker.task
+            for worker in self._workers
+            if (worker.session_id, worker.owner.run_id) == (session.id, run.run_id)
+        ]
+        worker = RunWorker(
+            session,
+            run,
+            self.agents[run.agent],
+            clock=self.clock,
+            settings=self.settings,
+            after=earlier,
+            ignored=self._agent_ignored_its_stop,
+        )
+        self._workers.add(worker)
+        worker.task.add_done_callback(lambda _: self._workers.discard(worker))
         return worker
+
+    def _agent_ignored_its_stop(self) -> None:
+        self.agents_given_up += 1
 
     # Upkeep
 
@@ -256,3 +308,13 @@ class Node:
 
 def _nothing() -> None:
     """There is no watch to end."""
+
+
+async def _ended(tasks: Set[asyncio.Task[Any]], seconds: float, *, cancel: bool = True) -> set[asyncio.Task[Any]]:
+    """Waits for tasks; those that have not ended in time, which are cancelled."""
+    if not tasks:
+        return set()
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late if cancel else ():
+        task.cancel()
+    return late

@@ -72,6 +72,16 @@ class Worker(Protocol):
         """Whether `ended` was called."""
         ...
 
+    @property
+    def waits(self) -> bool:
+        """Whether the agent waits for a person or a client."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the next process can go on with the run."""
+        ...
+
     def ended(self, event: Mapping[str, Any] | None) -> None:
         """The run has ended with this event; None where it is no longer this worker's."""
         ...

@@ -12,8 +12,10 @@ is only the agent, and never the writing of what it has said before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, cast
 
@@ -21,9 +23,10 @@ import structlog
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
-from holdfast.protocol.messages import OpenPart, reopen
+from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
 from holdfast.protocol.values import JSON, MAX_INTEGER
 from holdfast.server.agent import Agent
+from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.failure import failure_of
@@ -69,11 +72,33 @@ class Stage(Enum):
     """Nobody waits for the agent any more."""
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A request whose answer a task of the agent waits for."""
+
+    waiter: asyncio.Future[Answer]
+    task: asyncio.Task[Any] | None
+    taken_back: bool = False
+    """Whether it is being withdrawn, so that a steer can interrupt the task."""
+
+
 class RunWorker:
-    """Works on one attempt of one run. Created by the node when its `run.started` is in the log."""
+    """Works on one attempt of one run. Created by the node when its `run.started` is in the log.
+
+    The agent is called when `after` have ended: what is left here of earlier attempts. `ignored` is called, once, where
+    the agent has ignored its cancellation for all of its grace.
+    """
 
     def __init__(
-        self, session: Session, run: RunState, agent: Agent, *, clock: Clock, settings: SessionSettings
+        self,
+        session: Session,
+        run: RunState,
+        agent: Agent,
+        *,
+        clock: Clock,
+        settings: SessionSettings,
+        after: Iterable[asyncio.Task[None]] = (),
+        ignored: Callable[[], None] = lambda: None,
     ) -> None:
         self.owner = Owner(run.run_id, run.node, run.attempt)
         self.info = RunDetails(run.run_id, run.agent, run.by, run.device, run.attempt, run.terms.get("metadata", {}))
@@ -84,29 +109,41 @@ class RunWorker:
         self._settings = settings
         assert run.answer is not None, "a run that was started has an answer"
         self._answer = reopen(run.answer.view())
+        """The answer as it is in the log: what was written is folded when it is there, and in its order."""
         self._answer.close_parts()
+        self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._answer.parts])
+        """The parts of the answer, without their text, as they are with all that was written."""
         self._before: list[Message] = []
         self._outputs: list[Output] = []
+        self._taken: list[Output] = []
+        """Output that is on its way into the log."""
         self._waiting_bytes = 0
         self._waiting_chunks = 0
         self._room = asyncio.Event()
         """Set, for everyone who waits, when there may be room again."""
-        self._produced_bytes = 0
+        self._produced_bytes = sum(len(part.text.encode()) for part in self._answer.parts)
         self._usage: dict[str, JSON] = {}
         self._ids = 0
-        self._requests: dict[str, asyncio.Future[Answer]] = {}
+        self._requests: dict[str, _Asked] = {}
+        self._answered: set[asyncio.Future[Answer]] = set()
+        """Answers on their way to the task that waits for them."""
         self._asked: set[str] = set()
         """Requests that came into the log, until it was seen that they are no longer open."""
         self._steers: dict[str, str] = {}
         """Boundaries of the steers that were accepted and not taken, by steer id."""
         self._untold: list[PendingSteer] = []
         """Steers that were applied for a `take_steers`, until one returns them: whoever waits may be cancelled."""
+        self._tasks = AgentTasks(self._exited, **self._ids_for_log())
+        self._exit: BaseException | None = None
+        """What would have ended the process, had it left the agent: it ends the run."""
+        self._ignored: Callable[[], None] | None = ignored
         self._call: asyncio.Task[None] | None = None
         self._current: Run | None = None
         self._scope: InterruptScope | None = None
         self._stopped_at: float | None = None
         self._grace: Timer | None = None
-        self.task = asyncio.create_task(self._drive(), name=f"run {run.run_id}")
+        self._driving = True
+        self.task = asyncio.create_task(self._main(list(after)), name=f"run {run.run_id}")
         """Ends when nothing of the agent is left."""
         self.task.add_done_callback(self._driven)
 
@@ -114,13 +151,18 @@ class RunWorker:
 
     def take(self) -> list[Output]:
         """All output that waits, in order."""
-        outputs, self._outputs = self._outputs, []
-        return outputs
+        self._taken, self._outputs = self._outputs, []
+        return self._taken
 
     def committed(self, outputs: Sequence[Output]) -> None:
         """What `take` gave is in the log, or was refused: there is room again."""
+        self._taken = []
         for output in outputs:
             self._waiting_bytes -= output.size
+            if isinstance(output.work, Chunk):
+                _fold(self._answer, output.work)
+            elif output.decision is not None and output.decision.steers:
+                self._apply(output.decision)
         self._waiting_chunks = len(self._outputs)
         self._room.set()
 
@@ -143,6 +185,16 @@ class RunWorker:
         if self.stage is Stage.HALTED:
             error: Failure = {"code": "stopped", "message": "The agent was stopped by a cancel that was then refused."}
             self._put(Finish(self.owner, "failed", error=error, usage=self._usage or None))
+
+    @property
+    def waits(self) -> bool:
+        """Whether the agent waits for a person or a client: it is in no hurry, and loses nothing by being left."""
+        return bool(self._asked) and self.stage is Stage.CALLING
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the run goes on where this process leaves it: the next one calls its agent again."""
+        return self._agent.restartable and self.stage is Stage.CALLING
 
     @property
     def over(self) -> bool:
@@ -177,18 +229,16 @@ class RunWorker:
     def resolved(self, event: Mapping[str, Any]) -> None:
         """A request was resolved by this event."""
         self._asked.discard(event["requestId"])
-        waiter = self._requests.pop(event["requestId"], None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(Answer(event["outcome"], event.get("value"), event.get("by"), event.get("device")))
+        asked = self._requests.pop(event["requestId"], None)
+        if asked is not None and not (asked.taken_back and event["outcome"] == "withdrawn"):
+            self._tell(asked, Answer(event["outcome"], event.get("value"), event.get("by"), event.get("device")))
 
     def reconcile(self, view: RunInfo) -> None:
         """Events were missed or lost: requests that are gone are withdrawn, steers that wait interrupt."""
         still_open = {request["id"] for request in view["requests"]}
         gone, self._asked = self._asked - still_open, self._asked & still_open
         for request_id in gone & self._requests.keys():
-            waiter = self._requests.pop(request_id)
-            if not waiter.done():
-                waiter.set_result(Answer("withdrawn"))
+            self._tell(self._requests.pop(request_id), Answer("withdrawn"))
         known, self._steers = self._steers, {}
         for steer in view["steers"]:
             if steer["steerId"] in known:
@@ -219,10 +269,15 @@ class RunWorker:
         return "now" in self._steers.values()
 
     def messages(self) -> list[Message]:
-        """The transcript before the run, and its answer so far."""
-        if not self._answer.parts:
-            return list(self._before)
-        return [*self._before, self._answer.view()]
+        """The transcript before the run, and its answer: what the log has of it, and behind that what it will have."""
+        answer = self._answer
+        waiting = [output.work for output in (*self._taken, *self._outputs) if isinstance(output.work, Chunk)]
+        if waiting:
+            parts = [OpenPart.of(part.view(), done=part.done) for part in answer.parts]
+            answer = OpenMessage(answer.fields, parts)
+            for chunk in waiting:
+                _fold(answer, chunk)
+        return [*self._before, answer.view()] if answer.parts else list(self._before)
 
     async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
         """Takes text. Adjacent text that still waits becomes one chunk."""
@@ -230,7 +285,7 @@ class RunWorker:
             piece = delta if len(delta) <= _TEXT_LENGTH else delta[start : start + _TEXT_LENGTH]
             size = len(piece) if piece.isascii() else len(piece.encode())
             self._count(size)
-            self._fold(kind, {"delta": piece})
+            self._enter(kind, {})
             last = self._outputs[-1] if self._outputs else None
             if last is not None and isinstance(last.work, Chunk) and last.work.kind == kind:
                 waiting = cast("str", last.work.fields["delta"])
@@ -248,7 +303,7 @@ class RunWorker:
         """Takes a chunk of another kind."""
         size = sum(len(value) if isinstance(value, str) else 64 for value in fields.values())
         self._count(size)
-        self._fold(kind, fields)
+        self._enter(kind, fields)
         self._put(Chunk(self.owner, kind, fields), size=size)
         self._waited(size)
         await self._until_room()
@@ -261,15 +316,15 @@ class RunWorker:
             # Agents give floats too, and infinity.
             request["expiresAt"] = int(min(self._clock.now() + max(expires_ms, 0), MAX_INTEGER))
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._requests[request["id"]] = waiter
+        asked = self._requests[request["id"]] = _Asked(waiter, asyncio.current_task())
         self._put(OpenRequest(self.owner, request), done=lambda _: self._asked.add(request["id"]))
         try:
             return await waiter
-        except asyncio.CancelledError:
-            self._requests.pop(request["id"], None)
-            if not self.stopping:  # the end of the run closes it otherwise
+        finally:
+            self._answered.discard(waiter)
+            # Nobody waits any more: it is taken back, unless the end of the run closes it, or that is under way.
+            if self._requests.pop(request["id"], None) is not None and not (self.stopping or asked.taken_back):
                 self._put(RetractRequest(self.owner, request["id"]))
-            raise
 
     async def take_steers(self) -> list[PendingSteer]:
         """Applies all pending steers; they are in the log when this returns. Cancelled, the next call returns them."""
@@ -296,6 +351,15 @@ class RunWorker:
 
     # The work
 
+    async def _main(self, after: Sequence[asyncio.Task[None]]) -> None:
+        try:
+            while not all(task.done() for task in after):
+                await asyncio.wait(after)
+            await self._drive()
+        finally:
+            self._driving = False
+            await self._tasks.ended()
+
     async def _drive(self) -> None:
         """Calls the agent, again for every steer that interrupts it or is left at its end, and ends the run."""
         self._before = await self._session.conversation(self.owner.run_id)
@@ -315,20 +379,16 @@ class RunWorker:
         """Calls the agent once; how the run ends by it, or None where it was interrupted or stopped."""
         self._untold.clear()  # they stand in the messages
         run = self._current = Run(self)
-        call = self._call = asyncio.create_task(self._agent_call(run), name=f"agent {self.owner.run_id}")
-        try:
-            await asyncio.wait({call})
-        except asyncio.CancelledError:
-            call.cancel()
-            await asyncio.wait({call})
-            raise
+        call = self._call = self._tasks.start(self._agent_call(run), name=f"agent {self.owner.run_id}")
+        await asyncio.wait({call})
         self._call = self._current = None
         interrupted, run.over = run.over, True  # a task that it has left behind adds nothing to the next call
-        error = asyncio.CancelledError() if call.cancelled() else call.exception()
+        self._tasks.leave_behind()
+        error = self._exit or (asyncio.CancelledError() if call.cancelled() else call.exception())
         usage = self._usage or None
         if self.stage is Stage.CALLING and error is None:
             return Finish(self.owner, "completed", usage=usage, resume_on_steer=not self._agent.takes_steers)
-        if self.stage is not Stage.CALLING or error is None or interrupted:
+        if self.stage is not Stage.CALLING or error is None or (interrupted and self._exit is None):
             if error is not None and not call.cancelled():
                 _log.info("agent raised while it was stopped", **self._ids_for_log(), error=type(error).__name__)
             return None
@@ -343,22 +403,59 @@ class RunWorker:
         else:
             await result
 
-    def _interrupt(self) -> None:
-        if self.stage is not Stage.CALLING:
+    def _exited(self, error: BaseException) -> None:
+        """A task of the agent raised what would have ended the process: the run ends by it, where a call goes on."""
+        call = self._call
+        if call is None or self.stage is not Stage.CALLING or self._exit is not None:
+            _log.error("agent raised", **self._ids_for_log(), exc_info=error)
             return
-        if self._agent.takes_steers:
-            if self._scope is not None:
-                self._scope.interrupt()
+        self._exit = error
+        # A cancellation that meets the very task that raises this would be lost.
+        asyncio.get_running_loop().call_soon(call.cancel)
+
+    def _interrupt(self) -> None:
+        """Ends the call, or the block of one that takes steers itself, while a steer waits for it.
+
+        An answer that was accepted reaches the agent first. What the agent waits for is taken back before, in the log:
+        who answers later is told that it is too late.
+        """
+        scope = self._scope
+        if self.stage is not Stage.CALLING or not self.steers_pending:
+            return
+        if self._agent.takes_steers and scope is None:
+            return
+        if self._answered:
+            asyncio.get_running_loop().call_soon(self._interrupt)
+            return
+        asked = {key: item for key, item in self._requests.items() if scope is None or item.task is scope.task}
+        for request_id, item in asked.items():
+            if not item.taken_back:
+                item.taken_back = True
+                self._put(RetractRequest(self.owner, request_id), done=functools.partial(self._taken_back, item))
+        if asked:
+            return
+        if scope is not None:
+            scope.interrupt()
         elif self._call is not None:
             if self._current is not None:
                 self._current.over = True  # from here on this call adds nothing
             self._call.cancel()
             self._room.set()
 
+    def _taken_back(self, asked: _Asked, _: Decision) -> None:
+        self._interrupt()
+        self._tell(asked, Answer("withdrawn"))  # where it was not interrupted: the steer is gone
+
+    def _tell(self, asked: _Asked, answer: Answer) -> None:
+        if not asked.waiter.done():
+            self._answered.add(asked.waiter)
+            asked.waiter.set_result(answer)
+
     def _apply(self, decision: Decision) -> None:
         applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
         for steer, event in zip(decision.steers, applied, strict=True):
             self._answer.steer(steer, event.get("kept"))
+            self._outline.steer(steer, None)
         self._untold.extend(decision.steers)
         self._steers.clear()  # it was for all that waited
 
@@ -372,20 +469,24 @@ class RunWorker:
         decided: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
 
         def done(decision: Decision) -> None:
-            self._apply(decision)  # it is in the log, whether anybody still waits here or not
             if not decided.done():
                 decided.set_result(decision)
 
         self._put(work, done=done)
         return await decided
 
-    def _fold(self, kind: str, fields: Mapping[str, JSON]) -> None:
-        number = part_number(self._answer, kind, fields.get("callId"))
-        if number == len(self._answer.parts):
+    def _enter(self, kind: str, fields: Mapping[str, JSON]) -> None:
+        """Takes note of the part that this will be in."""
+        parts = self._outline.parts
+        number = part_number(self._outline, kind, fields.get("callId"))
+        if number == len(parts):
             if number >= _PARTS:
                 raise AgentError("limit_reached", f"The answer has more than {_PARTS} parts.")
-            self._answer.parts.append(OpenPart(kind, {}))
-        self._answer.parts[number].fold(fields)
+            parts.append(OpenPart(kind, {}))
+        if "callId" in fields:
+            parts[number].fields["callId"] = fields["callId"]
+        if fields.get("done"):
+            parts[number].done = True
 
     def _count(self, size: int) -> None:
         self._produced_bytes += size
@@ -411,6 +512,8 @@ class RunWorker:
 
     def _driven(self, task: asyncio.Task[None]) -> None:
         """Nothing of the agent is left. A task that never took its first step comes here too."""
+        if self._grace is not None:
+            self._grace.cancel()
         error = None if task.cancelled() else task.exception()
         if error is not None:
             _log.error("working on a run failed", **self._ids_for_log(), exc_info=error)
@@ -420,17 +523,23 @@ class RunWorker:
             self._close(confirmed=True)
 
     def _grace_over(self) -> None:
-        _log.warning("agent ignores cancellation", **self._ids_for_log(), grace_ms=self._settings.grace_ms)
-        if self._call is not None:
-            self._call.cancel()
+        """Nobody waits for it any more. It is cancelled again, and after as much time again it is closed."""
+        self._give_up()
+        self._tasks.cancel()
+        self._grace = self._clock.call_later(self._settings.grace_ms / 1000, self.abandon)
         self._close(confirmed=False)
+
+    def _give_up(self) -> None:
+        """Says and counts, once, that the agent ignores its cancellation."""
+        ignored, self._ignored = self._ignored, None
+        if ignored is not None:
+            _log.warning("agent ignores cancellation", **self._ids_for_log(), grace_ms=self._settings.grace_ms)
+            ignored()
 
     def _close(self, *, confirmed: bool) -> None:
         if self.stage is Stage.ENDED:
             return
         due, self.stage = self.stage is Stage.SETTLING, Stage.ENDED
-        if self._grace is not None:
-            self._grace.cancel()
         if not due:
             self._session.worker_done(self)
             return
@@ -444,11 +553,28 @@ class RunWorker:
     def drop(self) -> None:
         """Stops the agent without a word in the log: the session or the process ends, the run is found lost later."""
         self.stage = Stage.ENDED
+        if self.task.done():
+            return
         if self._grace is not None:
             self._grace.cancel()
-        if self._call is not None:
-            self._call.cancel()
-        self.task.cancel()
+        self._grace = self._clock.call_later(self._settings.grace_ms / 1000, self.abandon)
+        self._tasks.cancel()
+        if self._driving:
+            self.task.cancel()
+
+    def abandon(self) -> None:
+        """Ends what is left of the agent, whatever it does: it is closed where it waits, and not resumed again."""
+        if not self.task.done():
+            self._give_up()
+            self._tasks.close()
 
     def _ids_for_log(self) -> dict[str, Any]:
         return {"session": self._session.id, "run": self.owner.run_id, "attempt": self.owner.attempt}
+
+
+def _fold(answer: OpenMessage, chunk: Chunk) -> None:
+    """What the registry's fold makes of it."""
+    number = part_number(answer, chunk.kind, chunk.fields.get("callId"))
+    if number == len(answer.parts):
+        answer.parts.append(OpenPart(chunk.kind, {}))
+    answer.parts[number].fold(chunk.fields)

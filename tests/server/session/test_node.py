@@ -16,12 +16,6 @@ PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits for a silent store gives up at once."""
-    monkeypatch.setattr("holdfast.server.node._STORE_PATIENCE_SECONDS", 0.01)
-
-
 async def test_a_session_that_cannot_be_closed_holds_up_no_stop() -> None:
     """Nobody uses it any more, it is being closed, and its store says nothing: the node stops all the same."""
     async with house() as h:
@@ -32,7 +26,7 @@ async def test_a_session_that_cannot_be_closed_holds_up_no_stop() -> None:
         await h.clock.pass_ms(40_000, 1_000)
         assert h.nodes[0].sessions == {}, "it is being closed"
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await h.nodes[0].stop()
+            await h.nodes[0].stop(0.1)
 
 
 @pytest.mark.parametrize("silent", ["renew", "release"])
@@ -42,7 +36,7 @@ async def test_a_lease_that_the_store_does_not_answer_for_holds_up_no_stop(silen
         h.road.pause(silent)
         await h.clock.pass_ms(1_000)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await h.nodes[0].stop()
+            await h.nodes[0].stop(0.1)
 
 
 class Forgetful(MemoryStore):
