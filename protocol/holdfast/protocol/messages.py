@@ -51,6 +51,15 @@ class OpenPart:
             return cls(kind, fields, text, done=done)
         return cls(kind, fields, done=done)
 
+    @classmethod
+    def of_blocks(cls, kind: str, fields: dict[str, Any], blocks: Iterable[str] | None, *, done: bool) -> OpenPart:
+        """The part whose `blocks` these are."""
+        part = cls(kind, fields, done=done)
+        if blocks is not None:
+            part._blocks = [*blocks]
+            part.length = part._joined = sum(map(len, part._blocks))
+        return part
+
     @property
     def text(self) -> str:
         """The text so far."""

@@ -139,6 +139,10 @@ class Transcript:
         """All messages held, in the order of the log. Those of ended runs are shared, not copied."""
         return [item.view() if isinstance(item, OpenMessage) else item for item in self._messages.values()]
 
+    def finished(self) -> list[Message]:
+        """Those of the messages that do not change any more."""
+        return [item for item in self._messages.values() if not isinstance(item, OpenMessage)]
+
     def message(self, message_id: str) -> Message | None:
         """One message by its id."""
         item = self._messages.get(message_id)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from holdfast.server.registry import Chunk, Sweep, closed_runs, compact, compacted, keys, load
 from holdfast.server.registry.work import Ask
 from tests.server.registry.log import through_json
@@ -191,5 +193,48 @@ def test_checkpoint_is_plain() -> None:
     session = eventful()
     session.compact()
     again = compact(load(through_json(session.checkpoint)), now=NOW, replay_window_ms=0).checkpoint
-    for name in ("runs", "views", "answers", "steers", "queue", "main", "memories", "seq", "at", "lastMessageId"):
+    for name in (
+        "runs",
+        "views",
+        "answers",
+        "parts",
+        "blocks",
+        "steers",
+        "queue",
+        "main",
+        "memories",
+        "seq",
+        "at",
+        "lastMessageId",
+    ):
         assert through_json(again)[name] == session.checkpoint[name], name
+
+
+def test_a_checkpoint_from_before_parts_stood_apart() -> None:
+    """It is loaded as what it was: the answers of the runs that go on, and which of their parts are closed."""
+    session = eventful()
+    session.compact()
+    checkpoint = through_json(session.checkpoint)
+    state = load(checkpoint)
+    answers = [view.answer for view in state.transcript.runs.values() if view.answer is not None]
+    for name in ("parts", "blocks", "spilledAt"):
+        del checkpoint[name]
+    checkpoint["answers"] = [
+        {"message": through_json(answer.view()), "done": [part.done for part in answer.parts]} for answer in answers
+    ]
+    assert dump(load(checkpoint)) == dump(state)
+
+
+def test_a_long_answer_stands_in_pieces() -> None:
+    """No list of a checkpoint has an entry that grows with the answer of a run."""
+    session = Session()
+    session.careful = False
+    session.send("r1")
+    for _ in range(100):
+        session.say("r1", "é" * 20_000)
+    session.compact()
+    lists: list[list[Any]] = [value for value in session.checkpoint.values() if isinstance(value, list)]
+    largest = max(len(orjson.dumps(entry)) for value in lists for entry in value)
+    assert largest < 200_000
+    session.reopen()
+    assert session.texts("r1") == ["é" * 2_000_000]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from time import thread_time
 from typing import Any
 
 import pytest
 
 from holdfast.protocol.commands import parse_command
 from holdfast.protocol.errors import CommandError
-from holdfast.server.registry import Ask
+from holdfast.server.registry import Ask, Memory, keys
 from holdfast.server.registry.commands import digest_of
 from holdfast.server.registry.state import MEMORIES_KEPT, MEMORY_KEPT_MS
-from tests.server.registry.session import NOW, Session
+from tests.server.registry.session import NOW, Session, command
 
 ADDING: list[tuple[str, dict[str, Any]]] = [
     ("send", {"text": "x"}),
@@ -134,7 +135,68 @@ def test_every_field_counts() -> None:
         {"type": "cancel", "scope": "session", "upTo": {"epoch": "e", "seq": 2}},
     ]
     digests: set[str] = set()
-    for command in commands:
-        ask: Any = parse_command({"id": "k", **command})
+    for fields in commands:
+        ask: Any = parse_command({"id": "k", **fields})
         digests.add(digest_of(Ask("ana", "phone", ask)))
     assert len(digests) == len(commands)
+
+
+def test_very_many_young_ones_go_to_the_archive() -> None:
+    """A checkpoint carries a thousand and no lasting ones; the others are found for ten minutes all the same."""
+    session = Session()
+    session.careful = False
+    session.send("r1")
+    cancels: list[dict[str, Any]] = []
+    for number in range(MEMORIES_KEPT + 50):
+        session.set(now=NOW + number)
+        cancels.append(session.ask("cancel", f"k{number}", runId=f"p{number}", ifUnknown="prevent"))
+    session.compact()
+    session.reopen()
+    assert len(session.checkpoint["memories"]) == len(session.state.memories) == MEMORIES_KEPT
+    count = len(session.records)
+    for number in (0, 49, 50, MEMORIES_KEPT + 49):
+        again = session.ask("cancel", f"k{number}", runId=f"p{number}", ifUnknown="prevent")
+        assert again == {**cancels[number], "duplicate": True}
+    with pytest.raises(CommandError, match="another command of yours has had this id"):
+        session.ask("cancel", "k0", runId="r1")
+    assert len(session.records) == count
+
+
+def test_the_archive_is_not_asked_for_what_was_let_go() -> None:
+    """Ten minutes after the last command that went there for want of room, and where none ever did."""
+    session = Session()
+    session.careful = False
+    ask = Ask("ana", "phone", command("cancel", "new", runId="r1"))
+    session.send("r0")
+    session.finish("r0")
+    session.send("r1")
+    session.compact()
+    assert keys(session.state, ask) == []
+    for number in range(MEMORIES_KEPT + 1):
+        session.ask("cancel", f"k{number}", runId=f"p{number}", ifUnknown="prevent")
+    session.compact()
+    assert keys(session.state, ask) == ["command:new ana"]
+    session.set(now=NOW + MEMORY_KEPT_MS + 1)
+    session.say("r1", "later")
+    assert keys(session.state, ask) == []
+    session.ask("cancel", "k-late", runId="p-late", ifUnknown="prevent")
+    session.compact()
+    assert "command:k1 ana" not in session.archive.records, "it was old enough to be let go"
+
+
+def memory_of(command_id: str, at: int) -> Memory:
+    """What is remembered of a command that is no send."""
+    reply: Any = {"type": "ack", "id": command_id, "outcome": "cancelled"}
+    return {"principal": "ana", "id": command_id, "digest": "", "reply": reply, "at": at, "lasting": False}
+
+
+def test_remembering_costs_the_same_however_many_are_remembered() -> None:
+    """A client that sends command after command within ten minutes does not slow the session down."""
+    state = Session().state
+    began = thread_time()
+    for number in range(30_000):
+        state.remember(memory_of(f"k{number}", NOW))
+    for number in range(30_000):
+        state.remember(memory_of(f"l{number}", NOW + MEMORY_KEPT_MS + 1 + number))
+    assert thread_time() - began < 1.0
+    assert len(state.memories) == 30_000, "as many as were sent within the last ten minutes"

@@ -1,6 +1,6 @@
 """The run registry: what a session's log means, and what a piece of work adds to it. Pure: no I/O, clock or chance."""
 
-from holdfast.server.registry.compaction import Compaction, closed_runs, compact, compacted, load
+from holdfast.server.registry.compaction import Compaction, closed_runs, compact, compacted, load, loading
 from holdfast.server.registry.decide import decide
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.lookups import keys
@@ -68,5 +68,6 @@ __all__ = [
     "fold",
     "keys",
     "load",
+    "loading",
     "part_number",
 ]

@@ -6,10 +6,11 @@ the archive in the same step. So opening a session costs its recent past, and an
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeVar, cast
 
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import OpenMessage, OpenPart
@@ -17,7 +18,10 @@ from holdfast.protocol.transcript import Run as RunView
 from holdfast.server.registry.lookups import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import (
     BOUNDARIES_KEPT,
+    MEMORIES_KEPT,
+    MEMORY_KEPT_MS,
     Boundary,
+    Memory,
     RunState,
     SessionState,
     SteerState,
@@ -25,6 +29,7 @@ from holdfast.server.registry.state import (
 )
 from holdfast.server.registry.table import Phase
 
+_T = TypeVar("_T")
 _MARKS_KEPT: Final = 64
 """Into how many pieces marks divide the replay window: it is never kept longer than by one such piece."""
 
@@ -42,6 +47,10 @@ class Compaction:
     run_ids: list[str]
     lasting: list[tuple[str, str]]
     """Keys of the memories that the archive has from now on."""
+    excess: list[tuple[str, str]]
+    """Keys of those that are more than a checkpoint carries: the archive has them, or they are old enough to go."""
+    spilled_at: int
+    """See `SessionState.spilled_at`."""
     marks: list[tuple[int, int]]
     """(time, seq) of the checkpoints that later compactions measure the replay window by."""
 
@@ -57,10 +66,7 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
     Messages go as soon as they are final: users' at once, answers when their run has ended.
     """
     closed = {run_id for run_id, run in state.runs.items() if run.phase is Phase.CLOSED}
-    answering = {
-        view.info["messageId"] for view in state.transcript.runs.values() if "messageId" in view.info and view.answer
-    }
-    messages = [message for message in state.transcript.messages() if message["id"] not in answering]
+    messages = state.transcript.finished()
     records: dict[str, Any] = {message_key(message["id"]): True for message in messages}
     for run_id in closed:
         records[run_key(run_id)] = _run_record(state.runs[run_id])
@@ -70,22 +76,39 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
             fate = {"runId": steer.run_id, "status": steer.status.value, "reason": run.reason, "seq": run.ended_seq}
             records[steer_key(steer_id)] = fate
     lasting = [key for key, memory in state.memories.items() if memory["lasting"]]
-    for key in lasting:
+    excess = list(islice(state.memories, max(0, len(state.memories) - MEMORIES_KEPT)))
+    young = [key for key in excess if state.memories[key]["at"] > state.at - MEMORY_KEPT_MS]
+    for key in (*lasting, *young):
         records[command_key(*key)] = state.memories[key]
     expired = [seq for at, seq in state.marks if at <= now - replay_window_ms]
     marks = state.marks[max(0, len(expired) - 1) :]
     if not marks or state.at - marks[-1][0] >= replay_window_ms // _MARKS_KEPT:
         marks.append((state.at, state.seq))
+    spilled_at = max([state.spilled_at, *(state.memories[key]["at"] for key in young)])
     return Compaction(
         seq=state.seq,
-        checkpoint=_dump(state, without=closed, marks=marks, archived=state.archived or bool(records)),
+        checkpoint=_dump(
+            state,
+            without=closed,
+            marks=marks,
+            archived=state.archived or bool(records),
+            memories=[_archived(memory) for memory in islice(state.memories.values(), len(excess), None)],
+            spilled_at=spilled_at,
+        ),
         messages=messages,
         records=records,
         trim_to=expired[-1] if expired else 0,
         run_ids=list(closed),
         lasting=lasting,
+        excess=excess,
+        spilled_at=spilled_at,
         marks=marks,
     )
+
+
+def _archived(memory: Memory) -> Memory:
+    """What is left of it in the state once the archive has it, if it is lasting."""
+    return {**memory, "lasting": False} if memory["lasting"] else memory
 
 
 def compacted(state: SessionState, compaction: Compaction) -> None:
@@ -93,10 +116,12 @@ def compacted(state: SessionState, compaction: Compaction) -> None:
     state.forget_runs(compaction.run_ids)
     state.transcript.forget(message["id"] for message in compaction.messages)
     state.marks = compaction.marks
+    state.spilled_at = compaction.spilled_at
+    for key in compaction.excess:
+        state.memories.pop(key, None)
     for key in compaction.lasting:
-        memory = state.memories.get(key)
-        if memory is not None and memory["lasting"]:
-            state.memories[key] = {**memory, "lasting": False}
+        if key in state.memories:
+            state.memories[key] = _archived(state.memories[key])
 
 
 def _run_record(run: RunState) -> dict[str, Any]:
@@ -115,8 +140,18 @@ def _run_record(run: RunState) -> dict[str, Any]:
 # The checkpoint's form
 
 
-def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]], archived: bool) -> dict[str, Any]:
+def _dump(
+    state: SessionState,
+    *,
+    without: set[str],
+    marks: list[tuple[int, int]],
+    archived: bool,
+    memories: list[Memory],
+    spilled_at: int,
+) -> dict[str, Any]:
+    """Everything of unbounded number or size stands in lists of its own, which can be encoded piece by piece."""
     transcript = state.transcript
+    answers = [view.answer for view in transcript.runs.values() if view.answer is not None]
     return {
         "epoch": state.epoch,
         "seq": state.seq,
@@ -126,7 +161,8 @@ def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]
         "lastMessageId": state.last_message_id,
         "archived": archived,
         "marks": marks,
-        "memories": list(state.memories.values()),
+        "memories": memories,
+        "spilledAt": spilled_at,
         "steers": [
             [steer_id, steer.run_id, steer.status.value, steer.command]
             for steer_id, steer in state.steers.items()
@@ -134,7 +170,9 @@ def _dump(state: SessionState, *, without: set[str], marks: list[tuple[int, int]
         ],
         "runs": [_dump_run(run) for run_id, run in state.runs.items() if run_id not in without],
         "views": [view.snapshot() for view in transcript.runs.values()],
-        "answers": [_dump_answer(view.answer) for view in transcript.runs.values() if view.answer is not None],
+        "answers": [{"message": answer.fields.copy(), "parts": len(answer.parts)} for answer in answers],
+        "parts": [_dump_part(part) for answer in answers for part in answer.parts],
+        "blocks": [block for answer in answers for part in answer.parts for block in part.blocks() or ()],
     }
 
 
@@ -160,12 +198,28 @@ def _dump_run(run: RunState) -> dict[str, Any]:
     }
 
 
-def _dump_answer(answer: OpenMessage) -> dict[str, Any]:
-    return {"message": answer.view(), "done": [part.done for part in answer.parts]}
+def _dump_part(part: OpenPart) -> dict[str, Any]:
+    blocks = part.blocks()
+    count = None if blocks is None else len(blocks)
+    return {"kind": part.kind, "fields": part.fields.copy(), "done": part.done, "blocks": count}
 
 
 def load(checkpoint: Mapping[str, Any]) -> SessionState:
     """The state that a checkpoint was made of, without what went to the archive."""
+    return finished(loading(checkpoint))
+
+
+def finished(steps: Generator[None, None, _T]) -> _T:
+    """What comes of `steps`, done in one go."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("_T", end.value)
+
+
+def loading(checkpoint: Mapping[str, Any]) -> Generator[None, None, SessionState]:
+    """`load` in steps of bounded length: returns the state."""
     state = SessionState(checkpoint["epoch"])
     transcript = state.transcript
     state.queue = list(checkpoint["queue"])
@@ -173,33 +227,46 @@ def load(checkpoint: Mapping[str, Any]) -> SessionState:
     state.last_message_id = checkpoint["lastMessageId"]
     state.archived = checkpoint["archived"]
     state.marks = [(at, seq) for at, seq in checkpoint["marks"]]
-    state.memories = {(memory["principal"], memory["id"]): memory for memory in checkpoint["memories"]}
+    state.memories = OrderedDict(((item["principal"], item["id"]), item) for item in checkpoint["memories"])
+    state.spilled_at = checkpoint.get("spilledAt", 0)
     state.steers = {
         steer_id: SteerState(run_id, SteerStatus(status), command)
         for steer_id, run_id, status, command in checkpoint["steers"]
     }
-    answers = {item["message"]["runId"]: item for item in checkpoint["answers"]}
+    yield
+    parts, blocks = iter(checkpoint.get("parts", ())), iter(checkpoint.get("blocks", ()))
+    answers: dict[str, OpenMessage] = {}
+    for item in checkpoint["answers"]:
+        answers[item["message"]["runId"]] = _load_answer(item, parts, blocks)
+        yield
     transcript.restore(
         checkpoint["epoch"],
         checkpoint["seq"],
         checkpoint["at"],
-        runs=[RunView(info, _load_answer(answers.get(info["runId"]))) for info in checkpoint["views"]],
+        runs=[RunView(info, answers.get(info["runId"])) for info in checkpoint["views"]],
     )
     for item in checkpoint["runs"]:
         run = _load_run(item)
         view = transcript.runs.get(run.run_id)
         run.answer = view.answer if view is not None else None
         state.runs[run.run_id] = run
+        yield
     return state
 
 
-def _load_answer(item: Mapping[str, Any] | None) -> OpenMessage | None:
-    if item is None:
-        return None
+def _load_answer(item: Mapping[str, Any], parts: Iterator[Any], blocks: Iterator[str]) -> OpenMessage:
     fields = dict(item["message"])
-    parts = fields.pop("parts")
-    open_parts = [OpenPart.of(part, done=done) for part, done in zip(parts, item["done"], strict=True)]
-    return OpenMessage(fields, open_parts)
+    if "parts" in fields:  # as it was written before parts were apart from their message
+        whole = fields.pop("parts")
+        return OpenMessage(
+            fields, [OpenPart.of(part, done=done) for part, done in zip(whole, item["done"], strict=True)]
+        )
+    return OpenMessage(fields, [_load_part(part, blocks) for part in islice(parts, item["parts"])])
+
+
+def _load_part(part: Mapping[str, Any], blocks: Iterator[str]) -> OpenPart:
+    text = None if part["blocks"] is None else islice(blocks, part["blocks"])
+    return OpenPart.of_blocks(part["kind"], part["fields"], text, done=part["done"])
 
 
 def _load_run(item: Mapping[str, Any]) -> RunState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from holdfast.protocol.commands import Answer, Cancel, Send, Steer, Withdraw
-from holdfast.server.registry.state import SessionState
+from holdfast.server.registry.state import MEMORY_KEPT_MS, SessionState
 from holdfast.server.registry.work import Ask
 
 
@@ -25,7 +25,7 @@ def message_key(message_id: str) -> str:
 
 
 def command_key(principal: str, command_id: str) -> str:
-    """Of a command that is remembered as long as the session. Ids hold no space, principals may."""
+    """Of a command that is remembered by the archive. Ids hold no space, principals may."""
     return f"command:{command_id} {principal}"
 
 
@@ -59,7 +59,9 @@ def _keys(state: SessionState, ask: Ask) -> Iterator[str]:
             yield run_key(some_id)
         if some_id not in state.steers and (some_id not in state.runs or isinstance(command, Withdraw)):
             yield steer_key(some_id)
-    if lasting and (ask.principal, command.id) not in state.memories:
+    # Those that are not lasting are there only after very many commands in a short time.
+    spilled = state.spilled_at > 0 and state.at - state.spilled_at <= MEMORY_KEPT_MS
+    if (lasting or spilled) and (ask.principal, command.id) not in state.memories:
         yield command_key(ask.principal, command.id)
     if isinstance(command, Send) and command.message_id and not state.transcript.has_message(command.message_id):
         yield message_key(command.message_id)

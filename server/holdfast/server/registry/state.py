@@ -7,7 +7,7 @@ has ended and was archived leaves the state: its ids are then found by `lookups.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -160,8 +160,10 @@ class SessionState:
         """The active run that makes the session busy."""
         self.steers: dict[str, SteerState] = {}
         """Those of the runs above."""
-        self.memories: dict[tuple[str, str], Memory] = {}
+        self.memories: OrderedDict[tuple[str, str], Memory] = OrderedDict()
         """By principal and command id, oldest first."""
+        self.spilled_at = 0
+        """The time of the youngest memory that was left to the archive because there were so many; 0 for none."""
         self.last_message_id: str | None = None
         self.archived = False
         """Whether anything has left this state: ids it does not know may then be in the archive."""
@@ -204,15 +206,15 @@ class SessionState:
     def remember(self, memory: Memory) -> None:
         """Keeps a command's answer, and lets those go that are old and many enough.
 
-        Lasting ones stay until the archive has them.
+        Lasting ones stay until the archive has them, and with them whatever is younger.
         """
-        self.memories[memory["principal"], memory["id"]] = memory
-        if len(self.memories) > MEMORIES_KEPT:
-            oldest_kept = memory["at"] - MEMORY_KEPT_MS
-            excess = len(self.memories) - MEMORIES_KEPT
-            old = [key for key, kept in self.memories.items() if kept["at"] < oldest_kept and not kept["lasting"]]
-            for key in old[:excess]:
-                del self.memories[key]
+        memories = self.memories
+        memories[memory["principal"], memory["id"]] = memory
+        while len(memories) > MEMORIES_KEPT:
+            oldest = next(iter(memories.values()))
+            if oldest["lasting"] or oldest["at"] >= memory["at"] - MEMORY_KEPT_MS:
+                break
+            memories.popitem(last=False)
 
     def forget_runs(self, run_ids: Iterable[str]) -> None:
         """Lets archived runs go, with their steers."""
