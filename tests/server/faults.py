@@ -43,6 +43,8 @@ class SharedStore(MemoryStore):
         """By session: (epoch, event) of everything in the log, in order."""
         self.compactions = 0
         """How often something was archived."""
+        self.checkpoints: list[int] = []
+        """How large each checkpoint was."""
         self.lost: list[Event] = []
         """What was accepted once and then rolled back."""
 
@@ -69,6 +71,7 @@ class SharedStore(MemoryStore):
         trim_to: int,
     ) -> bool:
         self.compactions += 1
+        self.checkpoints.append(len(checkpoint.payload))
         return await super().compact(session, epoch, checkpoint, messages=messages, records=records, trim_to=trim_to)
 
     def events(self, session: str) -> list[Event]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,9 +18,18 @@ import structlog
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
 from holdfast.server.clock import Clock, pause
-from holdfast.server.records import decode_batch, decode_value, encode_batch, encode_value
-from holdfast.server.registry import Record, SessionState, compact, compacted, fold, load
+from holdfast.server.records import (
+    decode_batch,
+    decode_value,
+    decoding_checkpoint,
+    encode_batch,
+    encode_value,
+    encoding_checkpoint,
+    encoding_message,
+)
+from holdfast.server.registry import Compaction, Record, SessionState, compact, compacted, fold, loading
 from holdfast.server.settings import SessionSettings
+from holdfast.server.slices import Slices
 from holdfast.server.store import (
     NO_LOG,
     Appended,
@@ -35,7 +44,9 @@ from holdfast.server.store import (
 )
 
 _T = TypeVar("_T")
-_READ_BYTES: Final = 1024 * 1024
+_READ_BYTES: Final = 256 * 1024
+_EVENT_WEIGHT: Final = 512
+"""What an event counts at least when the log behind a checkpoint is weighed: folding a short one costs as much."""
 _RETRY_SECONDS: Final = (0.02, 0.05, 0.1, 0.25, 0.5)
 _log = structlog.get_logger("holdfast.session")
 
@@ -54,6 +65,7 @@ class Journal:
         node: str,
         clock: Clock,
         settings: SessionSettings,
+        slices: Slices,
         waiting: Callable[[], None],
     ) -> None:
         self.session = session
@@ -67,7 +79,11 @@ class Journal:
         self._node = node
         self._clock = clock
         self._settings = settings
+        self._slices = slices
         self._waiting = waiting
+        self._behind_checkpoint = 0
+        """The weight of the log that whoever opens the session has to fold."""
+        self._checkpoint_bytes = 0
         self._ended_epochs: set[str] = set()
         """Epochs that were replaced while this node had the session open: one for every time its store lost data."""
         # A batch's name is asked for at every append: randomness for each would be a tenth of what a chunk costs.
@@ -83,7 +99,7 @@ class Journal:
 
     async def load(self) -> None:
         """Folds the state from the store; creates the log if there is none."""
-        self._adopt(await self._open())
+        await self._adopt(await self._open())
 
     async def append(self, records: Sequence[Record], encoded: Sequence[bytes]) -> bool:
         """Appends what the state has been moved on by, with its events as msgpack; whether it is in the log.
@@ -112,6 +128,7 @@ class Journal:
         else:
             self.contended = result.contended
         self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
+        self._behind_checkpoint += len(batch.payload) + _EVENT_WEIGHT * len(records)
         self._keep([record.event for record in records], encoded)
         return True
 
@@ -134,7 +151,7 @@ class Journal:
             _log.warning("store lost events", session=self.session, had=before.seq, has=expected.seq, epoch=epoch)
             await self._until_available(partial(self._store.new_epoch, self.session, expected, epoch, seq))
             log = await self._open()
-        self._adopt(log)
+        await self._adopt(log)
         if self.head.epoch != before.epoch:
             return None
         missed = await self.events(before.seq)
@@ -173,20 +190,31 @@ class Journal:
     async def _open(self) -> Log:
         return await self._until_available(lambda: self._store.open(self.session, new_epoch_name()))
 
-    def _adopt(self, log: Log) -> None:
-        state = load(decode_value(log.checkpoint.payload)) if log.checkpoint else SessionState("")
+    async def _adopt(self, log: Log) -> None:
+        state = await self._slices.run(self._folding(log))
+        if log.head.epoch != self.head.epoch:
+            self._ended_epochs.add(self.head.epoch)
+            self._forget_recent()
+        self.state, self.head = state, log.head
+        self._checkpoint_bytes = len(log.checkpoint.payload) if log.checkpoint else 0
+        self._behind_checkpoint = sum(
+            len(batch.payload) + _EVENT_WEIGHT * (batch.last_seq - batch.first_seq + 1) for batch in log.batches
+        )
+
+    def _folding(self, log: Log) -> Generator[None, None, SessionState]:
+        state = SessionState("")
+        if log.checkpoint:
+            state = yield from loading((yield from decoding_checkpoint(log.checkpoint.payload)))
         for batch in log.batches:
             for record in decode_batch(batch.payload):
                 if record.event["seq"] > state.seq + 1:
                     state.transcript.seq = record.event["seq"] - 1  # a new epoch numbers on above the lost events
                 if record.event["seq"] > state.seq:
                     fold(state, record)
+                yield
         state.transcript.epoch = log.head.epoch
         state.transcript.seq = log.head.seq
-        if log.head.epoch != self.head.epoch:
-            self._ended_epochs.add(self.head.epoch)
-            self._forget_recent()
-        self.state, self.head = state, log.head
+        return state
 
     # Reading
 
@@ -270,26 +298,33 @@ class Journal:
 
     # Compaction
 
+    @property
+    def heavy(self) -> bool:
+        """Whether so much lies behind the last checkpoint that another one is due, while runs go on or not.
+
+        Twice the size of the last one at least: what checkpoints of a long answer cost stays in proportion to its log.
+        """
+        return self._behind_checkpoint >= max(self._settings.checkpoint_bytes, 2 * self._checkpoint_bytes)
+
     async def compact(self) -> None:
-        """Writes a checkpoint at the head, archives what has ended, trims what is older than the replay window."""
+        """Writes a checkpoint at the head, archives what has ended, trims what is older than the replay window.
+
+        Tried once, since it holds up what is to be appended: raises StoreError where the store did not do it. It may
+        have been done all the same; the next one writes everything again.
+        """
         compaction = compact(self.state, now=self._clock.now(), replay_window_ms=self._settings.replay_window_ms)
-        messages = [
-            StoredMessage(message["seq"], message["id"], encode_value(message)) for message in compaction.messages
-        ]
-        records = {key: encode_value(record) for key, record in compaction.records.items()}
-        checkpoint = Checkpoint(compaction.seq, encode_value(compaction.checkpoint))
-        written = await self._until_available(
-            lambda: self._store.compact(
-                self.session,
-                self.head.epoch,
-                checkpoint,
-                messages=messages,
-                records=records,
-                trim_to=compaction.trim_to,
-            )
+        messages, records, payload = await self._slices.run(_encoding(compaction))
+        written = await self._store.compact(
+            self.session,
+            self.head.epoch,
+            Checkpoint(compaction.seq, payload),
+            messages=messages,
+            records=records,
+            trim_to=compaction.trim_to,
         )
         if written:
             compacted(self.state, compaction)
+            self._behind_checkpoint, self._checkpoint_bytes = 0, len(payload)
 
     # Inside
 
@@ -329,6 +364,20 @@ class Journal:
 
     def _forget_recent(self) -> None:
         self._recent, self._recent_bytes, self._recent_total = [], [], 0
+
+
+def _encoding(
+    compaction: Compaction,
+) -> Generator[None, None, tuple[list[StoredMessage], dict[str, bytes], bytes]]:
+    messages: list[StoredMessage] = []
+    for message in compaction.messages:
+        payload = yield from encoding_message(message)
+        messages.append(StoredMessage(message["seq"], message["id"], payload))
+    records: dict[str, bytes] = {}
+    for key, record in compaction.records.items():
+        records[key] = encode_value(record)
+        yield
+    return messages, records, (yield from encoding_checkpoint(compaction.checkpoint))
 
 
 def new_epoch_name() -> str:

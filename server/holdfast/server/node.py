@@ -18,6 +18,7 @@ from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.roles import SessionFailed, Worker
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
+from holdfast.server.slices import Slices
 from holdfast.server.store import Head, Store, StoreError, StoreUnavailable
 from holdfast.server.worker import RunWorker
 
@@ -56,6 +57,7 @@ class Node:
         self.traits: Mapping[str, AgentTraits] = {name: agent.traits for name, agent in agents.items()}
         self.clock = clock or SystemClock()
         self.settings = settings or SessionSettings()
+        self.slices = Slices()
         self.accepting = True
         self.sessions: dict[str, Session] = {}
         self._users: dict[str, int] = {}

@@ -12,6 +12,7 @@ from holdfast.protocol.events import RunInfo
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
 from holdfast.server.settings import SessionSettings
+from holdfast.server.slices import Slices
 from holdfast.server.store import Store
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class Host(Protocol):
     @property
     def settings(self) -> SessionSettings:
         """Bounds and times."""
+        ...
+
+    @property
+    def slices(self) -> Slices:
+        """Where long work is done a little at a time."""
         ...
 
     @property

@@ -47,11 +47,14 @@ from holdfast.server.registry import (
     keys,
 )
 from holdfast.server.roles import Answer, Host, Output, SessionFailed, Worker
+from holdfast.server.store import StoreError
 from holdfast.server.subscriber import Subscriber
 from holdfast.server.timers import Timers
 
 _T = TypeVar("_T")
 _PRESENCE_CHECK_MS: Final = 5_000
+_LONGEST_COMPACT_PAUSE_SECONDS: Final = 60.0
+"""Between tries at a checkpoint that the store does not take: they double up to this."""
 _NOTHING: Final[frozenset[type[Work]]] = frozenset()
 _log = structlog.get_logger("holdfast.session")
 
@@ -70,6 +73,7 @@ class Session:
             node=host.node,
             clock=host.clock,
             settings=host.settings,
+            slices=host.slices,
             waiting=self._answer_late,
         )
         self._jobs = Jobs(self._journal, self._notify)
@@ -91,6 +95,8 @@ class Session:
         self._observers: int | None = 0
         self._refresh = False
         self._compact = False
+        self._compact_failures = 0
+        """In a row."""
         self._closing = False
         self._over = False
         """Whether the actor has ended: nothing is taken any more."""
@@ -242,6 +248,7 @@ class Session:
         await self._journal.load()
         self._crew.reconcile()
         self._after_lifecycle()
+        self._compact = self._journal.heavy
         while True:
             await self._pending()
             if self._closing and not (self._inbox.waiting or self._ready or self._jobs):
@@ -294,11 +301,24 @@ class Session:
             self._inbox.batch, self._outputs, self._taken = [], [], []
         for job in jobs:
             await job()
-        if self._compact:
+        if self._compact or (self._journal.heavy and "compact" not in self._timers):
             self._compact = False
-            if await self._journal.moved_on():
-                await self._reload()
+            await self._compact_log()
+
+    async def _compact_log(self) -> None:
+        if await self._journal.moved_on():
+            await self._reload()
+        try:
             await self._journal.compact()
+        except StoreError as error:
+            # Nearly full, it may still take what is appended, which must not wait for this.
+            pause = self._host.settings.compact_after_ms / 1000 * 2**self._compact_failures
+            seconds = min(pause, _LONGEST_COMPACT_PAUSE_SECONDS)
+            self._compact_failures = min(self._compact_failures + 1, 16)
+            _log.warning("session not compacted", session=self.id, error=str(error), retry_seconds=seconds)
+            self._timers.after("compact", seconds, self._compact_now)
+        else:
+            self._compact_failures = 0
 
     def _take(self) -> None:
         """Moves what is pending into the batch: commands, chores, and the output of agents unless it is held."""

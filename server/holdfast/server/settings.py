@@ -17,6 +17,10 @@ class SessionSettings:
     """How long raw events are kept after a checkpoint: a client that was away for longer gets a snapshot."""
     compact_after_ms: int = 1_000
     """After a run has closed: what ends in quick succession is archived in one step."""
+    checkpoint_bytes: int = 1024 * 1024
+    """Of the log behind a checkpoint, an event counted as 512 bytes at least: then the next one is written, also while
+    runs go on, so that opening the session costs the same however long they have gone on.
+    """
     history_messages: int = 200
     """How many messages before its own an agent sees at most."""
     run_bytes: int = 16 * 1024 * 1024
