@@ -31,20 +31,25 @@ class FakeTimer:
 
 
 class FakeClock:
-    """A clock that stands still until `advance`."""
+    """A clock that stands still until `advance`. Its wall can be set, as people and time servers do."""
 
     def __init__(self, now: int = 1_000_000) -> None:
         self._now = now
+        self._set_by = 0
         self._timers: list[tuple[int, int, FakeTimer]] = []
         self._count = count()
 
     def now(self) -> int:
         """Milliseconds."""
-        return self._now
+        return self._now + self._set_by
 
     def monotonic(self) -> float:
         """Seconds."""
         return self._now / 1000
+
+    def set_wall(self, by_ms: int) -> None:
+        """The wall clock is set forward, or back; no time passes."""
+        self._set_by += by_ms
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> FakeTimer:
         """Calls when `advance` gets there."""

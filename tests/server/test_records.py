@@ -17,9 +17,10 @@ from holdfast.server.records import (
 )
 from holdfast.server.registry.compaction import finished
 
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text()
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-maps = st.dictionaries(st.text(), values)
+texts = st.text(max_size=6)
+scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | texts
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=6)
+maps = st.dictionaries(texts, values, max_size=4)
 
 
 @given(maps)

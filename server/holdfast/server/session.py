@@ -18,6 +18,7 @@ import structlog
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.commands import Answer as AnswerCommand
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
@@ -32,10 +33,12 @@ from holdfast.server.registry import (
     Ask,
     Chunk,
     Context,
+    Due,
     Finish,
     OpenRequest,
     Record,
     RetractRequest,
+    SteadyDues,
     Sweep,
     TakeSteers,
     Upkeep,
@@ -44,6 +47,7 @@ from holdfast.server.registry import (
     decide,
     decide_chunk,
     due_at,
+    due_times,
     keys,
 )
 from holdfast.server.roles import Answer, Host, Output, SessionFailed, Worker
@@ -91,6 +95,7 @@ class Session:
         self._wake: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._timers = Timers(host.clock)
+        self._steady = SteadyDues()
         self._hold_until = 0.0
         self._observers: int | None = 0
         self._refresh = False
@@ -445,13 +450,22 @@ class Session:
         if Ask in kinds:
             asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
+            if any(isinstance(ask.command, AnswerCommand) for ask in asks):
+                context.dues = self._dues()
         if Sweep in kinds:
             context.live_nodes = await journal.live_nodes()
             context.working = frozenset(self.workers)
             context.alone = self._host.store.exclusive
         if Upkeep in kinds:
             context.unobserved_since = await self._unobserved_since()
+            context.dues = self._dues()
         return context
+
+    def _dues(self) -> dict[Due, int]:
+        clock = self._host.clock
+        return self._steady.adjusted(
+            due_times(self._journal.state), now=clock.now(), steady=round(clock.monotonic() * 1000)
+        )
 
     async def _unobserved_since(self) -> int | None:
         if self.delivery.subscribers or not self._abandonable:
@@ -504,7 +518,7 @@ class Session:
         self._notify()
 
     def _schedule_upkeep(self, unobserved_since: int | None) -> None:
-        due = due_at(self._journal.state, unobserved_since)
+        due = due_at(self._journal.state, unobserved_since, self._dues())
         if unobserved_since is None and self._abandonable and not self.delivery.subscribers:
             # Somebody watches through another node, and nobody will say when that ends.
             due = min(due or sys.maxsize, self._host.clock.now() + _PRESENCE_CHECK_MS)

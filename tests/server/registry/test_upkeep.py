@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.server.registry import Phase, Settle, Stop, Sweep, Upkeep, due_at
+from holdfast.server.registry import Phase, Settle, SteadyDues, Stop, Sweep, Upkeep, due_at, due_times
 from tests.server.registry.session import NOW, Session
 
 
@@ -183,3 +183,35 @@ def test_stop() -> None:
     assert session.last().items() >= {"reason": "cancelled", "cause": "shutdown", "by": "holdfast"}.items()
     assert session.work(Stop("r1", "shutdown")).refused
     assert session.work(Stop("r9", "shutdown")).refused
+
+
+def test_due_times_by_a_steady_clock() -> None:
+    """Taken at the wall clock's word once; a step of it changes none, and a new word of the log does."""
+    session = Session()
+    session.send("r1", deadlineMs=100)
+    session.request("r1", "q1", expiresAt=NOW + 10)
+    session.request("r1", "q2")
+    dues, times = SteadyDues(), due_times(session.state)
+    assert times == {("r1", None): NOW + 100, ("r1", "q1"): NOW + 10}
+    assert dues.adjusted(times, now=NOW, steady=5) == times
+    back = dues.adjusted(times, now=NOW - 3_600_000, steady=9)
+    assert back == {("r1", None): NOW - 3_600_000 + 96, ("r1", "q1"): NOW - 3_600_000 + 6}
+    changed = dues.adjusted({("r1", "q1"): NOW + 20}, now=NOW, steady=15)
+    assert changed == {("r1", "q1"): NOW + 20}
+    assert dues.adjusted({}, now=NOW, steady=16) == {}
+    assert dues.adjusted(times, now=NOW + 50, steady=17) == times
+
+
+def test_a_decision_goes_by_the_times_it_is_given() -> None:
+    """Where the wall clock was set they are not the log's: runs and requests expire by them, and answers too."""
+    session = Session()
+    session.send("r1", deadlineMs=100)
+    session.request("r1", "q1", expiresAt=NOW + 10)
+    session.set(now=NOW + 3_600_000, dues={("r1", None): NOW + 3_600_001, ("r1", "q1"): NOW + 3_600_001})
+    assert session.work(Upkeep()).records == []
+    assert due_at(session.state, None, session.context.dues) == NOW + 3_600_001
+    session.set(dues={("r1", None): NOW + 3_600_001, ("r1", "q1"): NOW + 3_600_000})
+    assert session.ask("answer", "a1", runId="r1", requestId="q1", value=1)["outcome"] == "expired"
+    session.set(dues={("r1", None): NOW + 3_600_000})
+    session.work(Upkeep())
+    assert session.last()["cause"] == "deadline"

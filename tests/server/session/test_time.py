@@ -76,6 +76,66 @@ async def test_a_waiting_run_is_cancelled_without_an_answer() -> None:
         assert asker.told == []
 
 
+@pytest.mark.parametrize("set_by_ms", [-3_600_000, 3_600_000])
+async def test_a_clock_that_is_set_moves_no_deadline(set_by_ms: int) -> None:
+    """Whatever the wall clock is set to, a run ends after as long as was given; times never go back."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go", deadlineMs=600_000)
+        call = await h.puppet.call()
+        h.clock.set_wall(set_by_ms)
+        call.say("word ")
+        device.leave()
+        await device.resume()
+        await h.clock.pass_ms(599_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        await device.send("send", id="r2", text="short", deadlineMs=2_000, whenBusy="alongside")
+        h.clock.set_wall(set_by_ms)
+        await h.clock.pass_ms(1_000)
+        assert h.of("r1", "run.ended")[0]["cause"] == "deadline"
+        assert h.of("r2", "run.ended") == []
+        await h.clock.pass_ms(1_000)
+        assert h.of("r2", "run.ended")[0]["cause"] == "deadline"
+        times = [event["at"] for event in h.events()]
+        assert times == sorted(times)
+
+
+@pytest.mark.parametrize("set_by_ms", [-3_600_000, 3_600_000])
+async def test_a_clock_that_is_set_moves_no_expiry_of_a_request(set_by_ms: int) -> None:
+    """It can be answered until its time has passed, and not after."""
+    async with house() as h:
+        asker = Asker(5_000)
+        _with(h, asker)
+        device = await h.device()
+        for run_id in ("r1", "r2"):
+            await device.send("send", id=run_id, text="go", whenBusy="alongside")
+            await device.wire.event("run.requested", runId=run_id)
+        h.clock.set_wall(set_by_ms)
+        await h.clock.pass_ms(4_900)
+        request_id = h.of("r1", "run.requested")[0]["request"]["id"]
+        early = await device.send("answer", id="a1", runId="r1", requestId=request_id, value=1)
+        assert early["outcome"] == "accepted"
+        await h.clock.pass_ms(100)
+        assert asker.told == [Answer("answered", 1, "ana", "d1"), Answer("expired")]
+
+
+async def test_after_a_restart_the_wall_clocks_word_counts() -> None:
+    """Nobody knows how long the process was away, but by the clock on the wall."""
+    async with house() as h:
+        h.agents = {"puppet": Agent("puppet", h.puppet, restartable=True)}
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go", deadlineMs=600_000)
+        await h.puppet.call()
+        await h.kill(1)
+        h.clock.set_wall(599_000)
+        await h.start(h.agents)
+        await settled()
+        assert h.kinds("r1")[-1] == "run.started"
+        await h.clock.pass_ms(1_000)
+        assert h.of("r1", "run.ended")[0]["cause"] == "deadline"
+
+
 @pytest.mark.parametrize("deadline_ms", [3_000, 3 * _DAY_MS])
 async def test_a_deadline_ends_the_run(deadline_ms: int) -> None:
     """From acceptance, whatever goes on, and however long it is."""

@@ -7,7 +7,7 @@ from holdfast.server.registry.lookups import keys
 from holdfast.server.registry.owned import decide_chunk, part_number
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
 from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, IllegalEvent, Phase
-from holdfast.server.registry.upkeep import due_at
+from holdfast.server.registry.upkeep import SteadyDues, due_at, due_times
 from holdfast.server.registry.work import (
     AgentTraits,
     Ask,
@@ -15,6 +15,7 @@ from holdfast.server.registry.work import (
     ClientCommand,
     Context,
     Decision,
+    Due,
     Finish,
     OpenRequest,
     OwnedWork,
@@ -40,6 +41,7 @@ __all__ = [
     "Compaction",
     "Context",
     "Decision",
+    "Due",
     "Finish",
     "IllegalEvent",
     "Memory",
@@ -54,6 +56,7 @@ __all__ = [
     "RunState",
     "SessionState",
     "Settle",
+    "SteadyDues",
     "Stop",
     "Sweep",
     "TakeSteers",
@@ -65,6 +68,7 @@ __all__ = [
     "decide",
     "decide_chunk",
     "due_at",
+    "due_times",
     "fold",
     "keys",
     "load",

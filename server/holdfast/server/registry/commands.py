@@ -20,6 +20,7 @@ from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry.draft import Draft, derived_id
 from holdfast.server.registry.lookups import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import Memory, RunState, SessionState, SteerStatus, Terms
+from holdfast.server.registry.upkeep import request_passed
 from holdfast.server.registry.work import Ask, Context, Decision
 
 _CONTENT_BYTES = EVENT_BYTES - 4096
@@ -425,7 +426,7 @@ def _answer(draft: Draft, ask: Ask, command: Answer) -> Ack:
         if outcome is None:
             return _ack(draft, "unknown_request", runId=run_id)
         return _ack(draft, "already_answered" if outcome == "answered" else "expired", runId=run_id)
-    if request.get("expiresAt", draft.context.now + 1) <= draft.context.now:
+    if request_passed(run_id, request, draft.context):
         draft.emit("run.resolved", runId=run_id, requestId=request["id"], outcome="expired")
         return _ack(draft, "expired", runId=run_id)
     _check_size([], {"value": command.value}, path="$.value")

@@ -4,40 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from holdfast.protocol.events import Request
 from holdfast.server.registry.draft import SERVER_PRINCIPAL, Draft
 from holdfast.server.registry.state import RunState, SessionState
 from holdfast.server.registry.table import Phase
-from holdfast.server.registry.work import AgentTraits, Context, Decision, Stop
+from holdfast.server.registry.work import AgentTraits, Context, Decision, Due, Stop
 
 
 def decide_upkeep(state: SessionState, context: Context) -> Decision:
     """Expires requests and runs whose time has come, ends abandoned ones, starts the queue's head if it can run."""
     draft = Draft(state, context)
     for run in state.open_runs():
-        deadline = run.terms.get("deadlineAt")
-        if deadline is not None and deadline <= context.now:
+        if _passed((run.run_id, None), run.terms.get("deadlineAt"), context):
             draft.end(run, "expired", cause="deadline", by=SERVER_PRINCIPAL, device=context.node, promote=False)
         elif _abandoned_at(run, context.unobserved_since, context.now) <= context.now:
             draft.end(run, "cancelled", cause="abandoned", by=SERVER_PRINCIPAL, device=context.node, promote=False)
         else:
             for request in list(state.transcript.runs[run.run_id].info["requests"]):
-                if request.get("expiresAt", context.now + 1) <= context.now:
+                if request_passed(run.run_id, request, context):
                     draft.emit("run.resolved", runId=run.run_id, requestId=request["id"], outcome="expired")
     draft.promote()
     return draft.decision
 
 
-def due_at(state: SessionState, unobserved_since: int | None) -> int | None:
-    """When `decide_upkeep` has something to do next (ms since the epoch); None if nothing waits."""
-    times: list[int] = []
+def request_passed(run_id: str, request: Request, context: Context) -> bool:
+    """Whether nobody can answer the request any more."""
+    return _passed((run_id, request["id"]), request.get("expiresAt"), context)
+
+
+def _passed(due: Due, at: int | None, context: Context) -> bool:
+    return at is not None and context.dues.get(due, at) <= context.now
+
+
+def due_times(state: SessionState) -> dict[Due, int]:
+    """When the runs and requests that are open expire, as the log has it (ms since the epoch)."""
+    times: dict[Due, int] = {}
     for run in state.open_runs():
         if "deadlineAt" in run.terms:
-            times.append(run.terms["deadlineAt"])
-        if "abandonMs" in run.terms and unobserved_since is not None:
-            times.append(_abandoned_at(run, unobserved_since, 0))
-        requests = state.transcript.runs[run.run_id].info["requests"]
-        times.extend(request["expiresAt"] for request in requests if "expiresAt" in request)
+            times[run.run_id, None] = run.terms["deadlineAt"]
+        for request in state.transcript.runs[run.run_id].info["requests"]:
+            if "expiresAt" in request:
+                times[run.run_id, request["id"]] = request["expiresAt"]
+    return times
+
+
+def due_at(state: SessionState, unobserved_since: int | None, dues: Mapping[Due, int] | None = None) -> int | None:
+    """When `decide_upkeep` has something to do next (ms since the epoch); None if nothing waits.
+
+    By `dues`, see `Context`; without them, by the log's word.
+    """
+    times = list((due_times(state) if dues is None else dues).values())
+    if unobserved_since is not None:
+        runs = [run for run in state.open_runs() if "abandonMs" in run.terms]
+        times.extend(_abandoned_at(run, unobserved_since, 0) for run in runs)
     return min(times, default=None)
+
+
+class SteadyDues:
+    """Due times by a clock that nobody sets: a step of the wall clock makes none of them earlier or later.
+
+    A time is taken at the wall clock's word when it is first seen, right after it came into the log, or when the log is
+    read by another process; from then on it comes after as long as it was away then.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Due, tuple[int, int]] = {}
+        """What the log says, and when that is on the steady clock."""
+
+    def adjusted(self, times: Mapping[Due, int], *, now: int, steady: int) -> dict[Due, int]:
+        """The same times by a wall clock that stands at `now` while the steady one, in ms too, is at `steady`."""
+        seen, self._seen = self._seen, {}
+        for due, at in times.items():
+            before = seen.get(due)
+            self._seen[due] = before if before is not None and before[0] == at else (at, steady + at - now)
+        return {due: now + ends - steady for due, (_, ends) in self._seen.items()}
 
 
 def _abandoned_at(run: RunState, unobserved_since: int | None, now: int) -> int:

@@ -34,6 +34,10 @@ class RunLimits:
     """Pending, for one run: none is accepted beyond either, so that a run fits into one message of a snapshot."""
 
 
+Due: TypeAlias = tuple[str, str | None]
+"""What expires: a run by its deadline, or with the id of a request, that request of the run."""
+
+
 @dataclass(slots=True)  # one is made for every batch, and a frozen one costs six times as much to make
 class Context:
     """Everything that deciding may look at besides the state; read again for every retry. Nobody changes it."""
@@ -53,6 +57,9 @@ class Context:
     """No other node has this store, for `Sweep`: what this one cannot run, nobody can."""
     unobserved_since: int | None = None
     """Since when nobody has watched, for `Upkeep`; None where somebody does, or it is not known."""
+    dues: Mapping[Due, int] = field(default_factory=lambda: {})
+    """When what expires does so, for `Upkeep` and `answer`, by a clock that stands at `now`: it may have been set since
+    the log was written, see `SteadyDues`. What is not in here expires when the log says."""
     archive: Mapping[str, Any] = field(default_factory=lambda: {})
     """The archive's records for the keys that `lookups.keys` named."""
     limits: RunLimits = RunLimits()
