@@ -32,6 +32,10 @@ class FakeServer:
         """Whether `hello` is answered."""
         self.refuse: tuple[int, str] | None = None
         """Close code and reason instead of a welcome."""
+        self.heard: list[str] = []
+        """The types of all that arrived, and `goodbye` where the client closed the connection."""
+        self.left = asyncio.Event()
+        """A client has said goodbye."""
         self.connected = asyncio.Event()
         self._commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._connection: ServerConnection | None = None
@@ -173,7 +177,10 @@ class FakeServer:
             async for frame in connection:
                 command = codec.decode(frame)
                 assert isinstance(command, dict)
+                self.heard.append(str(command["type"]))
                 self._commands.put_nowait(command)
+            self.heard.append("goodbye")
+            self.left.set()
         except ConnectionClosed:
             pass
 

@@ -342,3 +342,32 @@ def test_a_run_that_ended_in_a_log_that_is_gone() -> None:
         None,
         (None, None),
     )
+
+
+def test_leaving() -> None:
+    """Who is about to close gives no more commands, and the one that waits makes the next connection due now."""
+    connection = live(jitter=0.5)
+    connection.closed(1.0, 1006)
+    assert connection.reconnect_at == 1.25
+    connection.leave(1.1)
+    assert connection.reconnect_at == 1.25, "nothing waits for it"
+    connection = live(jitter=0.5)
+    connection.submit({"type": "history", "id": "h"}, 0.0)
+    connection.submit({"type": "cancel", "id": "k", "runId": "r"}, 0.0)
+    assert [command["id"] for command in connection.unanswered] == ["k"]
+    connection.closed(1.0, 1006)
+    connection.leave(1.1)
+    assert connection.reconnect_at == 1.1
+    with pytest.raises(ClientClosedError):
+        connection.submit({"type": "cancel", "id": "k-2", "runId": "r"}, 1.2)
+
+
+def test_leaving_respects_the_servers_wish() -> None:
+    """Who is about to close comes back no earlier than the server wished, and no later than it would have."""
+    for jitter, at in ((0.5, 1.3), (0.0, 1.3)):
+        connection = live(jitter=jitter)
+        connection.submit({"type": "cancel", "id": "k", "runId": "r"}, 0.0)
+        tell(connection, {"type": "goaway", "reason": "draining", "reconnectAfterMs": 300})
+        connection.closed(1.0, 1012)
+        connection.leave(1.1)
+        assert connection.reconnect_at == at

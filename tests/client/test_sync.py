@@ -54,6 +54,26 @@ def stage() -> Iterator[Stage]:
     stage.close()
 
 
+class Interrupted:
+    """A future whose wait is interrupted by the person."""
+
+    def __init__(self, future: Any) -> None:
+        self.future = future
+
+    def result(self) -> None:
+        """Ctrl-C."""
+        raise KeyboardInterrupt
+
+    def cancel(self) -> bool:
+        """As any future's."""
+        return bool(self.future.cancel())
+
+
+def interrupted(script: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Interrupted:
+    """Runs it in the loop; whoever waits for it is interrupted."""
+    return Interrupted(asyncio.run_coroutine_threadsafe(script, loop))
+
+
 async def answer(server: FakeServer) -> None:
     """Answers one send with two words."""
     command = await server.command("send")
@@ -96,27 +116,29 @@ def test_interrupted_iteration_stops_nothing(stage: Stage, monkeypatch: pytest.M
         next(events)
         assert session.run("r-1").status == "running"
 
-        class Interrupted:
-            """A future whose wait is interrupted by the person."""
-
-            def __init__(self, future: Any) -> None:
-                self.future = future
-
-            def result(self) -> None:
-                raise KeyboardInterrupt
-
-            def cancel(self) -> bool:
-                return bool(self.future.cancel())
-
-        def submit(script: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> Interrupted:
-            return Interrupted(asyncio.run_coroutine_threadsafe(script, loop))
-
         with monkeypatch.context() as patched:
-            patched.setattr("holdfast.client.sync.submit_to_loop", submit)
+            patched.setattr("holdfast.client.sync.submit_to_loop", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 next(iter(session.run("r-1")))
         assert session.run("r-1").status == "running"
         assert stage.server.silent()
+
+
+def test_interrupted_cancel_is_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel whose call is interrupted by Ctrl-C, which leaves the block, has been sent before the goodbye."""
+
+    async def stop(server: FakeServer) -> None:
+        command = await server.command("cancel")
+        await server.ack(command, "cancelled", runId="r-1")
+
+    with sync.connect(stage.server.url, session="trip") as session:
+        stage.play(stop(stage.server))
+        with monkeypatch.context() as patched:
+            patched.setattr("holdfast.client.sync.submit_to_loop", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                session.cancel("r-1")
+    stage.do(asyncio.wait_for(stage.server.left.wait(), 5))
+    assert stage.server.heard == ["cancel", "goodbye"]
 
 
 def test_nobody_there() -> None:

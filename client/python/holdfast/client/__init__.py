@@ -25,6 +25,7 @@ from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, St
 from holdfast.client.phases import Status
 from holdfast.client.run import Run
 from holdfast.client.session import Session
+from holdfast.client.submitted import Submitted
 from holdfast.client.view import Reset
 from holdfast.protocol import CommandError, HoldfastError
 
@@ -54,6 +55,7 @@ __all__ = [
     "Session",
     "Status",
     "SteerOutcome",
+    "Submitted",
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",

@@ -8,6 +8,7 @@ in seconds of a clock that never goes back. After each of these it takes what ca
 * `news()`     events and resets, in the order of the log;
 * `lost`       not None: the connection is useless, drop it at once and report `closed`;
 * `deadline()` when to call `tick` if nothing else happens;
+* `unanswered` whether closing would leave a command without its answer;
 * `reconnect_at` when to open the next connection; `failure` where there will be none.
 
 What it keeps across connections is the folded log and the outbox. A connection itself is a phase of the table in
@@ -123,6 +124,9 @@ class Connection:
         self._heard_at = 0.0
         self._live_since: float | None = None
         self._hint_ms: int | None = None
+        self._not_before = 0.0
+        """No connection is opened earlier, however eager anybody is: the server asked for it."""
+        self._leaving = False
         self._fresh = False
         """The next hello asks for a snapshot: what is folded may be damaged."""
         self._limits: Limits = {
@@ -155,6 +159,11 @@ class Connection:
     def limits(self) -> Limits:
         """The server's bounds, as of the last welcome."""
         return self._limits
+
+    @property
+    def unanswered(self) -> list[Mapping[str, Any]]:
+        """The commands that wait for their answer, oldest first. Questions, which change nothing, are none."""
+        return self.outbox.commands()
 
     # ---- what happens
 
@@ -211,6 +220,7 @@ class Connection:
             return
         if self._live_since is not None and now - self._live_since >= STABLE_SECONDS:
             self._attempt = 0
+        self._not_before = now + (self._hint_ms or 0) / 1000
         self.reconnect_at = now + backoff(self._attempt, self._random, hint_ms=self._hint_ms)
         self._attempt += 1
         self._disconnected(Phase.OFFLINE)
@@ -223,6 +233,15 @@ class Connection:
         self.failure = error
         self.reconnect_at = None
         self._settled.extend(Settled(command_id, None, error) for command_id in self.outbox.clear())
+
+    def leave(self, now: float) -> None:
+        """The program is about to close: it gives no further command.
+
+        The next connection is due now, or as soon as the server's wish allows, where a command waits for it.
+        """
+        self._leaving = True
+        if self.reconnect_at is not None and self.unanswered:
+            self.reconnect_at = min(self.reconnect_at, max(now, self._not_before))
 
     def close(self) -> None:
         """The program is done with this client. Says nothing to the server about any run."""
@@ -237,6 +256,8 @@ class Connection:
         """
         if self.failure is not None:
             raise self.failure
+        if self._leaving:
+            raise ClientClosedError
         frame = self._codec.encode(message)
         if len(frame) > self._limits["frameBytes"]:
             raise self._too_large(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
@@ -23,9 +24,13 @@ Token: TypeAlias = str | Callable[[], str | Awaitable[str | None] | None] | None
 
 OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
+"""How long what is still to be written may take when the client closes, and how long the server's goodbye."""
+LINGER_SECONDS: Final = 2.0
+"""How long a client that closes waits for the answers to the commands that were given."""
 _SPARE: Final = 2
 """Times `limits.messageBytes`: the server may put several messages into one frame."""
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
+_log: Final = logging.getLogger("holdfast.client")
 
 
 class Link:
@@ -44,6 +49,7 @@ class Link:
         self._waiters: dict[str, asyncio.Future[Reply]] = {}
         self._pulse = asyncio.Event()
         self._writable = asyncio.Event()
+        self._closing = False
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep_connected(), name="holdfast client")
 
@@ -51,26 +57,55 @@ class Link:
         """Returns after the next change of anything that the connection knows."""
         await self._pulse.wait()
 
-    async def command(self, message: Mapping[str, Any]) -> Reply:
-        """Issues a command and waits for its answer, over any number of connections.
+    def command(self, message: Mapping[str, Any]) -> asyncio.Future[Reply]:
+        """Issues a command: its answer, over any number of connections. Raises as `Connection.submit` does.
 
-        Cancelling the wait does not take the command back: it stays in the outbox and arrives.
+        The future is shared by all who gave the same command: who waits shields it from being cancelled. An error that
+        nobody waits for is told by asyncio, like that of a task.
         """
         self.connection.submit(message, self._loop.time())
         waiter = self._waiters.get(message["id"])
         if waiter is None:
             waiter = self._waiters[message["id"]] = self._loop.create_future()
-            waiter.add_done_callback(_retrieve)
         self._publish()
-        return await asyncio.shield(waiter)
+        return waiter
 
     async def close(self) -> None:
-        """Closes the socket and fails whoever waits; safe to call again."""
-        self.connection.close()
+        """Waits until the commands that were given are answered, at most LINGER_SECONDS, and closes the socket.
+
+        What has no answer then is told: to who waits for it, and in the log. Cancelling this ends the wait for
+        answers; what was given is written before the goodbye all the same. Safe to call again, also meanwhile.
+        """
+        self.connection.leave(self._loop.time())
         self._publish()
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while self.connection.unanswered:
+                        await self.changed()
+        finally:
+            await self._close_socket()
+
+    async def _close_socket(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+        finally:
+            self._tell_of_what_is_left()
+            self.connection.close()
+            self._publish()
+        if not self._task.cancelled():
+            self._task.result()
+
+    def _tell_of_what_is_left(self) -> None:
+        left = self.connection.unanswered
+        if left:
+            names = ", ".join(f"{command['type']} {command['id']}" for command in left)
+            _log.warning("closed before the server had answered, so these may have arrived or not: %s", names)
+        for command in left:
+            self._waiters[command["id"]].add_done_callback(_retrieve)
 
     # ---- the owner task
 
@@ -78,8 +113,14 @@ class Link:
         while self.connection.failure is None:
             await self._one_connection()
             self._publish()
-            if self.connection.reconnect_at is not None:
-                await asyncio.sleep(max(0.0, self.connection.reconnect_at - self._loop.time()))
+            await self._wait_for_the_next()
+
+    async def _wait_for_the_next(self) -> None:
+        """Until the next connection is due, which may come to be earlier meanwhile."""
+        while (due := self.connection.reconnect_at) is not None and due > self._loop.time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self.changed()
 
     async def _one_connection(self) -> None:
         connection = self.connection
@@ -109,6 +150,9 @@ class Link:
         except ConnectionClosed:
             pass
         finally:
+            if self._closing and connection.lost is None:
+                self._writable.set()  # what was given is written, in order, before the goodbye
+                await asyncio.wait([writer], timeout=CLOSE_SECONDS)
             writer.cancel()
             await asyncio.wait([writer])
             if connection.lost is not None:
@@ -139,6 +183,8 @@ class Link:
                 self._writable.clear()
                 for frame in self.connection.frames():
                     await socket.send(frame, text=self._codec.text)
+                if self._closing:
+                    return
                 await self._writable.wait()
 
     async def _current_token(self) -> str | None:
@@ -207,6 +253,5 @@ def _is_loopback(url: str) -> bool:
 
 
 def _retrieve(waiter: asyncio.Future[Reply]) -> None:
-    """Marks the error of an answer as seen: its caller may have stopped waiting."""
-    if not waiter.cancelled():
-        waiter.exception()
+    """Marks the error of an answer as seen: it is told already."""
+    waiter.exception()

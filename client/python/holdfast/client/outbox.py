@@ -16,6 +16,8 @@ from holdfast.protocol import Message
 MAX_COMMANDS: Final = 1_000
 """What the server remembers of commands at least; more could not be sent twice safely."""
 MAX_BYTES: Final = 8 * 1024 * 1024
+_QUESTIONS: Final = frozenset({"history", "auth", "ping"})
+"""They change nothing, and only who asked can use the answer."""
 
 
 @dataclass(slots=True)
@@ -60,6 +62,10 @@ class Outbox:
     def get(self, command_id: str) -> Entry | None:
         """The command of that id, if it still waits."""
         return self._entries.get(command_id)
+
+    def commands(self) -> list[Mapping[str, Any]]:
+        """Everything but questions, in order."""
+        return [entry.message for entry in self._entries.values() if entry.message["type"] not in _QUESTIONS]
 
     def settle(self, command_id: str) -> Entry | None:
         """Takes a command out: it was answered. None where it is not in here (answered before)."""

@@ -9,6 +9,7 @@ from holdfast.client.errors import UnknownRunError
 from holdfast.client.feed import BUFFER, Feed
 from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, SteerOutcome
 from holdfast.client.phases import Status
+from holdfast.client.submitted import Submitted
 from holdfast.client.view import RunState, TextCursor, reason_of, texts_of
 from holdfast.protocol import Event, Message, Part, Position
 from holdfast.protocol.events import Boundary, EndReason, IfEnded, Request
@@ -125,29 +126,29 @@ class Run:
             returned=ending.get("returned", []),
         )
 
-    async def cancel(self, *, seen: Position | Literal["taken"] | None = "taken") -> CancelOutcome:
-        """Stops the run: once this returns, no further chunk of it will ever be in the log.
+    def cancel(self, *, seen: Position | Literal["taken"] | None = "taken") -> Submitted[CancelOutcome]:
+        """Stops the run. The call gives the command; awaited, it returns when no further chunk will ever be in the log.
 
         The kept answer is cut at `seen`. By default that is what the iterations of this object have taken so far,
         and nothing is cut where it was never iterated; None cuts nothing. Works offline: it is sent when the
-        connection is back, and cancelling this call does not take it back.
+        connection is back. Nothing takes it back: neither cancelling the wait for it, nor leaving the session at once.
         """
-        return await self._session.cancel(self.id, seen=self._taken if seen == "taken" else seen)
+        return self._session.cancel(self.id, seen=self._taken if seen == "taken" else seen)
 
-    async def steer(
+    def steer(
         self,
         content: str | Sequence[Part],
         *,
         boundary: Boundary = "now",
         if_ended: IfEnded = "return",
         seen: Position | None = None,
-    ) -> SteerOutcome:
+    ) -> Submitted[SteerOutcome]:
         """Says something to the run while it goes on. `boundary`: at once, or before the agent's next step."""
-        return await self._session.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
+        return self._session.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
 
-    async def answer(self, request_id: str, value: JsonValue) -> AnswerOutcome:
+    def answer(self, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
         """Answers one of its `requests`."""
-        return await self._session.answer(self.id, request_id, value)
+        return self._session.answer(self.id, request_id, value)
 
     # ---- for the session
 

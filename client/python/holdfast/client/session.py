@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from pydantic import JsonValue
@@ -28,6 +28,7 @@ from holdfast.client.outcomes import (
 )
 from holdfast.client.phases import Status
 from holdfast.client.run import Run
+from holdfast.client.submitted import Submitted
 from holdfast.client.view import News, View
 from holdfast.protocol import (
     JSON_CODEC,
@@ -49,6 +50,7 @@ Encoding = Literal["msgpack", "json"]
 WhenBusy = Literal["queue", "interrupt", "alongside", "reject", "steer"]
 
 HISTORY_PAGE: Final = 200
+_ResultT = TypeVar("_ResultT")
 _CODECS: Final[Mapping[Encoding, Codec]] = {"json": JSON_CODEC, "msgpack": MSGPACK_CODEC}
 
 
@@ -56,10 +58,13 @@ class Session:
     """A session on a server, kept connected until `close`. Closing it never stops a run.
 
     Everything it shows (`messages`, `runs`, `status`, …) is what is known at the moment and follows the log.
-    Every command returns after the server acknowledged it, over any number of reconnects; cancelling the call does
-    not take the command back. They raise a CommandError subclass where the server refused, OutboxFullError where
-    too many wait already, and what ended the client. A command without an answer when the client closes may have
-    arrived or not; giving it again with the same id is safe.
+
+    Calling `send`, `cancel`, `steer`, `withdraw` or `answer` gives the command; awaiting what the call returns waits
+    until the server has acknowledged it, over any number of reconnects. So a command counts also where nobody
+    awaits it, and cancelling the wait does not take it back. The call raises InvalidCommandError for what is no
+    command, TooLargeError, OutboxFullError where too many wait already, and what ended the client: such a command was
+    not taken. Awaiting it raises a CommandError subclass where the server refused, and what ended the client. A command
+    without an answer when the client has closed may have arrived or not; giving it again with the same id is safe.
     """
 
     def __init__(
@@ -161,7 +166,7 @@ class Session:
 
     # ---- commands
 
-    async def send(
+    def send(
         self,
         content: str | Sequence[Part],
         *,
@@ -173,40 +178,42 @@ class Session:
         deadline_ms: int | None = None,
         metadata: Mapping[str, JsonValue] | None = None,
         message_id: str | None = None,
-    ) -> Run:
-        """Sends a message and returns the run that answers it (the one it went into, for `when_busy="steer"`).
+    ) -> Submitted[Run]:
+        """Sends a message; awaited, it is the run that answers it (the one it went into, for `when_busy="steer"`).
 
         `run_id` is the idempotency key: the same send again, at any later time, is the same run. It may be chosen
-        here so that the run can be cancelled before this call returns. `deadline_ms` counts from acceptance;
+        here so that the run can be cancelled before the server has answered. `deadline_ms` counts from acceptance;
         `when_abandoned_ms` ends the run when nobody has watched for so long.
         """
         command_id = run_id or f"r-{secrets.token_hex(8)}"
-        ack = await self._acknowledged(
-            {
-                "type": "send",
-                "id": command_id,
-                **_content(content),
-                "agent": agent,
-                "whenBusy": when_busy,
-                "seen": seen,
-                "whenAbandoned": None if when_abandoned_ms is None else {"cancelAfterMs": when_abandoned_ms},
-                "deadlineMs": deadline_ms,
-                "metadata": None if metadata is None else dict(metadata),
-                "messageId": message_id,
-            }
-        )
-        run = self.run(ack.get("runId", command_id))
-        if ack["outcome"] == "ended" and "reason" in ack:
-            run.ended_before(ack["reason"])
-        return run
 
-    async def cancel(
+        def answering(ack: Ack) -> Run:
+            run = self.run(ack.get("runId", command_id))
+            if ack["outcome"] == "ended" and "reason" in ack:
+                run.ended_before(ack["reason"])
+            return run
+
+        command = {
+            "type": "send",
+            "id": command_id,
+            **_content(content),
+            "agent": agent,
+            "whenBusy": when_busy,
+            "seen": seen,
+            "whenAbandoned": None if when_abandoned_ms is None else {"cancelAfterMs": when_abandoned_ms},
+            "deadlineMs": deadline_ms,
+            "metadata": None if metadata is None else dict(metadata),
+            "messageId": message_id,
+        }
+        return self._give(command, answering)
+
+    def cancel(
         self,
         run_id: str,
         *,
         seen: Position | None = None,
         if_unknown: Literal["ignore", "prevent"] | None = None,
-    ) -> CancelOutcome:
+    ) -> Submitted[CancelOutcome]:
         """Stops a run by its id. `seen`: what was on screen; the kept answer is cut there.
 
         `if_unknown="prevent"` ends a run before the server has heard of it; that is the default while this
@@ -220,26 +227,23 @@ class Session:
             "seen": seen,
             "ifUnknown": prevent,
         }
-        return cancel_outcome(await self._acknowledged(command))
+        return self._give(command, cancel_outcome)
 
-    async def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> CancelOutcome:
+    def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> Submitted[CancelOutcome]:
         """Stops every run that was queued or started at or before `up_to` (default: what this client has).
 
         `seen`: what was on screen; the kept answers are cut there.
         """
-        return cancel_outcome(
-            await self._acknowledged(
-                {
-                    "type": "cancel",
-                    "id": _command_id(),
-                    "scope": "session",
-                    "upTo": up_to or self.position,
-                    "seen": seen,
-                }
-            )
-        )
+        command = {
+            "type": "cancel",
+            "id": _command_id(),
+            "scope": "session",
+            "upTo": up_to or self.position,
+            "seen": seen,
+        }
+        return self._give(command, cancel_outcome)
 
-    async def steer(
+    def steer(
         self,
         content: str | Sequence[Part],
         *,
@@ -248,61 +252,55 @@ class Session:
         if_ended: IfEnded = "return",
         seen: Position | None = None,
         steer_id: str | None = None,
-    ) -> SteerOutcome:
+    ) -> Submitted[SteerOutcome]:
         """Says something to a run while it goes on; without `run_id` to the session's main run."""
-        return steer_outcome(
-            await self._acknowledged(
-                {
-                    "type": "steer",
-                    "id": steer_id or f"s-{secrets.token_hex(8)}",
-                    "runId": run_id,
-                    **_content(content),
-                    "boundary": boundary,
-                    "ifEnded": if_ended,
-                    "seen": seen,
-                }
-            )
-        )
+        command = {
+            "type": "steer",
+            "id": steer_id or f"s-{secrets.token_hex(8)}",
+            "runId": run_id,
+            **_content(content),
+            "boundary": boundary,
+            "ifEnded": if_ended,
+            "seen": seen,
+        }
+        return self._give(command, steer_outcome)
 
-    async def withdraw(self, steer_id: str) -> WithdrawOutcome:
+    def withdraw(self, steer_id: str) -> Submitted[WithdrawOutcome]:
         """Takes back a steer that was not applied yet."""
-        return withdraw_outcome(
-            await self._acknowledged({"type": "withdraw", "id": _command_id(), "steerId": steer_id})
-        )
+        return self._give({"type": "withdraw", "id": _command_id(), "steerId": steer_id}, withdraw_outcome)
 
-    async def answer(self, run_id: str, request_id: str, value: JsonValue) -> AnswerOutcome:
+    def answer(self, run_id: str, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
         """Answers a request of a run."""
-        return answer_outcome(
-            await self._acknowledged(
-                {
-                    "type": "answer",
-                    "id": _command_id(),
-                    "runId": run_id,
-                    "requestId": request_id,
-                    "value": value,
-                }
-            )
-        )
+        command = {
+            "type": "answer",
+            "id": _command_id(),
+            "runId": run_id,
+            "requestId": request_id,
+            "value": value,
+        }
+        return self._give(command, answer_outcome)
 
     async def history(self, *, before: int | None = None, limit: int = 50) -> HistoryPage:
         """The last `limit` (1-200) messages before the seq `before`, or of all."""
-        command = {"type": "history", "id": _command_id(), "before": before, "limit": limit}
-        page = await self._command(command)
-        assert isinstance(page, HistoryPage), "history is answered by a page"
-        return page
+        return await self._submit({"type": "history", "id": _command_id(), "before": before, "limit": limit}, _page)
 
     async def refresh_token(self, token: str) -> int | None:
         """Gives the server a newer token of the same principal; when it expires, in Unix milliseconds.
 
         A token that was given to `connect` as a string is replaced for later reconnects as well.
         """
-        ack = await self._acknowledged({"type": "auth", "id": _command_id(), "token": token})
+        ack = await self._give({"type": "auth", "id": _command_id(), "token": token}, lambda ack: ack)
         if not callable(self._link.token):
             self._link.token = token
         return ack.get("expiresAt")
 
     async def close(self) -> None:
-        """Closes the connection for good. Runs go on; whoever waits here gets ClientClosedError."""
+        """Closes the connection for good. Runs go on; whoever waits here gets ClientClosedError.
+
+        Commands that were given and have no answer yet get two seconds for it (`link.LINGER_SECONDS`), also where the
+        connection has to be made first; without such commands it does not wait. One that is left then raises
+        ClientClosedError where it is awaited, and is named in the log. Cancelling this ends the wait for answers.
+        """
         await self._link.close()
 
     # ---- for runs
@@ -338,12 +336,11 @@ class Session:
         for feed in self._feeds:
             feed.deliver(news)
 
-    async def _acknowledged(self, command: Mapping[str, Any]) -> Ack:
-        ack = await self._command(command)
-        assert not isinstance(ack, HistoryPage), "only history is answered by a page"
-        return ack
+    def _give(self, command: Mapping[str, Any], read: Callable[[Ack], _ResultT]) -> Submitted[_ResultT]:
+        """Gives a command that is acknowledged."""
+        return self._submit(command, lambda reply: read(_ack(reply)))
 
-    async def _command(self, command: Mapping[str, Any]) -> Reply:
+    def _submit(self, command: Mapping[str, Any], read: Callable[[Reply], _ResultT]) -> Submitted[_ResultT]:
         self.check()
         given = {name: value for name, value in command.items() if value is not None or name == "value"}
         try:
@@ -353,11 +350,21 @@ class Session:
             parse_command(message)  # what the server would refuse is refused here, naming the same place
         except CommandError as error:
             raise InvalidCommandError(error.code, error.message, path=error.path) from None
-        return await self._link.command(message)
+        return Submitted(self._link.command(message), read)
 
 
 async def _never() -> bool:
     return False
+
+
+def _ack(reply: Reply) -> Ack:
+    assert not isinstance(reply, HistoryPage), "only history is answered by a page"
+    return reply
+
+
+def _page(reply: Reply) -> HistoryPage:
+    assert isinstance(reply, HistoryPage), "history is answered by a page"
+    return reply
 
 
 def _command_id() -> str:

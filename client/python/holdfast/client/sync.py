@@ -73,14 +73,17 @@ class Portal:
             raise
 
     def look(self, function: Callable[[], _ResultT]) -> _ResultT:
-        """Calls a function where the state it reads stands still: in the loop's thread, or here once that is gone."""
+        """Calls a function where the state it reads stands still: in the loop's thread, or here once that is gone.
+
+        It is called also where the wait for it is interrupted: a command that was given stays given.
+        """
         if not self.alive:
             return function()
 
         async def call() -> _ResultT:
             return function()
 
-        return self.call(call())
+        return submit_to_loop(call(), self._loop).result()
 
     def close(self) -> None:
         """Stops the loop and its thread."""
@@ -106,7 +109,7 @@ class Bridge(Generic[_TargetT]):
 
 
 class Blocking(Generic[_TargetT, _P, _ShownT]):
-    """A coroutine method of the target as a method that waits; `show` makes its result fit for this side."""
+    """A method of the target that is awaited as a method that waits; `show` makes its result fit for this side."""
 
     def __init__(
         self,
@@ -127,7 +130,8 @@ class Blocking(Generic[_TargetT, _P, _ShownT]):
 
         @functools.wraps(MethodType(self._method, bridge.target))
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _ShownT:
-            result = bridge.portal.call(self._method(bridge.target, *args, **kwargs))
+            begun = bridge.portal.look(lambda: self._method(bridge.target, *args, **kwargs))
+            result = bridge.portal.call(begun)
             return self._show(bridge.portal, result)
 
         return call
@@ -146,7 +150,7 @@ def blocking(
     method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, Any]],
     show: Callable[[Portal, Any], Any] = lambda portal, result: result,
 ) -> Blocking[_TargetT, _P, Any]:
-    """A coroutine method, bridged."""
+    """A method that is awaited, bridged."""
     return Blocking(method, show)
 
 
@@ -286,7 +290,7 @@ class Session(Bridge[async_session.Session]):
         return Feed(self.portal, self.look(lambda session: session.events(buffer=buffer)))
 
     def close(self) -> None:
-        """Closes the connection for good; runs go on. Safe to call again."""
+        """Closes the connection for good, as `holdfast.client.Session.close`; runs go on. Safe to call again."""
         if not self.portal.alive:
             return
         try:
