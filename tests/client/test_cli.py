@@ -9,13 +9,15 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
+from holdfast.client import CancelOutcome, SteerOutcome
 from holdfast.client.cli import main
 from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, refusal_text
+from holdfast.client.cli.show import cancel_text, request_text, steer_text
 from holdfast.protocol import CommandError
 from tests.client.fake_server import FakeServer
 
@@ -155,14 +157,46 @@ async def test_json_events(server: FakeServer) -> None:
         ({"outcome": "cancelled", "seq": 0}, 0, "r-1 is stopped.\n"),
         ({"outcome": "already_ended", "reason": "completed"}, 0, "r-1 had ended already (completed).\n"),
         ({"outcome": "unknown_run"}, 4, "The session knows no run r-1.\n"),
+        ({"outcome": "put_off"}, 4, "r-1: put off.\n"),
     ],
 )
 async def test_cancel(server: FakeServer, answer: dict[str, Any], code: int, told: str) -> None:
-    """`cancel RUN` tells the outcome; only a run that nobody knows is no success."""
+    """`cancel RUN` tells the outcome; a run that nobody knows, or an outcome of a newer server, is no success."""
     async with holdfast(server, "cancel", "r-1") as process:
         command = await server.command("cancel")
         await server.ack(command, **answer)
         assert await output(process) == (code, told, "")
+
+
+async def test_interrupted_cancel_is_sent(server: FakeServer) -> None:
+    """`cancel RUN` that is left by Ctrl-C has sent its command before the goodbye, and waits for its answer."""
+    async with holdfast(server, "cancel", "r-1") as process:
+        command = await server.command("cancel")
+        process.send_signal(signal.SIGINT)
+        await server.ack(command, "cancelled", runId="r-1")
+        assert (await output(process))[0] in (0, 130)
+        assert server.heard == ["cancel", "goodbye"]
+
+
+@pytest.mark.parametrize("command", [("send", "hello"), ("send", "hello", "--json"), ("chat",)], ids="-".join)
+async def test_unknown_reason(server: FakeServer, command: tuple[str, ...]) -> None:
+    """A run that ends for a reason of a newer server has failed for this program, and is told by that name."""
+    async with holdfast(server, *command) as process:
+        if command == ("chat",):
+            process.stdin.write(b"hello\n")
+            process.stdin.write_eof()
+        await server.end_run(await accept(server), "budget")
+        status, out, told = await output(process)
+        assert status == 1
+        assert "budget" in (out if "--json" in command else told)
+
+
+def test_words_of_a_newer_server() -> None:
+    """Outcomes and requests that this version does not know are told by their names."""
+    assert cancel_text("r-1", CancelOutcome(cast("Any", "put_off"))) == "r-1: put off."
+    assert steer_text("r-1", SteerOutcome(cast("Any", "put_off"), "s-1")) == "r-1: put off."
+    request = {"id": "q", "kind": "signature"}
+    assert request_text(cast("Any", request)) == "something that this version does not know (signature)."
 
 
 async def test_steer_and_refusal(server: FakeServer) -> None:
@@ -208,7 +242,7 @@ async def test_watch_session(server: FakeServer) -> None:
         lines = [await process.stdout.readline() for _ in range(4)]
         assert lines == [b"\n", b"ana: hello\n", b"[r-1 started, demo]\n", b"Good\n"]
         process.send_signal(signal.SIGINT)
-        assert await output(process) == (130, "", "Left; runs go on.\n")
+        assert await output(process) == (130, "", "Left; runs go on, and no command is taken back.\n")
 
 
 async def test_chat_over_pipes(server: FakeServer) -> None:

@@ -211,4 +211,4 @@ def reason_of(message: Message) -> EndReason | None:
     """Why the run behind an answer ended, as the answer alone tells it."""
     if "reason" in message:
         return message["reason"]
-    return _REASON_OF_STATUS[message["status"]]
+    return _REASON_OF_STATUS.get(message["status"], "cancelled")  # of a newer server: as `interrupted`

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from holdfast.client.cli.common import EXIT_OF_REASON, Exit, Interrupts, Target, connection_told, refusal_text
+from holdfast.client.cli.common import Exit, Interrupts, Target, connection_told, exit_of, refusal_text
 from holdfast.client.cli.screen import Pipes, Screen, Terminal
 from holdfast.client.cli.show import cancel_text, message_text, plain, request_text, result_text, runs_table
 from holdfast.client.phases import Status
@@ -216,7 +216,7 @@ class Chat:
             self._followed.add(run.id)
             self._current = run
             await self._show(run)
-            self._last = EXIT_OF_REASON[(await run.wait()).reason]
+            self._last = exit_of((await run.wait()).reason)
             self._current = None
             self._moved.set()
 

@@ -6,18 +6,19 @@ import asyncio
 import secrets
 import sys
 from contextlib import suppress
+from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
 
 from holdfast.client.cli.chat import talk
 from holdfast.client.cli.common import (
-    EXIT_OF_REASON,
     ID,
     Exit,
     Interrupts,
     Target,
     connection_told,
+    exit_of,
     line,
     person_command,
     say,
@@ -40,6 +41,9 @@ from holdfast.client.session import Session, WhenBusy
 from holdfast.client.view import Reset
 from holdfast.protocol import HoldfastError
 from holdfast.protocol.events import Boundary, IfEnded
+
+_SETTLES: Final = frozenset({"cancelled", "already_ended", "withdrawn", "steered"})
+"""Outcomes of a cancel after which there is nothing more to stop by this id."""
 
 
 @click.command()
@@ -135,7 +139,7 @@ async def _answer(run: Run, target: Target) -> Exit:
     result = await run.wait()
     if result.reason != "completed":
         say(result_text(result))
-    return EXIT_OF_REASON[result.reason]
+    return exit_of(result.reason)
 
 
 async def _tell_requests(run: Run, chat_hint: str) -> None:
@@ -152,7 +156,7 @@ async def _events(run: Run, events: Feed) -> Exit:
     """Prints the run's events as JSON, to its end."""
     async for item in events:
         line(wire(item))
-    return EXIT_OF_REASON[(await run.wait()).reason]
+    return exit_of((await run.wait()).reason)
 
 
 @click.command()
@@ -192,7 +196,7 @@ async def cancel(target: Target, run_id: str) -> Exit:
         line(outcome_object(outcome))
     else:
         click.echo(cancel_text(run_id, outcome))
-    return Exit.REFUSED if outcome.outcome == "unknown_run" else Exit.DONE
+    return Exit.DONE if outcome.outcome in _SETTLES else Exit.REFUSED
 
 
 @click.command()

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -41,13 +41,18 @@ class Exit(IntEnum):
     STOPPED = 130
 
 
-EXIT_OF_REASON: Final[dict[EndReason, Exit]] = {
+_EXIT_OF_REASON: Final[Mapping[EndReason, Exit]] = {
     "completed": Exit.DONE,
     "cancelled": Exit.STOPPED,
     "failed": Exit.FAILED,
     "expired": Exit.FAILED,
     "lost": Exit.FAILED,
 }
+
+
+def exit_of(reason: EndReason) -> Exit:
+    """The exit code for the end of a run; it failed where a newer server gives a reason that is not known here."""
+    return _EXIT_OF_REASON.get(reason, Exit.FAILED)
 
 
 class NoConnection(click.ClickException):
@@ -167,7 +172,7 @@ def told() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("Left; runs go on.")  # what was asked for, and no error
+        say("Left; runs go on, and no command is taken back.")  # what was asked for, and no error
         click.get_current_context().exit(Exit.STOPPED)
     except ConnectionFailedError as error:
         hint = "" if error.status else f" Is the server running? `{program()} serve` starts one."

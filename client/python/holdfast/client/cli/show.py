@@ -94,13 +94,16 @@ def _chunk_text(event: Mapping[str, Any]) -> str:
 
 def request_text(request: Request) -> str:
     """What a run asks for, as a question."""
-    match request["kind"]:
+    kind: str = request["kind"]  # that of a newer server may be another one
+    match kind:
         case "approval":
             return f"Allow {request.get('name', 'it')} {compact(request.get('input'))}?"
         case "input":
             return request.get("prompt", "an answer?")
         case "tool":
             return f"{request.get('name')} with {compact(request.get('input'))}, of a device that can"
+        case _:
+            return f"something that this version does not know ({kind})."
 
 
 def message_text(message: Message) -> str:
@@ -148,7 +151,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def cancel_text(run_id: str, outcome: CancelOutcome) -> str:
     """What a cancel came to, as a sentence."""
-    match outcome.outcome:
+    came: str = outcome.outcome  # that of a newer server may be another one
+    match came:
         case "cancelled":
             return f"{run_id} is stopped."
         case "already_ended":
@@ -159,11 +163,14 @@ def cancel_text(run_id: str, outcome: CancelOutcome) -> str:
             return f"{run_id} had become a steer; it is withdrawn."
         case "steered":
             return f"{run_id} had become a steer of {outcome.run_id}, which goes on."
+        case _:
+            return f"{run_id}: {_words(came)}."
 
 
 def steer_text(run_id: str, outcome: SteerOutcome) -> str:
     """What a steer came to, as a sentence."""
-    match outcome.outcome:
+    came: str = outcome.outcome  # that of a newer server may be another one
+    match came:
         case "accepted":
             return f"{run_id} will take it (steer {outcome.steer_id})."
         case "already_ended":
@@ -172,6 +179,8 @@ def steer_text(run_id: str, outcome: SteerOutcome) -> str:
             return f"The session knows no run {run_id}."
         case "sent":
             return f"The run had ended; it was sent as a message of its own ({outcome.run_id})."
+        case _:
+            return f"{run_id}: {_words(came)}."
 
 
 def outcome_object(outcome: CancelOutcome | SteerOutcome) -> dict[str, Any]:
@@ -183,6 +192,11 @@ def outcome_object(outcome: CancelOutcome | SteerOutcome) -> dict[str, Any]:
 def compact(value: object) -> str:
     """A JSON value on one line."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _words(name: str) -> str:
+    """A name of the wire that is not known here, as a person can read it."""
+    return name.replace("_", " ")
 
 
 def _camel(name: str) -> str:
