@@ -10,12 +10,11 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any, Protocol
 
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from holdfast.protocol.close_codes import CloseCode
@@ -27,11 +26,12 @@ from holdfast.protocol.values import is_id
 from holdfast.server.auth import Authenticator, AuthError, Principal
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.hello import admit, authenticated, decoded, receive_hello, within
-from holdfast.server.limits import GatewaySettings, Strikes, TokenBucket
+from holdfast.server.limits import GatewaySettings, Strikes
 from holdfast.server.refusals import Refused, error_message, internal, unavailable
 from holdfast.server.registry import Ask
 from holdfast.server.roles import SessionFailed
 from holdfast.server.session import Session
+from holdfast.server.socket import Socket
 from holdfast.server.store import Store
 from holdfast.server.subscriber import Subscriber
 from holdfast.server.wire import INTERNAL_ERROR, SocketWire
@@ -71,13 +71,13 @@ class Door:
 
     __slots__ = (
         "_authenticator",
-        "_bucket",
         "_clock",
         "_expiry",
         "_in_flight",
+        "_joining",
+        "_pongs_due",
         "_reading",
         "_reads",
-        "_refusals",
         "_room",
         "_sent",
         "_settings",
@@ -93,7 +93,7 @@ class Door:
 
     def __init__(
         self,
-        socket: ServerConnection,
+        socket: Socket,
         codec: Codec,
         session_id: str,
         *,
@@ -111,9 +111,8 @@ class Door:
         self._authenticator = authenticator
         self._settings = settings
         self._expiry: Timer | None = None
-        self._bucket = TokenBucket(settings.commands_per_second, settings.command_burst, clock.monotonic())
         self._violations: Strikes | None = None
-        self._refusals: Strikes | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._in_flight = 0
         self._room: asyncio.Future[None] | None = None
         """Waited for while too many commands are in flight."""
@@ -121,37 +120,45 @@ class Door:
         """Commands that only read, answered one after the other while the task for them runs."""
         self._reading: asyncio.Task[None] | None = None
         self._silent_pings = 0
+        self._pongs_due = 0
         self._sent = -1
         self._stuck_since = 0.0
 
     # The connection's life
 
     async def serve(self, node: Sessions) -> None:
-        """Speaks with the client until the connection is closing. Raises nothing but cancellation."""
-        try:
-            await self._converse(node)
-        except ConnectionClosed:
-            """It ended from the other side, or was lost."""
-        except Refused as refused:
-            if refused.error is not None:
-                self._say(error_message(refused.error))
-            self.wire.close(refused.code, refused.reason)
-        except SessionFailed as failed:
-            self._say(error_message(unavailable(str(failed))))
-            self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
-        except Exception:
-            _log.exception("connection failed", session=self.session_id, connection=self.connection)
-            self._say(error_message(internal()))
-            self.wire.close(INTERNAL_ERROR, "internal")
+        """Speaks with the client until the connection is closing, and leaves no task behind.
 
-    async def _converse(self, node: Sessions) -> None:
+        Raises nothing but cancellation, which cuts the connection.
+        """
+        async with AsyncExitStack() as entered:
+            try:
+                await self._converse(node, entered)
+            except ConnectionClosed:
+                """It ended from the other side, or was lost."""
+            except Refused as refused:
+                if refused.error is not None:
+                    self._say(error_message(refused.error))
+                self._hang_up(refused.code, refused.reason)
+            except SessionFailed as failed:
+                self._say(error_message(unavailable(str(failed))))
+                self._hang_up(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+            except asyncio.CancelledError:
+                self.cut()
+                raise
+            except Exception:
+                _log.exception("connection failed", session=self.session_id, connection=self.connection)
+                self._say(error_message(internal()))
+                self._hang_up(INTERNAL_ERROR, "internal")
+
+    async def _converse(self, node: Sessions, entered: AsyncExitStack) -> None:
         settings, clock = self._settings, self._clock
         hello = await receive_hello(self._socket, self.wire.codec, clock=clock, settings=settings)
+        self._forgive(self._socket.waits.popleft())
         principal = await admit(self._socket, hello, self._authenticator, clock=clock, settings=settings)
-        opening = node.open(self.session_id)
         try:
             async with within(clock, settings.unavailable_seconds):
-                session = await opening.__aenter__()
+                session = await entered.enter_async_context(node.open(self.session_id))
         except TimeoutError:
             error = unavailable()
             raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
@@ -163,17 +170,26 @@ class Door:
             wire=self.wire,
             messages=hello.messages,
         )
-        try:
-            await self._join(session, subscriber, hello, principal)
-            while True:
-                await self._frame(session, subscriber, await self._socket.recv())
-        finally:
-            if self._expiry is not None:
-                self._expiry.cancel()
-            if self._reading is not None:
-                self._reading.cancel()
-            session.leave(subscriber)
-            await opening.__aexit__(None, None, None)
+        entered.push_async_callback(self._leave, session, subscriber)
+        await self._join(session, subscriber, hello, principal)
+        # To the last frame that came before this side began to close, whatever the client has done since: one that
+        # stops a run and is gone has stopped it.
+        while True:
+            await self._frame(session, subscriber, await self._socket.recv())
+
+    async def _leave(self, session: Session, subscriber: Subscriber) -> None:
+        """Ends all that goes on for this connection. Its wire is closed or cut: so nothing takes it in any more."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        tasks = [task for task in (self._joining, self._reading) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        session.leave(subscriber)
+
+    def _hang_up(self, code: int, reason: str) -> None:
+        self.wire.close(code, reason)
+        self._socket.shut(code, reason)
 
     # Joining
 
@@ -193,12 +209,11 @@ class Door:
         if principal.expires_at is not None:
             welcome["expiresAt"] = principal.expires_at
         started = self.wire.started = asyncio.get_running_loop().create_future()
-        joining = asyncio.create_task(self._catch_up(session, subscriber, hello, welcome))
-        # It is never cancelled: what the actor was asked to do, it does, and then the subscriber must leave again.
-        joining.add_done_callback(partial(self._joined, session, subscriber))
+        self._joining = asyncio.create_task(self._catch_up(session, subscriber, hello, welcome))
+        left = self._socket.left  # the one who leaves waits for no welcome, and is heard out
         try:
             async with within(self._clock, self._settings.unavailable_seconds):
-                await asyncio.wait({started, joining}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({started, self._joining, left}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             error = unavailable()
             raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
@@ -228,30 +243,30 @@ class Door:
             self._say(error_message(internal()))
             self.wire.close(INTERNAL_ERROR, "internal")
 
-    def _joined(self, session: Session, subscriber: Subscriber, _: asyncio.Task[None]) -> None:
-        if self.wire.closed:
-            session.leave(subscriber)
-
     # Commands
 
     async def _frame(self, session: Session, subscriber: Subscriber, received: str | bytes) -> None:
+        wait = self._socket.waits.popleft()
         self._silent_pings = 0
-        if self.wire.closed:
-            return  # closing: what still comes is not for us
         now = self._clock.monotonic()
         command_id: str | None = None
         try:
             message = decoded(self.wire.codec, received, self._settings.frame_bytes)
             given = message.get("id")
             command_id = given if is_id(given) else None
-            if message.get("type") == "pong":
-                return  # no command, and so none that the rate counts
-            wait = self._bucket.take(now)
+            is_pong = message.get("type") == "pong"
+            if is_pong and self._pongs_due:
+                self._pongs_due -= 1
+                self._forgive(wait)
+                return
             if wait:
-                self._refuse(now)
+                if self._socket.meter.refused(len(received), now):
+                    raise Refused(CloseCode.RATE_LIMITED, "too many commands")
                 raise CommandError(
                     "rate_limited", "too many commands", retryable=True, retry_after_ms=max(1, round(wait * 1000))
                 )
+            if is_pong:
+                return
             command = parse_command(message)
         except CommandError as error:
             subscriber.control(error_message(error, command_id))
@@ -272,8 +287,9 @@ class Door:
                 )
                 self._in_flight += 1
         if self._in_flight >= self._settings.commands_in_flight:
+            # One that is lost sends nothing any more: what is left of it need not wait.
             self._room = asyncio.get_running_loop().create_future()
-            await self._room
+            await asyncio.wait({self._room, self._socket.connection_lost_waiter}, return_when=asyncio.FIRST_COMPLETED)
 
     def _answered(self, subscriber: Subscriber, command_id: str, outcome: Ack | CommandError) -> None:
         self._landed()
@@ -287,17 +303,16 @@ class Door:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
+    def _forgive(self, wait: float) -> None:
+        """What was asked for is free, if it was weighed, and is not refused, if it was too much."""
+        if not wait:
+            self._socket.meter.give_back()
+
     def _violate(self, now: float) -> None:
         if self._violations is None:
             self._violations = Strikes(self._settings.violations_per_minute)
         if self._violations.strike(now):
             raise Refused(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
-
-    def _refuse(self, now: float) -> None:
-        if self._refusals is None:
-            self._refusals = Strikes(self._settings.refusals_per_minute)
-        if self._refusals.strike(now):
-            raise Refused(CloseCode.RATE_LIMITED, "too many commands")
 
     async def _refresh(self, subscriber: Subscriber, command: Auth) -> None:
         try:
@@ -372,6 +387,7 @@ class Door:
             self.wire.close(CloseCode.HEARTBEAT_MISSED, "no answer to the heartbeat")
             return
         self._silent_pings += 1
+        self._pongs_due = min(self._pongs_due + 1, self._settings.missed_heartbeats)
         self._say({"type": "ping", "head": subscriber.seq})
 
     def watch(self, now: float) -> None:

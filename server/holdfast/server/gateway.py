@@ -12,8 +12,9 @@ import random
 import socket as sockets
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -30,7 +31,8 @@ from holdfast.server.clock import Timer
 from holdfast.server.door import Door, Sessions
 from holdfast.server.errors import ConfigError
 from holdfast.server.hello import within
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.limits import GatewaySettings, Meter
+from holdfast.server.socket import Socket
 from holdfast.server.store import StoreError
 from holdfast.server.wire import WRITE_LIMIT
 
@@ -40,6 +42,10 @@ _TICK_SECONDS: Final = 0.25
 _READY_SECONDS: Final = 2.0
 _WAITING_FRAMES: Final = 4
 """Frames of one connection that are read ahead of what is done with them."""
+_NAMED: Final = 20
+"""So many of those that were left behind at a stop are named."""
+_LAST_SECONDS: Final = 1.0
+"""How long what was cut, and then what was cancelled, may take to end at a stop."""
 _log = structlog.get_logger("holdfast.gateway")
 # What the library says of strangers' broken handshakes is noise, and of connections the gateway says it itself.
 _library_log = logging.getLogger("holdfast.websockets")
@@ -77,7 +83,8 @@ class Gateway:
         """Every connection, with the time of its next heartbeat; soonest first."""
         self._timer: Timer | None = None
         self._watched_at = 0.0
-        self._empty: asyncio.Future[None] | None = None
+        self._sockets: set[Socket] = set()
+        """Every TCP connection, those included that have not asked for anything yet."""
 
     async def start(self, host: str, port: int) -> None:
         """Listens on `host`; port 0 takes any free one. Raises ConfigError, or OSError where it cannot be had.
@@ -104,6 +111,7 @@ class Gateway:
             write_limit=WRITE_LIMIT,
             logger=_library_log,
             start_serving=False,
+            create_connection=cast("type[ServerConnection]", self._connection),
         )
         for listening in self._server.sockets:
             listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -145,25 +153,59 @@ class Gateway:
                 door.wire.close(CloseCode.DRAINING, "draining")
 
     async def stop(self) -> None:
-        """Ends every connection and stops listening. Connections that do not close in time are cut."""
+        """Ends every connection and stops listening.
+
+        Connections that do not close in time are cut, and what serves them is cancelled; what does not end even then
+        is named in the log and left behind. All this takes at most two seconds more than `close_seconds`.
+        """
         self._draining = True
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
         for door in self._doors:
             door.wire.close(CloseCode.GOING_AWAY, "the server stops")
-        if self._doors:
-            self._empty = asyncio.get_running_loop().create_future()
-            timer = self._node.clock.call_later(self._settings.close_seconds, self._cut)
-            await self._empty
-            timer.cancel()
+        for socket in list(self._sockets):
+            if socket.request is None:
+                socket.transport.abort()  # a browser keeps some at hand that it has not used
+        server.close()
+        measures = (
+            (self._settings.close_seconds, self._cut),
+            (_LAST_SECONDS, partial(self._cancel, server)),
+            (_LAST_SECONDS, partial(self._leave_behind, server)),
+        )
+        for seconds, what_then in measures:
+            try:
+                async with within(self._node.clock, seconds):
+                    await server.wait_closed()
+                break
+            except TimeoutError:
+                what_then()
         if self._timer is not None:
             self._timer.cancel()
-        self._server.close()
-        await self._server.wait_closed()
+
+    def _cut(self) -> None:
+        for socket in list(self._sockets):
+            socket.transport.abort()
+
+    def _cancel(self, server: Server) -> None:
+        for task in server.handler_tasks:
+            task.cancel()
+
+    def _leave_behind(self, server: Server) -> None:
+        left = [f"{door.session_id} {door.connection}" for door in self._doors]
+        _log.error("connections left behind", connections=left[:_NAMED], tasks=len(server.handler_tasks))
+        if server.close_task is not None:
+            server.close_task.cancel()
 
     # One connection
 
-    async def _serve(self, socket: ServerConnection) -> None:
+    def _connection(self, *arguments: Any, **named: Any) -> Socket:
+        clock = self._node.clock
+        meter = Meter(self._settings, clock.monotonic())
+        return Socket(*arguments, clock=clock, meter=meter, all_of_them=self._sockets, **named)
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        socket = cast(Socket, connection)
         session_id = http.session_of(socket.request.path if socket.request is not None else "")
         assert session_id is not None, "process_request lets no other path through"
         clock = self._node.clock
@@ -180,13 +222,11 @@ class Gateway:
                 await socket.wait_closed()
         finally:
             del self._doors[door]
-            if self._empty is not None and not self._doors and not self._empty.done():
-                self._empty.set_result(None)
             _log.info(
                 "connection closed",
                 session=session_id,
                 connection=door.connection,
-                code=int(door.wire.close_code or socket.close_code or 0),
+                code=socket.code,
                 seconds=round(clock.monotonic() - began, 3),
             )
 
@@ -201,7 +241,8 @@ class Gateway:
         if response is None:
             return None
         if response.status_code == HTTPStatus.FORBIDDEN:  # a browser tells its page nothing of it
-            _log.info("request refused", path=request.path[:200], reason=(response.body or b"").decode().strip())
+            path = http.path_of(request.path)[:200]  # without its query, in which a token might stand
+            _log.info("request refused", path=path, reason=(response.body or b"").decode().strip())
         return http.without_body(response) if request.method == "HEAD" else response
 
     async def _is_ready(self) -> bool:
@@ -234,10 +275,6 @@ class Gateway:
             self._watched_at = now
             for door in self._doors:
                 door.watch(now)
-
-    def _cut(self) -> None:
-        for door in self._doors:
-            door.cut()
 
     async def _pause(self, seconds: float) -> None:
         passed = asyncio.get_running_loop().create_future()

@@ -60,9 +60,7 @@ def readiness(connection: ServerConnection, *, ready: bool) -> Response:
 def refusal(connection: ServerConnection, request: Request, admission: Admission) -> Response | None:
     """The answer to a request that gets no other; None for all the rest."""
     if request.method not in _METHODS:
-        response = connection.respond(HTTPStatus.METHOD_NOT_ALLOWED, "Nothing here takes another method than GET.\n")
-        response.headers["Allow"] = ", ".join(_METHODS)
-        return response
+        return _wrong_method(connection)
     reason = admission.refusal(request.headers)
     return None if reason is None else connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
 
@@ -96,9 +94,29 @@ def answer(
     return None
 
 
+def broken(connection: ServerConnection, first_bytes: bytes, cause: BaseException | None) -> Response:
+    """The answer to what the library did not take for a request: `cause` is what it says of it."""
+    method = first_bytes.partition(b" ")[0].decode("ascii", "replace")
+    if method.isalpha() and method.isupper() and method not in _METHODS:
+        return _wrong_method(connection)
+    has_body = isinstance(cause, NotImplementedError) or "body" in str(cause)
+    return connection.respond(
+        HTTPStatus.BAD_REQUEST,
+        "A request here has no body.\n"
+        if has_body
+        else "This is not a request of HTTP/1.1, with lines ended by CRLF.\n",
+    )
+
+
 def without_body(response: Response) -> Response:
     """What HEAD gets: all that GET would have got but the body."""
     return Response(response.status_code, response.reason_phrase, response.headers)
+
+
+def _wrong_method(connection: ServerConnection) -> Response:
+    response = connection.respond(HTTPStatus.METHOD_NOT_ALLOWED, "Nothing here takes another method than GET.\n")
+    response.headers["Allow"] = ", ".join(_METHODS)
+    return response
 
 
 def _asks_for_websocket(headers: Headers) -> bool:

@@ -132,13 +132,24 @@ async def test_too_many_commands() -> None:
 
 async def test_the_answer_to_a_heartbeat_is_no_command() -> None:
     """It counts for no rate: a client that sends as fast as it may and answers heartbeats is never refused."""
-    settings = GatewaySettings(command_burst=2, commands_per_second=1)
+    settings = GatewaySettings(command_burst=1, commands_per_second=1, heartbeat_ms=1000)
     async with served(settings=settings) as server, server.client(hello={}) as client:
         for number in range(6):
-            await client.send("pong")
+            server.clock.advance(1000)
+            await client.until("ping")
             assert (await client.ask("ping", id=f"p{number}"))["type"] == "ack"
             await client.send("pong")
-            server.clock.advance(1000)
+
+
+async def test_a_pong_that_nobody_asked_for_is_weighed() -> None:
+    """Beyond the rate it is told so, like a command, and in the end its sender is sent away."""
+    settings = GatewaySettings(command_burst=2, commands_per_second=1, refusals_per_minute=10)
+    async with served(settings=settings) as server, server.client(hello={}) as client:
+        for _ in range(13):
+            await client.send("pong")
+        assert await client.closed() == 4006
+        errors = client.of_type("error")
+        assert [(error["code"], "id" in error) for error in errors] == [("rate_limited", False)] * 9
 
 
 async def test_a_client_that_does_not_slow_down() -> None:

@@ -1,0 +1,180 @@
+"""A WebSocket connection of the gateway: the library's, which hears out a client that leaves, and weighs what it sends.
+
+The library parses all it was given in one go, answers pings by itself, and says nothing of pongs and fragments. Here it
+is given a little at a time, and all of these are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Final
+
+import structlog
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import InvalidMessage
+from websockets.frames import CLOSE, CONT, DATA_OPCODES, Frame
+from websockets.protocol import CLOSED, SEND_EOF, Event
+
+from holdfast.protocol.close_codes import CloseCode
+from holdfast.server import http
+from holdfast.server.clock import Clock
+from holdfast.server.limits import Meter
+
+_SLICE_BYTES: Final = 4096
+"""So much is parsed in one go: 682 frames at most, some milliseconds of work."""
+_TURN_FRAMES: Final = 64
+"""After so many frames everybody else has a turn."""
+_LAST_FRAMES: Final = 1_000
+"""So many frames are parsed at most of what a lost connection left. More would be over any rate."""
+_log = structlog.get_logger("holdfast.gateway")
+
+
+class Socket(ServerConnection):
+    """One connection, from its first byte on.
+
+    What was read before this side began to close is handed out by `recv`, however the connection ends; what comes later
+    is for nobody. Everything is weighed when it comes. Whoever sends control frames or fragments beyond the rate on and
+    on is closed; of messages their receiver is told, by `waits`.
+    """
+
+    def __init__(self, *arguments: Any, clock: Clock, meter: Meter, all_of_them: set[Socket], **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.meter = meter
+        self.left: asyncio.Future[None] = self.loop.create_future()
+        """Done when the client has said its last: it closes, or is lost."""
+        self.waits: deque[float] = deque()
+        """Of each message that `recv` has still to return, what the meter said: 0.0, or seconds."""
+        self._clock = clock
+        self._all_of_them = all_of_them
+        self._listening = True
+        """Whether what is parsed was read before this side began to close."""
+        self._held = b""
+        """Read, but not parsed yet; meanwhile nothing more is read."""
+        self._frames = 0
+        self._size = 0
+        """Of the fragments of a message that is not whole yet."""
+        self._first_bytes = b""
+
+    @property
+    def code(self) -> int:
+        """With which code the connection was closed, whoever began; 1006 where it was lost, 0 while it is open."""
+        sent = self.protocol.close_sent
+        return int((self.protocol.close_code or 0) if sent is None else sent.code)
+
+    def shut(self, code: int, reason: str) -> None:
+        """Closes, where that has not begun, and hears nothing any more: the rest is thrown away as it comes."""
+        self._listening = False
+        self._held = b""
+        if not self.protocol.eof_sent:
+            self.protocol.fail(code, reason)
+            self.send_data()
+        if self.protocol.state is not CLOSED:
+            self.transport.resume_reading()
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the transport."""
+        super().connection_made(transport)
+        self.recv_messages.resume = self._read_on
+        self._all_of_them.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what was read."""
+        if self.protocol.eof_sent:
+            return  # nothing that comes now means anything
+        if self.protocol.close_sent is not None:
+            self._listening = False
+        if self._held:
+            self._held += data
+        else:
+            self._parse(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Takes the end. What was read counts, parsed or not."""
+        held, self._held, self._frames = self._held, b"", 0
+        for at in range(0, len(held), _SLICE_BYTES):
+            if self._frames >= _LAST_FRAMES or self.protocol.eof_sent:
+                break
+            super().data_received(held[at : at + _SLICE_BYTES])
+        super().connection_lost(exc)
+        self._leave()
+        self._all_of_them.discard(self)
+
+    # Called by the library
+
+    def process_event(self, event: Event) -> None:
+        """Takes a request or a frame."""
+        if isinstance(event, Frame):
+            self._frames += 1
+            if event.opcode is CLOSE:
+                self._leave()
+            else:
+                self._weigh(event)
+            if not self._listening:
+                return
+        super().process_event(event)
+
+    def send_data(self) -> None:
+        """Sends what the library has to say. It says nothing to a request that is none: so that is said here."""
+        if self.request is None and SEND_EOF in self.protocol.writes and not self.protocol.reader.eof:
+            error = self.protocol.handshake_exc
+            if isinstance(error, InvalidMessage):
+                response = http.broken(self, self._first_bytes, error.__cause__)
+                _log.debug("request not understood", status=response.status_code, reason=str(error.__cause__)[:200])
+                self.transport.write(response.serialize())
+        super().send_data()
+
+    # Reading a little at a time
+
+    def _parse(self, data: bytes) -> None:
+        self._frames = 0
+        if self.request is None and not self._first_bytes:
+            self._first_bytes = data[:16]
+        for at in range(0, len(data), _SLICE_BYTES):
+            if self.protocol.eof_sent:
+                return
+            if self._frames >= _TURN_FRAMES or self.recv_messages.paused:
+                self._held = data[at:]
+                self.transport.pause_reading()
+                if not self.recv_messages.paused:
+                    self.loop.call_soon(self._parse_on)
+                return
+            super().data_received(data[at : at + _SLICE_BYTES])
+
+    def _read_on(self) -> None:
+        """There is room for more messages."""
+        if self._held:
+            self.loop.call_soon(self._parse_on)  # and not at once: this is called by whoever takes a message
+        elif self._may_read:
+            self.transport.resume_reading()
+
+    def _parse_on(self) -> None:
+        if self.recv_messages.paused:
+            return  # until there is room
+        held, self._held = self._held, b""
+        self._parse(held)
+        if self._may_read:
+            self.transport.resume_reading()
+
+    @property
+    def _may_read(self) -> bool:
+        return not self._held and not self.recv_messages.paused and self.protocol.state is not CLOSED
+
+    # What it sends
+
+    def _weigh(self, frame: Frame) -> None:
+        now, is_message = self._clock.monotonic(), False
+        if self._listening and frame.opcode in DATA_OPCODES:
+            self._size += len(frame.data)
+            is_message = frame.fin
+        if is_message:
+            self.waits.append(self.meter.message(self._size, now))
+            self._size = 0
+        if (frame.opcode is CONT or not is_message) and self.meter.frame(now):
+            self.shut(CloseCode.RATE_LIMITED, "too many frames")
+
+    def _leave(self) -> None:
+        if not self.left.done():
+            self.left.set_result(None)
