@@ -14,7 +14,13 @@ from websockets.typing import Subprotocol
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec, Transcript
 
-LIMITS = {"frameBytes": 64 * 1024, "eventBytes": 64 * 1024, "messageBytes": 1024 * 1024, "commandItems": 1024}
+LIMITS = {
+    "frameBytes": 64 * 1024,
+    "eventBytes": 64 * 1024,
+    "messageBytes": 1024 * 1024,
+    "commandItems": 1024,
+    "commandValues": 8_192,
+}
 
 
 class FakeServer:

@@ -56,6 +56,29 @@ async def test_send_and_read(server: FakeServer, encoding: Literal["msgpack", "j
         assert session.runs == {run.id: run}
 
 
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+async def test_what_was_wrapped_deeply_is_read(server: FakeServer, encoding: Literal["msgpack", "json"]) -> None:
+    """A log that holds a value deeper than a client may send does not lock its readers out."""
+    value: Any = 0
+    for _ in range(40):
+        value = [value]
+    async with connect(server.url, session="trip", encoding=encoding) as session:
+        run = await started(server, session)
+        await server.append("run.note", value=value)
+        await server.end_run(run.id)
+        async with asyncio.timeout(5):
+            assert (await run.wait()).reason == "completed"
+    assert len(server.hellos) == 1
+
+
+async def test_more_values_than_the_server_takes(server: FakeServer) -> None:
+    """They are refused here: no answer of the server could name the command, and it would be sent for ever."""
+    metadata: dict[str, Any] = {str(row): ["x"] * 1000 for row in range(9)}
+    async with connect(server.url, session="trip") as session:
+        with pytest.raises(InvalidCommandError, match="at most 8192 values"):
+            await session.send("hi", metadata=metadata)
+
+
 async def test_resume_after_a_cut(server: FakeServer) -> None:
     """After a cut line the client comes back with its cursor and the reader misses and doubles nothing."""
     async with connect(server.url, session="trip") as session:

@@ -7,7 +7,7 @@ from typing import Any
 from holdfast.client.connection import Connection
 from holdfast.protocol import JSON_CODEC
 
-LIMITS = {"frameBytes": 4096, "eventBytes": 4096, "messageBytes": 65536, "commandItems": 64}
+LIMITS = {"frameBytes": 4096, "eventBytes": 4096, "messageBytes": 65536, "commandItems": 64, "commandValues": 256}
 
 
 def make(*, jitter: float = 0.0, **options: Any) -> Connection:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.protocol.errors import MalformedError
-from holdfast.protocol.values import MAX_DEPTH, MAX_INTEGER, clean, clean_text, is_id
+from holdfast.protocol.values import MAX_DEPTH, MAX_INTEGER, clean, clean_text, is_id, nests_deeper
 from tests.protocol.wire import json_values
 
 
@@ -69,3 +70,27 @@ def test_bounds() -> None:
     for value in ([1, 2, 3], {"a": 1, "b": 2, "c": 3}):
         with pytest.raises(MalformedError, match="at most 2 entries"):
             clean(value, max_items=2)
+
+
+def test_the_values_of_a_message_are_bounded() -> None:
+    """All containers together hold so many values; a lone surrogate is one more."""
+    assert clean({"a": [1, [2]], "b": {}}, max_values=6) == {"a": [1, [2]], "b": {}}
+    with pytest.raises(MalformedError, match="at most 5 values") as caught:
+        clean({"a": [1, [2]], "b": {}}, max_values=5)
+    assert caught.value.path == "$.a[1]"
+    assert clean(["\ud800é"], max_values=3) == ["\ufffdé"]
+    for value in (["\ud800\ud800"], {"\ud800\ud800": 1}):
+        with pytest.raises(MalformedError, match="lone surrogates"):
+            clean(value, max_values=3)
+
+
+@given(json_values, st.integers(0, 6))
+def test_how_deep(value: Any, depth: int) -> None:
+    """What nests deeper than a bound is what `clean` refuses by the same bound."""
+    if nests_deeper(value, depth):
+        with pytest.raises(MalformedError, match=f"at most {depth} deep"):
+            clean(value, max_depth=depth)
+    else:
+        assert clean(value, max_depth=depth) == value
+    assert not nests_deeper(nested(depth), depth)
+    assert nests_deeper(nested(depth), max(0, depth - 1)) == (depth > 0)

@@ -97,12 +97,13 @@ def test_codec(case: Case) -> None:
     if "msgpackText" in given:
         frames["msgpackText"] = MSGPACK_CODEC, given["msgpackText"]
     ((codec, frame),) = frames.values()
+    bounds: dict[str, Any] = {"max_items": given.get("maxItems"), "max_values": given.get("maxValues")}
     if "error" in case:
         with pytest.raises(MalformedError) as caught:
-            codec.decode(frame, max_items=given.get("maxItems"))
+            codec.decode(frame, **bounds)
         assert caught.value.code == case["error"]["code"]
     else:
-        assert codec.decode(frame, max_items=given.get("maxItems")) == case["out"]
+        assert codec.decode(frame, **bounds) == case["out"]
 
 
 @pytest.mark.parametrize("codec", [JSON_CODEC, MSGPACK_CODEC], ids=lambda codec: str(codec.subprotocol))

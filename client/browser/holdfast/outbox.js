@@ -17,6 +17,7 @@ const MAX_BYTES = 8 * 1024 * 1024;
 /** How deep, and how long, what is in a command may be. */
 const MAX_DEPTH = 32;
 const MAX_ITEMS = 1_024;
+const MAX_VALUES = 8_192;
 
 /** Questions: they change nothing, and only who asked can use the answer. */
 const QUESTIONS = ["history", "auth", "ping"];
@@ -51,7 +52,7 @@ const UTF8 = new TextEncoder();
 export function entryOf(command) {
   const frame = JSON.stringify(command);
   const copy = JSON.parse(frame); // what is sent again is what was sent, whatever the caller does to its own
-  checkBounds(copy, 1);
+  checkBounds(copy, 1, { values: MAX_VALUES });
   return {
     command: copy,
     frame,
@@ -67,16 +68,23 @@ export function entryOf(command) {
  * A frame beyond these bounds is `malformed` as a whole: no answer could name the command, and it would be sent for ever.
  * @param {unknown} value
  * @param {number} depth
+ * @param {{values: number}} left
  */
-function checkBounds(value, depth) {
+function checkBounds(value, depth, left) {
   const isObject = typeof value === "object" && value !== null;
   const items = isObject ? Object.values(value) : [];
   // From 1e21 on JSON has an exponent, and is no integer.
   const isInteger = Number.isInteger(value) && Math.abs(Number(value)) < 1e21;
-  if ((isObject && depth > MAX_DEPTH) || items.length > MAX_ITEMS || (isInteger && !Number.isSafeInteger(value))) {
+  left.values -= 1;
+  if (
+    (isObject && depth > MAX_DEPTH) ||
+    items.length > MAX_ITEMS ||
+    left.values < 0 ||
+    (isInteger && !Number.isSafeInteger(value))
+  ) {
     throw new CommandError("invalid", "a value is too deep, too long or too large");
   }
-  for (const item of items) checkBounds(item, depth + 1);
+  for (const item of items) checkBounds(item, depth + 1, left);
 }
 
 /**

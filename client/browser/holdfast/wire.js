@@ -167,7 +167,8 @@
 
 /**
  * The server's bounds, in bytes and counts.
- * @typedef {{frameBytes: number, eventBytes: number, messageBytes: number, commandItems: number}} Limits
+ * @typedef {{frameBytes: number, eventBytes: number, messageBytes: number, commandItems: number,
+ *   commandValues: number}} Limits
  *
  * The answer to `hello`. `head` is the store's, read for this hello.
  * @typedef {object} Welcome

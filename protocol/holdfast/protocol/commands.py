@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Boundary, IfEnded, Part, Position
-from holdfast.protocol.values import ID_PATTERN, MAX_INTEGER
+from holdfast.protocol.values import ID_PATTERN, JSON, MAX_INTEGER, VALUE_DEPTH, nests_deeper
 
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Seq = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+
+
+def _shallow(value: JSON) -> JSON:
+    if nests_deeper(value, VALUE_DEPTH):
+        raise ValueError(f"nests at most {VALUE_DEPTH} deep")
+    return value
+
+
+# The application's own: it travels on to readers inside of events and snapshots, and is as deep as these have room.
+FreeValue = Annotated[JsonValue, AfterValidator(_shallow)]
+FreeObject = Annotated[dict[str, JsonValue], AfterValidator(_shallow)]
 
 
 class _Model(BaseModel):
@@ -91,7 +102,7 @@ class Send(_Content):
     seen: SeenPosition | None = None
     when_abandoned: WhenAbandoned | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
-    metadata: dict[str, JsonValue] | None = None
+    metadata: FreeObject | None = None
 
     @model_validator(mode="after")
     def _seen_only_with_interrupt(self) -> Self:
@@ -155,7 +166,7 @@ class Answer(_Command):
     type: Literal["answer"] = "answer"
     run_id: Id
     request_id: Id
-    value: JsonValue
+    value: FreeValue
 
 
 class History(_Command):

@@ -37,6 +37,7 @@ class Limits(TypedDict):
     eventBytes: int
     messageBytes: int
     commandItems: int
+    commandValues: int
 
 
 class Welcome(TypedDict):

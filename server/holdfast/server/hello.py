@@ -10,7 +10,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.protocol.codec import COMMAND_ITEMS, Codec
+from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
 from holdfast.protocol.commands import Hello, parse_hello
 from holdfast.protocol.errors import CommandError, MalformedError
 from holdfast.server.auth import Authenticator, AuthError, Principal
@@ -38,7 +38,7 @@ def decoded(codec: Codec, received: str | bytes, limit: int) -> Mapping[str, Any
         size = len(received.encode())
     if size > limit:
         raise CommandError("too_large", f"a frame has at most {limit} bytes")
-    message = codec.decode(received, max_items=COMMAND_ITEMS)
+    message = codec.decode(received, max_items=COMMAND_ITEMS, max_values=COMMAND_VALUES)
     if not isinstance(message, dict):
         raise MalformedError("a message is an object", path="$")
     return message

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.protocol.codec import COMMAND_ITEMS
+from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES
 from holdfast.protocol.control import Limits
 from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
 
@@ -60,6 +60,7 @@ class GatewaySettings:
             "eventBytes": EVENT_BYTES,
             "messageBytes": MESSAGE_BYTES,
             "commandItems": COMMAND_ITEMS,
+            "commandValues": COMMAND_VALUES,
         }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.errors import CommandError
+
+_MESSAGE_LENGTH: Final = 500
+_PATH_LENGTH: Final = 256
+"""Characters of an answer that may be the client's own words: a key or a tag of it can be a megabyte long."""
 
 
 class Refused(Exception):
@@ -23,16 +27,20 @@ def error_message(error: CommandError, command_id: str | None = None) -> dict[st
     message: dict[str, Any] = {
         "type": "error",
         "code": error.code,
-        "message": str(error),
+        "message": _cut(str(error), _MESSAGE_LENGTH),
         "retryable": error.retryable,
     }
     if command_id is not None:
         message["id"] = command_id
     if error.path is not None:
-        message["path"] = error.path
+        message["path"] = _cut(error.path, _PATH_LENGTH)
     if error.retry_after_ms is not None:
         message["retryAfterMs"] = error.retry_after_ms
     return message
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def unavailable(message: str = "the store does not answer") -> CommandError:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.errors import HoldfastError
 from holdfast.protocol.events import Message, PendingSteer, Request, RequestKind
-from holdfast.protocol.values import EVENT_BYTES, JSON, clean, clean_text
+from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean, clean_text
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -340,7 +340,7 @@ class Run:
         It is part of the run's end, or, where the run was stopped before, of `run.settled`. Raises OutputTooLarge where
         all of it together is more than 16 KiB.
         """
-        self._desk.add_usage(cast("dict[str, JSON]", clean(dict(usage))))
+        self._desk.add_usage(cast("dict[str, JSON]", clean(dict(usage), max_depth=VALUE_DEPTH)))
 
     async def to_thread(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Calls a synchronous function in a thread, and nobody waits for it but this run.
@@ -402,7 +402,7 @@ def _text(delta: object) -> str:
 
 def _checked(fields: Mapping[str, JSON], limit: int = _CHUNK_BYTES) -> dict[str, JSON]:
     """The fields as clean values that fit into one event: what cannot be encoded fails here, and only here."""
-    cleaned = cast("dict[str, JSON]", clean(dict(fields)))
+    cleaned = cast("dict[str, JSON]", clean(dict(fields), max_depth=VALUE_DEPTH + 1))
     if len(JSON_CODEC.encode(cleaned)) > limit:
         raise OutputTooLarge(f"this piece of output holds at most {limit} bytes")
     return cleaned

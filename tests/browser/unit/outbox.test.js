@@ -62,6 +62,7 @@ for (const [what, value] of /** @type {[string, unknown][]} */ ([
   ["a list of more than 1,024", Array.from({ length: 1_025 }, () => 0)],
   ["an object of more than 1,024", Object.fromEntries(Array.from({ length: 1_025 }, (_, n) => [`k${n}`, n]))],
   ["more than 32 levels", nested(32)],
+  ["more than 8,192 values", Array.from({ length: 9 }, () => Array.from({ length: 1_000 }, () => 0))],
   ["an integer that no double holds", { deep: [2 ** 53] }],
 ])) {
   test(`a command with ${what} is refused here: the server's refusal could not name it`, async () => {

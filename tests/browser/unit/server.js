@@ -249,7 +249,13 @@ export class Server {
     const resume = cursor === undefined ? "snapshot" : usable ? "tail" : "reset";
     const at = this.log.at(-1)?.at ?? 0;
     const { epoch, head, heartbeatMs, frameBytes } = this;
-    const limits = { frameBytes, eventBytes: 262_144, messageBytes: 1_048_576, commandItems: 1_024 };
+    const limits = {
+      frameBytes,
+      eventBytes: 262_144,
+      messageBytes: 1_048_576,
+      commandItems: 1_024,
+      commandValues: 8_192,
+    };
     socket.tell({
       type: "welcome",
       session: "trip",

@@ -4,7 +4,13 @@ import { Connection } from "../../../client/browser/holdfast/connection.js";
 
 /** @import {Command} from "../../../client/browser/holdfast/wire.js" */
 
-export const LIMITS = { frameBytes: 4096, eventBytes: 4096, messageBytes: 65536, commandItems: 64 };
+export const LIMITS = {
+  frameBytes: 4096,
+  eventBytes: 4096,
+  messageBytes: 65536,
+  commandItems: 64,
+  commandValues: 256,
+};
 
 /**
  * A client whose random numbers are all `jitter`.

@@ -47,6 +47,7 @@ async def test_welcome_says_all_there_is_to_know() -> None:
             "eventBytes": 262_144,
             "messageBytes": 1_048_576,
             "commandItems": 1024,
+            "commandValues": 8192,
         }
         assert "expiresAt" not in welcome
         assert [message["type"] for message in client.received] == ["welcome", "snapshot", "caughtUp"]

@@ -44,7 +44,7 @@ from holdfast.protocol import (
     Welcome,
     may_reconnect,
 )
-from holdfast.protocol.codec import COMMAND_ITEMS
+from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES
 from holdfast.protocol.control import Limits, Presence
 from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import MESSAGE_BYTES
@@ -134,6 +134,7 @@ class Connection:
             "eventBytes": MESSAGE_BYTES,
             "messageBytes": MESSAGE_BYTES,
             "commandItems": COMMAND_ITEMS,
+            "commandValues": COMMAND_VALUES,
         }
         self._frames: list[bytes] = []
         self._settled: list[Settled] = []

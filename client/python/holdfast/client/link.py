@@ -19,6 +19,7 @@ from holdfast.client.connection import Connection, Reply
 from holdfast.client.errors import ConnectionFailedError
 from holdfast.client.view import News
 from holdfast.protocol import Codec, MalformedError
+from holdfast.protocol.codec import READER_DEPTH
 
 Token: TypeAlias = str | Callable[[], str | Awaitable[str | None] | None] | None
 
@@ -170,7 +171,7 @@ class Link:
                 connection.tick(self._loop.time())
             else:
                 try:
-                    message = self._codec.decode(frame)
+                    message = self._codec.decode(frame, max_depth=READER_DEPTH)
                 except MalformedError as error:
                     connection.undecodable(str(error))
                 else:

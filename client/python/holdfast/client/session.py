@@ -345,7 +345,8 @@ class Session:
         given = {name: value for name, value in command.items() if value is not None or name == "value"}
         try:
             # A frame that breaks these rules is refused as a whole, by no id, and would be sent again for ever.
-            message = clean(given, max_items=self._connection.limits["commandItems"])
+            limits = self._connection.limits
+            message = clean(given, max_items=limits["commandItems"], max_values=limits["commandValues"])
             assert isinstance(message, dict), "a cleaned object is one"
             parse_command(message)  # what the server would refuse is refused here, naming the same place
         except CommandError as error:

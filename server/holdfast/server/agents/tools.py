@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from holdfast.protocol.errors import HoldfastError, MalformedError
-from holdfast.protocol.values import EVENT_BYTES, JSON, clean
+from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean
 
 if TYPE_CHECKING:
     from holdfast.server.run import Run
@@ -98,7 +98,7 @@ class Tool:
 
     def _output(self, value: object) -> JSON:
         try:
-            output = clean(to_jsonable_python(value))
+            output = clean(to_jsonable_python(value), max_depth=VALUE_DEPTH)
             size = len(orjson.dumps(output))
         except (PydanticSerializationError, MalformedError, ValueError):
             raise ToolError("the tool's result is not a JSON value") from None
