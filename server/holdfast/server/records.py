@@ -65,23 +65,22 @@ def encoding_message(message: Mapping[str, Any]) -> Generator[None, None, bytes]
 
 def _pieces(value: Any, depth: int) -> Iterator[bytes]:
     packer = msgpack.Packer(autoreset=True)
-    if isinstance(value, str) and len(value) > _PIECE:
+    kind: object = type(value)
+    if kind is str and len(value) > _PIECE:
         texts: list[bytes] = []
         for start in range(0, len(value), _PIECE):
             texts.append(value[start : start + _PIECE].encode())
             yield b""
         yield b"\xdb" + sum(map(len, texts)).to_bytes(4, "big")  # str 32, which is what so long a text needs
         yield from texts
-    elif depth and isinstance(value, dict):
-        fields: dict[str, Any] = value
-        yield packer.pack_map_header(len(fields))
-        for key, item in fields.items():
+    elif kind is dict and depth:
+        yield packer.pack_map_header(len(value))
+        for key, item in value.items():
             yield packer.pack(key)
             yield from _pieces(item, depth - 1)
-    elif depth and isinstance(value, list):
-        items: list[Any] = value
-        yield packer.pack_array_header(len(items))
-        for item in items:
+    elif kind is list and depth:
+        yield packer.pack_array_header(len(value))
+        for item in value:
             yield from _pieces(item, depth - 1)
     else:
         yield packer.pack(value)
