@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import thread_time
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.server.records import (
@@ -16,13 +16,12 @@ from holdfast.server.records import (
     encoding_message,
 )
 from holdfast.server.registry.compaction import finished
+from tests.protocol.wire import json_values, texts
 
-texts = st.text(max_size=6)
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=6)
-maps = st.dictionaries(texts, values, max_size=4)
+maps = st.dictionaries(texts, json_values, max_size=4)
 
 
+@settings(max_examples=60)
 @given(maps)
 def test_a_checkpoint_comes_back(checkpoint: dict[str, Any]) -> None:
     """Encoded in steps or at once, it is decoded to what it was."""
@@ -30,6 +29,7 @@ def test_a_checkpoint_comes_back(checkpoint: dict[str, Any]) -> None:
     assert finished(decoding_checkpoint(encode_value(checkpoint))) == checkpoint
 
 
+@settings(max_examples=60)
 @given(maps)
 def test_a_message_is_encoded_as_any_value(message: dict[str, Any]) -> None:
     """In steps it makes the same bytes."""

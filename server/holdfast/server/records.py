@@ -65,7 +65,7 @@ def encoding_message(message: Mapping[str, Any]) -> Generator[None, None, bytes]
 
 def _pieces(value: Any, depth: int) -> Iterator[bytes]:
     packer = msgpack.Packer(autoreset=True)
-    kind: object = type(value)
+    kind = value.__class__
     if kind is str and len(value) > _PIECE:
         texts: list[bytes] = []
         for start in range(0, len(value), _PIECE):
