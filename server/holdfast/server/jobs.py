@@ -17,7 +17,7 @@ class Jobs:
     def __init__(self, journal: Journal, notify: Callable[[], None]) -> None:
         self._journal = journal
         self._notify = notify
-        self._waiting: list[Callable[[], Awaitable[None]]] = []
+        self._waiting: dict[Callable[[], Awaitable[None]], None] = {}
         self._askers: set[asyncio.Future[Any]] = set()
         self._closed: Exception | None = None
 
@@ -45,15 +45,19 @@ class Jobs:
                 if not done.done():
                     done.set_result(result)
 
-        self._waiting.append(run)
+        self._waiting[run] = None
         self._askers.add(done)
         done.add_done_callback(self._askers.discard)
         self._notify()
-        return await done
+        try:
+            return await done
+        finally:
+            self._waiting.pop(run, None)
 
     def take(self) -> list[Callable[[], Awaitable[None]]]:
         """Those that wait now, to be run in their order."""
-        taken, self._waiting = self._waiting, []
+        taken = list(self._waiting)
+        self._waiting.clear()
         return taken
 
     def close(self, error: Exception) -> None:
