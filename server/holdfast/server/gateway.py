@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
-from holdfast.server import http, static
+from holdfast.server import descriptors, http, static
 from holdfast.server.admission import Admission
 from holdfast.server.auth import AnonymousAuthenticator, Authenticator, is_loopback
 from holdfast.server.clock import Timer
@@ -42,6 +42,7 @@ _TICK_SECONDS: Final = 0.25
 _READY_SECONDS: Final = 2.0
 _WAITING_FRAMES: Final = 4
 """Frames of one connection that are read ahead of what is done with them."""
+_CROWDED_LOG_SECONDS: Final = 60.0
 _NAMED: Final = 20
 """So many of those that were left behind at a stop are named."""
 _LAST_SECONDS: Final = 1.0
@@ -83,6 +84,10 @@ class Gateway:
         """Every connection, with the time of its next heartbeat; soonest first."""
         self._timer: Timer | None = None
         self._watched_at = 0.0
+        self._crowded = False
+        """Whether file descriptors run short: connections should go elsewhere."""
+        self._crowded_log_at = 0.0
+        """Not before then is it said again."""
         self._sockets: set[Socket] = set()
         """Every TCP connection, those included that have not asked for anything yet."""
 
@@ -247,7 +252,7 @@ class Gateway:
 
     async def _is_ready(self) -> bool:
         """Whether connections should be sent here: nothing is going down, and the store answers."""
-        if self._draining or not self._node.accepting:
+        if self._draining or self._crowded or not self._node.accepting:
             return False
         try:
             async with within(self._node.clock, _READY_SECONDS):
@@ -275,6 +280,14 @@ class Gateway:
             self._watched_at = now
             for door in self._doors:
                 door.watch(now)
+            self._watch_descriptors(now)
+
+    def _watch_descriptors(self, now: float) -> None:
+        """The system drops connections it has no descriptor for without a word to anybody."""
+        self._crowded = descriptors.run_short()
+        if self._crowded and now >= self._crowded_log_at:
+            self._crowded_log_at = now + _CROWDED_LOG_SECONDS
+            _log.error("file descriptors run short: new connections are dropped", connections=len(self._sockets))
 
     async def _pause(self, seconds: float) -> None:
         passed = asyncio.get_running_loop().create_future()
