@@ -156,6 +156,7 @@ class Door:
         hello = await receive_hello(self._socket, self.wire.codec, clock=clock, settings=settings)
         self._forgive(self._socket.waits.popleft())
         principal = await admit(self._socket, hello, self._authenticator, clock=clock, settings=settings)
+        self._socket.admitted()
         try:
             async with within(clock, settings.unavailable_seconds):
                 session = await entered.enter_async_context(node.open(self.session_id))

@@ -207,7 +207,14 @@ class Gateway:
     def _connection(self, *arguments: Any, **named: Any) -> Socket:
         clock = self._node.clock
         meter = Meter(self._settings, clock.monotonic())
-        return Socket(*arguments, clock=clock, meter=meter, all_of_them=self._sockets, **named)
+        return Socket(
+            *arguments,
+            clock=clock,
+            meter=meter,
+            first_bytes=self._settings.hello_bytes,
+            all_of_them=self._sockets,
+            **named,
+        )
 
     async def _serve(self, connection: ServerConnection) -> None:
         socket = cast(Socket, connection)

@@ -52,7 +52,7 @@ async def receive_hello(socket: ServerConnection, codec: Codec, *, clock: Clock,
     except TimeoutError:
         raise Refused(CloseCode.HELLO_LATE, "no hello came") from None
     try:
-        message = decoded(codec, received, settings.frame_bytes)
+        message = decoded(codec, received, settings.hello_bytes)
         if message.get("type") != "hello":
             raise CommandError("invalid", "the first message is hello", path="$.type")
         return parse_hello(message)

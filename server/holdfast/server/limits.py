@@ -22,6 +22,8 @@ class GatewaySettings:
 
     frame_bytes: int = MESSAGE_BYTES
     """The largest command. A frame up to twice as large is refused by an error, one beyond by the close code 1009."""
+    hello_bytes: int = 16 * 1024
+    """The largest first message: whoever sends it is nobody yet. Up to twice as large it is refused by an error."""
     hello_seconds: float = 5.0
     """How long a connection may stay without saying who it is."""
     heartbeat_ms: int = 20_000

@@ -36,9 +36,19 @@ class Socket(ServerConnection):
     What was read before this side began to close is handed out by `recv`, however the connection ends; what comes later
     is for nobody. Everything is weighed when it comes. Whoever sends control frames or fragments beyond the rate on and
     on is closed; of messages their receiver is told, by `waits`.
+
+    Until `admitted` it is a stranger's: its first message may be `first_bytes` long, and nothing behind that is read.
     """
 
-    def __init__(self, *arguments: Any, clock: Clock, meter: Meter, all_of_them: set[Socket], **named: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        clock: Clock,
+        meter: Meter,
+        first_bytes: int,
+        all_of_them: set[Socket],
+        **named: Any,
+    ) -> None:
         super().__init__(*arguments, **named)
         self.meter = meter
         self.left: asyncio.Future[None] = self.loop.create_future()
@@ -54,7 +64,17 @@ class Socket(ServerConnection):
         self._frames = 0
         self._size = 0
         """Of the fragments of a message that is not whole yet."""
-        self._first_bytes = b""
+        self._first_words = b""
+        self._stranger = True
+        self._greeted = False
+        """Whether a whole message has come."""
+        self._unread_bytes = 2 * first_bytes
+        """So much more is read until one has: beyond `first_bytes` only to say so."""
+
+    def admitted(self) -> None:
+        """Whoever is there may be heard: reads what comes behind the first message."""
+        self._stranger = False
+        self._read_on()
 
     @property
     def code(self) -> int:
@@ -121,7 +141,7 @@ class Socket(ServerConnection):
         if self.request is None and SEND_EOF in self.protocol.writes and not self.protocol.reader.eof:
             error = self.protocol.handshake_exc
             if isinstance(error, InvalidMessage):
-                response = http.broken(self, self._first_bytes, error.__cause__)
+                response = http.broken(self, self._first_words, error.__cause__)
                 _log.debug("request not understood", status=response.status_code, reason=str(error.__cause__)[:200])
                 self.transport.write(response.serialize())
         super().send_data()
@@ -130,18 +150,23 @@ class Socket(ServerConnection):
 
     def _parse(self, data: bytes) -> None:
         self._frames = 0
-        if self.request is None and not self._first_bytes:
-            self._first_bytes = data[:16]
+        if self.request is None and not self._first_words:
+            self._first_words = data[:16]
         for at in range(0, len(data), _SLICE_BYTES):
             if self.protocol.eof_sent:
                 return
-            if self._frames >= _TURN_FRAMES or self.recv_messages.paused:
+            if self._frames >= _TURN_FRAMES or self._waits:
                 self._held = data[at:]
                 self.transport.pause_reading()
-                if not self.recv_messages.paused:
+                if not self._waits:
                     self.loop.call_soon(self._parse_on)
                 return
-            super().data_received(data[at : at + _SLICE_BYTES])
+            piece = data[at : at + _SLICE_BYTES]
+            super().data_received(piece)
+            if not self._greeted and self.request is not None:
+                self._unread_bytes -= len(piece)
+                if self._unread_bytes < 0:
+                    self.shut(CloseCode.TOO_BIG, "the first message is too long")
 
     def _read_on(self) -> None:
         """There is room for more messages."""
@@ -151,7 +176,7 @@ class Socket(ServerConnection):
             self.transport.resume_reading()
 
     def _parse_on(self) -> None:
-        if self.recv_messages.paused:
+        if self._waits:
             return  # until there is room
         held, self._held = self._held, b""
         self._parse(held)
@@ -159,8 +184,13 @@ class Socket(ServerConnection):
             self.transport.resume_reading()
 
     @property
+    def _waits(self) -> bool:
+        """Whether nothing more is parsed until what has come was taken, or its sender admitted."""
+        return self.recv_messages.paused or (self._stranger and self._greeted)
+
+    @property
     def _may_read(self) -> bool:
-        return not self._held and not self.recv_messages.paused and self.protocol.state is not CLOSED
+        return not self._held and not self._waits and self.protocol.state is not CLOSED
 
     # What it sends
 
@@ -169,6 +199,7 @@ class Socket(ServerConnection):
         if self._listening and frame.opcode in DATA_OPCODES:
             self._size += len(frame.data)
             is_message = frame.fin
+            self._greeted = self._greeted or is_message
         if is_message:
             self.waits.append(self.meter.message(self._size, now))
             self._size = 0

@@ -79,12 +79,12 @@ async def test_unknown_fields_of_hello_are_ignored() -> None:
         ('{"type":"hello","device":"-x"}', "invalid", "$.device"),
         ('{"type":"hello","messages":201}', "invalid", "$.messages"),
         ('{"type":"hello","cursor":{"epoch":"e","seq":"1"}}', "invalid", "$.cursor.seq"),
-        ('{"type":"hello","x":"' + "a" * 2_000 + '"}', "too_large", None),
+        ('{"type":"hello","x":"' + "a" * 1_100 + '"}', "too_large", None),
     ],
 )
 async def test_a_first_frame_that_is_no_hello(frame: str | bytes, code: str, path: str | None) -> None:
     """It gets the error that names its place, and the connection is closed for good; nothing has happened."""
-    settings = GatewaySettings(frame_bytes=1_024)
+    settings = GatewaySettings(hello_bytes=1_024)
     async with served(settings=settings) as server, server.client() as client:
         await client.raw(frame)
         assert await client.closed() == 4501
