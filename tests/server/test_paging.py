@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Transcript
 from holdfast.protocol.control import Snapshot
-from holdfast.protocol.events import Message, Part
+from holdfast.protocol.events import Event, Message, Part
 from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
 from holdfast.server.paging import merged, pages, snapshots
@@ -93,6 +93,44 @@ def test_merged_events_cover_the_same_text(chunks: list[tuple[str, int, str]]) -
         text[key] = text.get(key, "") + event["delta"]
     assert text == before
     assert expected == len(events) + 1
+
+
+_FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "delta": st.sampled_from(["", "a", "b😀", 7]),
+    "callId": st.sampled_from(["c1", "c2"]),
+    "name": st.sampled_from(["weather", ""]),
+    "input": st.just({"a": 1}),
+    "done": st.just(True),
+    "new": st.integers(0, 1),
+}
+_CHUNKS: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
+    st.fixed_dictionaries(
+        {
+            "runId": st.sampled_from(["r1", "r2"]),
+            "part": st.integers(0, 2),
+            "kind": st.sampled_from(["text", "reasoning", "tool_call", "later"]),
+        },
+        optional=_FIELDS,
+    ),
+    max_size=12,
+)
+
+
+@given(_CHUNKS)
+def test_a_merged_event_folds_as_those_it_stands_for(chunks: list[dict[str, Any]]) -> None:
+    """Whatever chunks say, also one after the other of one part, a reader of merged ones has the same transcript."""
+    start: list[dict[str, Any]] = [
+        {"type": "run.started", "seq": number, "at": 1, "runId": f"r{number}", "messageId": f"m{number}", "attempt": 1,
+         "agent": "a", "by": "ana", "device": "d", "after": None, "node": "n"}
+        for number in (1, 2)
+    ]  # fmt: skip
+    events = [{"type": "run.chunk", "seq": seq, "at": seq, **chunk} for seq, chunk in enumerate(chunks, start=3)]
+    one_by_one, together = Transcript(), Transcript()
+    for transcript, read in ((one_by_one, events), (together, list(merged(events)))):
+        for event in [*start, *read]:
+            transcript.apply(cast("Event", event))
+    assert together.messages() == one_by_one.messages()
+    assert together.seq == one_by_one.seq
 
 
 def test_a_merged_event_fits_into_an_event() -> None:

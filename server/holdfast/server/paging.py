@@ -15,6 +15,7 @@ _SLICE: Final = 40_000
 """Code points of text in one continued entry: under 256 KiB in any encoding."""
 _MERGED_LENGTH: Final = EVENT_BYTES // 8
 _MERGED_FIELDS: Final = frozenset({"type", "seq", "at", "from", "runId", "part", "kind", "delta", "callId", "name"})
+_OWN_FIELDS: Final = frozenset({"seq", "at", "delta"})
 _TEXT_FIELDS: Final = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
 
 
@@ -109,7 +110,7 @@ def merged(events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         if held is not None:
             yield _joined(held, deltas)
             held = None
-        if event["type"] == "run.chunk" and "delta" in event and event.keys() <= _MERGED_FIELDS:
+        if event["type"] == "run.chunk" and isinstance(event.get("delta"), str) and event.keys() <= _MERGED_FIELDS:
             held, deltas = {**event, "from": event.get("from", event["seq"])}, [event["delta"]]
             length = len(event["delta"])
         else:
@@ -119,13 +120,12 @@ def merged(events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def _continues(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
+    # Equal in all that a reader would fold: of two names of one call the later one counts.
     return (
-        event["type"] == "run.chunk"
-        and event["seq"] == held["seq"] + 1
-        and event["runId"] == held["runId"]
-        and event["part"] == held["part"]
-        and "delta" in event
-        and event.keys() <= _MERGED_FIELDS
+        event["seq"] == held["seq"] + 1
+        and isinstance(event.get("delta"), str)
+        and held.keys() == event.keys() | {"from"}
+        and all(event[name] == held[name] for name in event if name not in _OWN_FIELDS)
     )
 
 
