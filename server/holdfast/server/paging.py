@@ -124,7 +124,7 @@ def _continues(held: Mapping[str, Any], event: Mapping[str, Any]) -> bool:
     return (
         event["seq"] == held["seq"] + 1
         and isinstance(event.get("delta"), str)
-        and held.keys() == event.keys() | {"from"}
+        and set(held) == {*event, "from"}
         and all(event[name] == held[name] for name in event if name not in _OWN_FIELDS)
     )
 
