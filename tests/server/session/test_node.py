@@ -62,3 +62,52 @@ async def test_a_node_that_fails_to_start_closes_its_store() -> None:
     assert await store.live_nodes() == frozenset()
     await settled()
     assert clock.waiting == 0
+
+
+async def test_a_reader_that_does_not_read_holds_up_no_close() -> None:
+    """Its catch-up waits for room on its wire, and for good: it ends with the session."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        device.wire.congested = True
+        (await h.puppet.call()).say("word")
+        await settled()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await device.session.close()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("catch up")]
+
+
+async def test_a_session_is_opened_when_the_one_before_it_is_closed() -> None:
+    """Two actors of one session at once would race each other on one node."""
+    async with house() as h:
+        device = await h.device()
+        h.road.pause("observe")
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}, "it is being closed"
+        opening = asyncio.ensure_future(h.session())
+        await settled()
+        assert not opening.done()
+        h.road.resume()
+        assert (await opening) is not device.session
+
+
+async def test_a_session_with_a_time_to_come_is_not_closed() -> None:
+    """Nobody is there and nothing works, but a queued run has a deadline that only an open session keeps."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        (await h.puppet.call()).say("word")
+        await device.send("send", id="r2", text="then", deadlineMs=90_000)
+        h.nodes[0].accepting = False
+        (await h.puppet.call()).end()
+        await device.wire.event("run.ended", runId="r1")
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(80_000, 1_000)
+        assert h.of("r2", "run.ended") == []
+        await h.clock.pass_ms(11_000, 1_000)
+        assert h.of("r2", "run.ended")[0]["cause"] == "deadline"
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.server.doubles import Device, settled
+from tests.server.doubles import Device, ListWire, settled
 from tests.server.session.house import house
 
 
@@ -48,3 +48,32 @@ async def test_a_reload_that_fails_in_a_join_leaves_no_reader_with_a_gap() -> No
         await two.send("cancel", id="k1", runId="r1")
         await again.wire.event("run.ended", runId="r1")
         assert again.messages == two.messages
+
+
+async def test_a_join_is_decided_on_a_head_that_was_read_after_it_came() -> None:
+    """Through a node that heard nothing of what another one wrote, while its actor is busy with an older look."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        one, two = await h.device("d1"), await h.device("d2", number=1)
+        h.road.deaf = True
+        h.road.pause("head")
+        one.session.store_moved()
+        await h.road.arrived.wait()
+        happened: list[str] = []
+
+        async def looked(method: str) -> None:
+            happened.append(method)
+
+        h.road.before = looked
+        late = Device(one.session, device="late")
+        late.wire = late.subscriber.wire = ListWire(heard=lambda message: happened.append(message["type"]))
+        joining = asyncio.ensure_future(late.join())
+        await settled()
+        h.road.resume()
+        await joining
+        assert "head" in happened[: happened.index("welcome")], "the look that went on when it came does not count"
+        h.road.before = None
+        await two.send("send", id="r1", text="go")
+        after = await Device(one.session, device="after").join()
+        assert after.wire.received[0]["head"] == two.reader.seq
+        h.road.deaf = False
