@@ -7,6 +7,7 @@
 
 import { ConnectionClosedError, connect } from "../holdfast/index.js";
 import { Actions } from "./actions.js";
+import { tellWhetherAdmitted } from "./admission.js";
 import { Announcer } from "./announcer.js";
 import { Composer } from "./composer.js";
 import { ConnectionLine } from "./connection-line.js";
@@ -263,6 +264,7 @@ function titleOf({ messages, more }) {
 }
 
 const app = new App();
+tellWhetherAdmitted();
 
 /** For the console: `holdfast.session` is the session on screen, with everything the library can do. */
 Object.defineProperty(window, "holdfast", {

@@ -48,14 +48,26 @@ class Admission:
 
     def origin_refusal(self, headers: Headers) -> str | None:
         """Why this request may not become a connection; None where it may."""
-        origins = [origin.lower() for origin in headers.get_all("Origin")]
+        origins = headers.get_all("Origin")
         if not origins:
             return None
-        if len(origins) == 1 and (origins[0] in self._origins or _is_own(origins[0], headers)):
+        return self.page_refusal(origins[0] if len(origins) == 1 else ", ".join(origins), headers)
+
+    def page_refusal(self, origin: str, headers: Headers) -> str | None:
+        """Why a page of this origin could not connect, if its connection came as this request did; None if it could.
+
+        The reason names what was compared, and both ways to mend it: whoever reads it knows which of them is meant.
+        """
+        origin = origin.lower()
+        if origin in self._origins or _is_own(origin, headers):
             return None
+        host = host_of(headers)
+        called = "names no host" if host is None else f"calls it {host:.200} (Host)"
         return (
-            f"Pages of {origins[0]:.200} may not connect to this server. "
-            "The setting `origins` (HOLDFAST_ORIGINS) lists those that may, besides its own."
+            f"Pages of {origin:.200} may not connect to this server: the request {called}, which is another origin. "
+            "If the page is the server's own, the proxy before it must hand on Host as it came, with its port "
+            "(nginx: proxy_set_header Host $http_host). If it is not, the setting `origins` (HOLDFAST_ORIGINS) lists "
+            "the pages that may connect besides the server's own."
         )
 
 

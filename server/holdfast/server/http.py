@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -27,6 +27,7 @@ From a terminal:        holdfast chat --url ws://{host}
 In a browser:           {page}
 Health and readiness:   /healthz  /readyz
 """
+_ADMISSION: Final = "/v1/admission"
 _NO_PAGE: Final = "no page is served here"
 _METHODS: Final = ("GET", "HEAD")
 
@@ -70,6 +71,8 @@ def answer(
 ) -> Response | None:
     """The answer to a request; None for one that may become a connection to a session."""
     session = session_of(request.path)
+    if session is None and path_of(request.path) == _ADMISSION:
+        return _admission(connection, request, admission)
     if session is None:
         return _page(connection, request, files)
     if not is_id(session):
@@ -123,6 +126,25 @@ def _asks_for_websocket(headers: Headers) -> bool:
     return any(
         protocol.strip().lower() == "websocket" for value in headers.get_all("Upgrade") for protocol in value.split(",")
     )
+
+
+def _admission(connection: ServerConnection, request: Request, admission: Admission) -> Response:
+    """What would be said to a connection from a page, for a page that asks on account of its own.
+
+    Of a handshake that is refused a browser tells nobody why. And only the page knows its origin for certain: what is
+    seen here of a request for a page is what a proxy has made of it.
+    """
+    origin = "".join(parse_qs(urlsplit(request.path).query).get("origin", []))
+    if not origin:
+        return connection.respond(HTTPStatus.BAD_REQUEST, "Ask with ?origin=, the origin of a page.\n")
+    reason = admission.page_refusal(origin, request.headers)
+    if reason is None:
+        response = connection.respond(HTTPStatus.OK, "Pages of this origin may connect.\n")
+    else:
+        response = connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 def _page(connection: ServerConnection, request: Request, files: static.Files) -> Response:

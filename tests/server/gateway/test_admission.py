@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
@@ -164,3 +166,48 @@ async def test_a_refusal_is_logged_for_want_of_a_page_that_would_tell(capsys: py
     async with served() as server:
         await server.request("/v1/sessions/s", "Origin: https://evil.example", *UPGRADE)
     assert "https://evil.example may not connect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "admitted"),
+    [
+        ("lan.test:9161", "http://lan.test:9161", True),
+        ("lan.test", "http://lan.test:9161", False),
+        ("127.0.0.1:8787", "http://lan.test:9161", False),
+        (None, "http://lan.test:9161", False),
+        ("lan.test", "https://app.example", True),
+    ],
+)
+async def test_a_page_can_ask_whether_it_could_connect(
+    host: str | None, origin: str, admitted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told what its connection would be told, which is what the log says too: both names, and both cures."""
+    settings = GatewaySettings(origins=("https://app.example",))
+    async with served(authenticator=TokenAuthenticator({"secret": "ana"}), settings=settings) as server:
+        asked = await server.request(f"/v1/admission?origin={quote(origin, safe='')}", host=host)
+        logged = capsys.readouterr().out
+        unknown = "Sec-WebSocket-Protocol: unknown"  # one that is admitted is refused for this then, with 400
+        shaken = await server.request("/v1/sessions/s", f"Origin: {origin}", unknown, *UPGRADE, host=host)
+    assert (asked.status, shaken.status) == ((200, 400) if admitted else (403, 403))
+    if not admitted:
+        assert asked.body == shaken.body
+        for said in (origin, host or "names no host", "proxy_set_header Host $http_host", "HOLDFAST_ORIGINS"):
+            assert said.encode() in asked.body
+            assert said in logged
+    assert asked.headers["content-type"].startswith("text/plain")
+    assert (asked.headers["cache-control"], asked.headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
+@pytest.mark.parametrize("query", ["", "?origin=", "?other=http://a.example"])
+async def test_a_question_about_no_page_is_told_how_to_ask(query: str) -> None:
+    """There is no answer for nobody."""
+    async with served() as server:
+        answer = await server.request(f"/v1/admission{query}")
+    assert (answer.status, b"?origin=" in answer.body) == (400, True)
+
+
+async def test_the_question_is_not_answered_under_a_foreign_name() -> None:
+    """Where nobody is asked who they are, a page under another name learns nothing here either."""
+    async with served() as server:
+        answer = await server.request("/v1/admission?origin=http://rebound.example", host="rebound.example")
+    assert (answer.status, b"HOLDFAST_TOKENS" in answer.body) == (403, True)
