@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import socket
 from typing import Final
 
@@ -12,13 +11,16 @@ SPARE: Final = 8
 
 
 def run_short() -> bool:
-    """Whether fewer than `SPARE` more can be opened by this process, or none in the whole system."""
+    """Whether fewer than `SPARE` more can be opened, by this process or in the whole system. It tries: 20 µs."""
+    probes: list[socket.socket] = []
     try:
-        with socket.socket(type=socket.SOCK_DGRAM) as probe:
-            lowest_free = probe.fileno()
+        for _ in range(SPARE):
+            probes.append(socket.socket(type=socket.SOCK_DGRAM))
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             return True
         raise
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return limit != resource.RLIM_INFINITY and lowest_free > limit - SPARE
+    finally:
+        for probe in probes:
+            probe.close()
+    return False
