@@ -35,6 +35,7 @@ class AgentTasks:
         self._ids = ids
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left: set[asyncio.Task[Any]] = set()
+        self._exiting: set[asyncio.Task[Any] | None] = set()
         self.closed = False
         """Whether nobody waits for any of them any more: none of them takes another step."""
 
@@ -56,7 +57,8 @@ class AgentTasks:
             self._tasks.add(task)
             task.add_done_callback(self._ended)
             if self.closed:
-                _log.warning("agent goes on after its end", **self._ids, tasks=names([task]))
+                if isinstance(_inner(task), CoroutineType):  # and no generator of it that Python closes
+                    _log.warning("agent goes on after its end", **self._ids, tasks=names([task]))
                 task.cancel()
         return task
 
@@ -96,11 +98,15 @@ class AgentTasks:
     def exit(self, error: BaseException) -> RuntimeError:
         """What a task raises in the place of an error that would have ended the process."""
         self._exited(error)
+        self._exiting.add(asyncio.current_task())
         return RuntimeError(f"a task of an agent raised {type(error).__name__}")
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if task in self._left:  # there is nobody who could ask it
+        if task in self._exiting:
+            self._exiting.discard(task)
+            task.exception()  # it was told of, and is not lost where nobody asks for it
+        elif task in self._left:  # there is nobody who could ask it
             self._left.discard(task)
             error = None if task.cancelled() else task.exception()
             if error is not None:
@@ -145,15 +151,22 @@ class _Contained(Coroutine[Any, Any, _T]):
         self.inner.close()
 
     def _leave(self) -> None:
-        """Ends the task. Its code has a last word, without an await, as GeneratorExit enters it."""
+        """Ends the task. Its code has a last word, without an await."""
         try:
+            self.inner.throw(_Closed())  # GeneratorExit would not reach into an async generator that waits
             self.inner.close()
+        except (_Closed, StopIteration):
+            """It has ended."""
         except BaseException as error:
             self._tasks.failed_closing(error)
         raise asyncio.CancelledError
 
 
-class _Guarded(asyncio.Task[Any]):
+class _Closed(BaseException):
+    """Enters the code of an agent that is not resumed any more."""
+
+
+class _Task(asyncio.Task[Any]):
     """A task that code of an agent can cancel only where that agent has started it."""
 
     @override
@@ -187,7 +200,7 @@ def _plain(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asynci
 
 
 def _guarded(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    return _Guarded(coro, loop=loop, **options)
+    return _Task(coro, loop=loop, **options)
 
 
 def contain(loop: asyncio.AbstractEventLoop, *, guarded: bool = False) -> Callable[[], None]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+import structlog
 
 from holdfast.protocol.values import is_id
 from holdfast.server.agent import Agent, AgentFunction
+from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.auth import AnonymousAuthenticator, Authenticator
 from holdfast.server.gateway import Gateway
 from holdfast.server.limits import GatewaySettings
-from holdfast.server.node import Node
-from holdfast.server.settings import SessionSettings
+from holdfast.server.node import ENDING_SECONDS, STOP_SECONDS, Node
+from holdfast.server.settings import DRAIN_MS, SessionSettings
 from holdfast.server.store import Store, open_store
+
+_log = structlog.get_logger("holdfast.server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class Running:
 class _Closable(Protocol):
     """An agent that holds connections of its own."""
 
-    async def aclose(self) -> None: ...
+    def aclose(self) -> Coroutine[Any, Any, None]: ...
 
 
 class Server:
@@ -107,24 +113,53 @@ class Server:
     ) -> AsyncGenerator[Running]:
         """Serves while the block lasts; `port` 0 lets the system choose.
 
-        Leaving the block stops at once: runs that are going on end as `lost` when the store is next opened, unless
-        the node was drained before. Agents that have an `aclose` are closed then.
+        Leaving the block stops at once, and takes two seconds at most: what does not end in that time is named in the
+        log. Runs that are going on end as `lost` when the store is next opened, or go on where their agent is
+        restartable, unless the node was drained before. Agents that have an `aclose` are closed then.
         """
         node = Node(open_store(store) if isinstance(store, str) else store, self.agents, settings=self.settings)
         gateway = Gateway(node, authenticator=self.authenticator, settings=self.gateway_settings)
         await node.start()
+        time = asyncio.get_running_loop().time
+        left = STOP_SECONDS
         try:
             await gateway.start(host, port)
             try:
                 yield Running(host, gateway.port, node, gateway)
             finally:
-                await gateway.stop()
+                began = time()
+                stopping = asyncio.create_task(gateway.stop(), name="gateway stop")
+                await asyncio.wait({stopping}, timeout=STOP_SECONDS / 4)
+                if not stopping.done():
+                    _log.warning("connections not closed in time", connections=gateway.connections)
+                    stopping.cancel()
+                    await asyncio.wait({stopping}, timeout=STOP_SECONDS / 4)
+                left -= time() - began
         finally:
-            await node.stop()
-            for agent in self._agents.values():
-                function: object = agent.function
-                if isinstance(function, _Closable):
-                    await function.aclose()
+            try:
+                await node.stop(left * 0.75)
+            finally:
+                await self._close_agents(left * 0.25)
+
+    async def _close_agents(self, seconds: float) -> None:
+        """Closes the agents that can be closed, all together. What goes wrong with it is in the log."""
+        closing: dict[asyncio.Task[None], AgentTasks] = {}
+        for name, agent in self._agents.items():
+            function: object = agent.function
+            if isinstance(function, _Closable):
+                tasks = AgentTasks(functools.partial(_closing_failed, name), agent=name)
+                closing[tasks.start(function.aclose(), name=f"close {name}")] = tasks
+        if not closing:
+            return
+        done, late = await asyncio.wait(closing, timeout=seconds / 2)
+        for task in late:
+            closing[task].close()
+        if late:
+            await asyncio.wait(late, timeout=seconds / 2)
+        for task in done:
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error.__cause__, (SystemExit, KeyboardInterrupt)):
+                _closing_failed(task.get_name().removeprefix("close "), error)
 
     async def serve(
         self,
@@ -132,22 +167,31 @@ class Server:
         host: str = "127.0.0.1",
         port: int = 8787,
         store: Store | str = "sqlite:///holdfast.db",
-        drain_ms: int = 10_000,
+        drain_ms: int = DRAIN_MS,
         on_ready: Callable[[Running], None] | None = None,
         on_drain: Callable[[Running], None] | None = None,
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains: runs may finish for `drain_ms`, the rest end as cancelled.
 
         Whoever is connected watches them end, and is then sent away to come back later. A second signal ends the
-        draining. `on_ready` is called when it accepts connections, `on_drain` at the first signal. Must run in the main
-        thread.
+        draining. It returns at most `drain_ms` and three seconds after the first signal, whatever agents, readers and
+        the store do; what did not end is named in the log. `on_ready` is called when it accepts connections, `on_drain`
+        at the first signal; one that comes before it accepts connections ends the start. Must run in the main thread.
         """
         loop = asyncio.get_running_loop()
         signals: asyncio.Queue[None] = asyncio.Queue()
+        starting: asyncio.Task[None] | None = asyncio.current_task()
+
+        def signalled() -> None:
+            signals.put_nowait(None)
+            if starting is not None:
+                starting.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, signals.put_nowait, None)
+            loop.add_signal_handler(number, signalled)
         try:
             async with self.running(host=host, port=port, store=store) as running:
+                starting = None
                 if on_ready is not None:
                     on_ready(running)
                 await signals.get()
@@ -155,10 +199,17 @@ class Server:
                     on_drain(running)
                 draining = asyncio.create_task(self._drain(running, drain_ms), name="drain")
                 impatient = asyncio.create_task(signals.get(), name="second signal")
-                await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+                seconds = drain_ms / 1000 + ENDING_SECONDS
+                await asyncio.wait({draining, impatient}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 for task in (draining, impatient):
                     task.cancel()
-                await asyncio.gather(draining, impatient, return_exceptions=True)
+                _, failure = (*await asyncio.gather(impatient, draining, return_exceptions=True),)
+                if isinstance(failure, Exception):
+                    _log.error("draining failed", exc_info=failure)
+        except asyncio.CancelledError:
+            if starting is None or signals.empty():
+                raise
+            starting.uncancel()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -166,3 +217,7 @@ class Server:
     async def _drain(self, running: Running, drain_ms: int) -> None:
         await running.node.drain(drain_ms)
         await running.gateway.drain()
+
+
+def _closing_failed(agent: str, error: BaseException) -> None:
+    _log.error("an agent failed to close", agent=agent, exc_info=error)

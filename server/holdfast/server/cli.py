@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import gc
 import importlib
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, get_args
@@ -22,7 +21,8 @@ from holdfast.server.config import ENV_PREFIX, Config, Loaded, load, program
 from holdfast.server.errors import ConfigError
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.log import LogFormat, LogLevel, configure_logging
-from holdfast.server.settings import SessionSettings
+from holdfast.server.process import run
+from holdfast.server.settings import DRAIN_MS, SessionSettings
 from holdfast.server.store.url import InvalidStoreUrl
 
 if TYPE_CHECKING:  # the package takes as long to import as all the rest: only a server that uses it waits for it
@@ -60,7 +60,7 @@ _OPTIONS: Final[tuple[Callable[..., Any], ...]] = (
     _option("log-level", "The least that is logged.", "info", type=click.Choice(get_args(LogLevel))),
     _option("log-format", "How it is logged.", "auto", type=click.Choice(get_args(LogFormat))),
     _option("demo-words-per-second", "The demo agent's pace.", 20, type=float),
-    _option("drain-ms", "How long runs may finish after SIGTERM.", 10_000, type=int),
+    _option("drain-ms", "How long runs may finish after SIGTERM.", DRAIN_MS, type=int),
 )
 
 
@@ -216,16 +216,6 @@ async def _serve(server: Server, config: Config, client: openai.AsyncOpenAI | No
     finally:
         if client is not None:
             await client.close()
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs `main` on uvloop where it is installed, on asyncio's own loop otherwise."""
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
 
 
 def _started(running: Running, config: Config) -> None:

@@ -32,7 +32,7 @@ from holdfast.server.auth import Authenticator, TokenAuthenticator
 from holdfast.server.errors import ConfigError
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.log import LogFormat, LogLevel
-from holdfast.server.settings import SessionSettings
+from holdfast.server.settings import DRAIN_MS, SessionSettings
 
 FILE: Final = "holdfast.toml"
 """Read from the current directory when no other file is named."""
@@ -81,7 +81,7 @@ class Config(BaseSettings):
     openai_base_url: Annotated[str | None, Field(validation_alias=_package_name("openai_base_url"))] = None
     grace_ms: Annotated[int, Field(ge=0)] = SessionSettings().grace_ms
     replay_window_ms: Annotated[int, Field(ge=0)] = SessionSettings().replay_window_ms
-    drain_ms: Annotated[int, Field(ge=0)] = 10_000
+    drain_ms: Annotated[int, Field(ge=0)] = DRAIN_MS
     heartbeat_ms: Annotated[int, Field(ge=1_000)] = GatewaySettings().heartbeat_ms
 
     @classmethod

@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
 
+import structlog
+
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.errors import HoldfastError
 from holdfast.protocol.events import Message, PendingSteer, Request, RequestKind
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean, clean_text
 
+_log = structlog.get_logger("holdfast.run")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _CHUNK_BYTES = EVENT_BYTES - 2048
@@ -380,6 +383,8 @@ class Run:
         while not returned.done() and not self._desk.given_up:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({returned})
+        if not returned.done():
+            _log.warning("a thread of an agent goes on", session=self.session_id, run=self.run_id)
 
     async def _write(self, kind: str, fields: dict[str, JSON]) -> None:
         self._check()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from holdfast.server.registry import RunLimits
+
+DRAIN_MS: Final = 5_000
+"""How long runs may finish after the first signal; with the rest of a stop, within the ten seconds of a container."""
 
 
 @dataclass(frozen=True, slots=True)

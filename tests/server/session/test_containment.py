@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from holdfast.server.agent import Agent, AgentFunction
-from holdfast.server.agent_tasks import contain
+from holdfast.server.agent_tasks import AgentTasks, contain
 from holdfast.server.run import Run
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 
 PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""
+_let_go: list[bool] = []
+"""Not empty when agents need not be deaf any more: the loop of a test that has failed waits for all its tasks."""
+
+
+@pytest.fixture(autouse=True)
+def _hear_at_last() -> Iterator[None]:
+    _let_go.clear()
+    yield
+    _let_go.append(True)
 
 
 async def _started(h: House, agent: AgentFunction, **traits: bool) -> Device:
@@ -180,16 +191,16 @@ async def test_what_a_task_left_behind_raises_is_in_the_log(error: BaseException
 
 
 async def test_a_task_begun_after_the_end_takes_no_step() -> None:
-    """A timer of an agent that was closed for good still fires, and what it starts is told of and does not begin."""
+    """A callback of an agent that was closed for good still comes: what it starts is told of, and does not begin."""
     begun: list[str] = []
+    contexts: list[contextvars.Context] = []
 
     async def late() -> None:
         begun.append("late")
 
     async def agent(run: Run) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(0.05, lambda: loop.create_task(late(), name="late one"))
-        while True:
+        contexts.append(contextvars.copy_context())
+        while not _let_go:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -201,7 +212,8 @@ async def test_a_task_begun_after_the_end_takes_no_step() -> None:
         await device.send("cancel", id="k1", runId="r1")
         with capture_logs() as logs:
             await h.clock.pass_ms(2 * h.settings.grace_ms)
-            await asyncio.sleep(0.06)
+            contexts[0].run(asyncio.create_task, late())
+            await settled()
         assert begun == []
         assert [entry["event"] for entry in logs] == [
             "agent ignores cancellation",
@@ -211,7 +223,7 @@ async def test_a_task_begun_after_the_end_takes_no_step() -> None:
 
 
 async def _deaf() -> None:
-    while True:
+    while not _let_go:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -286,6 +298,61 @@ async def test_what_ignores_its_cancellation_holds_up_no_stop(agent: AgentFuncti
         assert [entry["run"] for entry in logs if entry["event"] == "agent ignores cancellation"] == ["r1"]
         assert h.nodes[0].agents_given_up == 1
         await settled()
+
+
+async def test_an_agent_that_catches_everything_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no error that it lets pass: it is left where it waits, and takes no further step."""
+    steps: list[type[BaseException]] = []
+    unraisable: list[object] = []
+
+    def hook(raised: sys.UnraisableHookArgs) -> None:
+        unraisable.append(raised.exc_type)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
+
+    async def agent(run: Run) -> None:
+        while not _let_go:
+            try:
+                await asyncio.Event().wait()
+            except BaseException as error:
+                steps.append(type(error))
+
+    async with house() as h:
+        await h.device()
+        before = asyncio.all_tasks()
+        device = await _started(h, agent)
+        await settled()
+        await device.send("cancel", id="k1", runId="r1")
+        with capture_logs() as logs:
+            await h.clock.pass_ms(2 * h.settings.grace_ms)
+        assert steps[:2] == [asyncio.CancelledError, asyncio.CancelledError]
+        taken = len(steps)
+        assert asyncio.all_tasks() <= before
+        assert any(entry["event"] == "agent raised as it was closed" for entry in logs)
+        await settled()
+        assert len(steps) == taken
+    assert set(unraisable) <= {RuntimeError}
+
+
+async def test_a_generator_that_ignores_its_cancellation_is_closed() -> None:
+    """What an async generator waits for lets nothing else in than an error: its `finally` is run all the same."""
+    closed: list[str] = []
+
+    async def agent(run: Run) -> AsyncIterator[str]:
+        try:
+            yield "x"
+            await _deaf()
+        finally:
+            closed.append(run.run_id)
+
+    async with house() as h:
+        device = await _started(h, agent)
+        await device.wire.event("run.chunk")
+        await device.send("cancel", id="k1", runId="r1")
+        with capture_logs() as logs:
+            await h.clock.pass_ms(2 * h.settings.grace_ms)
+        assert closed == ["r1"]
+        assert [entry["event"] for entry in logs] == ["agent ignores cancellation", "agent was closed"]
 
 
 async def test_an_agent_closed_against_its_will_has_a_last_word() -> None:
@@ -405,12 +472,6 @@ async def test_an_agent_that_sweeps_all_tasks_ends_its_own_only() -> None:
         uncontained()
 
 
-def _loops() -> list[Any]:
-    import uvloop
-
-    return [asyncio.new_event_loop, uvloop.new_event_loop] if sys.platform != "win32" else [asyncio.new_event_loop]
-
-
 def _own_factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
     """A factory that an application had before."""
     task = asyncio.Task(coro, loop=loop, **options)
@@ -419,13 +480,9 @@ def _own_factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> 
 
 
 @pytest.mark.parametrize("factory", [None, _own_factory])
-@pytest.mark.parametrize("new_loop", _loops(), ids=str)
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_tasks_are_made_as_without_it(new_loop: Callable[[], asyncio.AbstractEventLoop], factory: Any) -> None:
     """Names, contexts, results and errors are those of any task, on either loop and over any factory."""
-    import contextvars
-
-    from holdfast.server.agent_tasks import AgentTasks
-
     variable = contextvars.ContextVar("variable", default="outside")
     exits: list[BaseException] = []
 
