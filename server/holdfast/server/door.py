@@ -355,6 +355,8 @@ class Door:
                     subscriber.control(answer)
             except TimeoutError:
                 subscriber.control(error_message(unavailable(), command.id))
+            except SessionFailed as failed:
+                subscriber.control(error_message(unavailable(str(failed)), command.id))
             except Exception:
                 _log.exception("reading failed", session=self.session_id, connection=self.connection)
                 subscriber.control(error_message(internal(), command.id))

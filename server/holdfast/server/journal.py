@@ -141,8 +141,9 @@ class Journal:
     async def reload(self) -> list[Event] | None:
         """Folds the state anew from the store, and returns the events that this node had not seen.
 
-        None where there is no telling: the log has a new epoch, or the missed events were trimmed. Every subscriber
-        then needs a snapshot. A store that has lost what it had accepted gets a new epoch here.
+        None where there is no telling: the log has a new epoch, or the missed events were trimmed, or they are more
+        than are kept in memory. Every subscriber then needs a snapshot. A store that has lost what it had accepted gets
+        a new epoch here.
         """
         before = self.head
         log = await self._open()
@@ -154,7 +155,9 @@ class Journal:
         await self._adopt(log)
         if self.head.epoch != before.epoch:
             return None
-        missed = await self.events(before.seq)
+        missed = None
+        if self.head.seq - before.seq <= self._settings.recent_events:
+            missed = await self.events(before.seq)
         if missed is None:
             self._forget_recent()
             return None

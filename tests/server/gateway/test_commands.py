@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from structlog.testing import capture_logs
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.codec import COMMAND_ITEMS
@@ -268,23 +269,37 @@ async def test_a_lost_connection_is_no_cancel() -> None:
 
 
 async def test_a_session_that_fails() -> None:
-    """A defect in a session closes its connections so that they come back, and they find it working."""
+    """A defect in a session closes its connections so that they come back, and they find it working.
+
+    What was asked before it is answered, what was being read is given up, and the log says it once.
+    """
 
     class Broken(MemoryStore):
-        broken = False
+        broken: asyncio.Event | None = None
 
         async def append(self, *arguments: Any, **named: Any) -> Appended | Conflict:
-            if self.broken:
+            if self.broken is not None:
+                await self.broken.wait()
                 raise ZeroDivisionError("a defect")
             return await super().append(*arguments, **named)
 
     store = Broken()
     async with served(echo, store=store) as server:
         async with server.client(hello={}) as client:
-            store.broken = True
-            await client.send("send", id="r", text="x")
-            assert await client.closed() == 4005
+            store.broken = asyncio.Event()
+            await client.send("send", id="r0", text="x")
+            await client.send("history", id="h")
+            for number in range(1, 70):
+                await client.send("send", id=f"r{number}", text="x")
+            await until(lambda: server.node.sessions["s"].pending)
+            with capture_logs() as logs:
+                store.broken.set()
+                assert await client.closed() == 4005
+                await until(lambda: server.gateway.connections == 0)
+            answers = {m.get("id"): m["code"] for m in client.of_type("error")}
+            assert answers["r0"] == "unavailable"
             assert "Zero" not in str(client.received)
-        store.broken = False
+            assert [line["event"] for line in logs if line["log_level"] == "error"] == ["session failed"]
+        store.broken = None
         async with server.client(hello={}) as client:
-            assert (await client.ask("send", id="r", text="x"))["outcome"] == "started"
+            assert (await client.ask("send", id="r0", text="x"))["outcome"] == "started"

@@ -161,3 +161,28 @@ async def test_opening_a_long_log_holds_the_loop_a_little_at_a_time(compacting: 
         late = await h.device("late", number=1)
         assert len(late.text("r1")) > 100_000
         assert bool(h.store.compactions) is compacting
+
+
+async def test_a_node_that_missed_very_much_sends_snapshots() -> None:
+    """More than it keeps in memory is not read event by event for readers that are live; what follows is."""
+    async with house(exclusive=False, settings=SessionSettings(recent_events=50)) as h:
+        await h.start()
+        one, two = await h.device("d1"), await h.device("d2", number=1)
+        await talk(h, one, 10)
+        h.roads[1].deaf = True
+        call = h.puppet.calls[0]
+        for number in range(100):
+            call.say(f"more {number} ")
+            await settled(8)
+        await settled()
+        reads = h.roads[1].calls["read"]
+        h.roads[1].deaf = False
+        two.wire.received.clear()
+        call.say("last ")
+        await settled()
+        assert h.roads[1].calls["read"] - reads <= 1
+        assert [message["type"] for message in two.wire.received][:1] == ["snapshot"]
+        assert two.text("r1") == one.text("r1")
+        call.say("and after")
+        await settled()
+        assert two.text("r1").endswith("last and after")
