@@ -38,6 +38,7 @@ from holdfast.server.registry import (
     OpenRequest,
     Record,
     RetractRequest,
+    Settle,
     SteadyDues,
     Sweep,
     TakeSteers,
@@ -391,9 +392,12 @@ class Session:
                     continue
                 item.decision, item.error = None, None
                 if isinstance(item.work, Sweep):
-                    # What this very batch starts is worked on as soon as it is in the log: it is nobody's leavings.
-                    starting = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
-                    context = replace(context, working=frozenset(self.workers) | starting)
+                    # What this very batch starts is worked on as soon as it is in the log, and what it settles never
+                    # was: neither is anybody's leavings.
+                    known = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
+                    settles = [other.work for other in self._inbox.batch if isinstance(other.work, Settle)]
+                    known.update(settle.owner.run_id for settle in settles)
+                    context = replace(context, working=frozenset(self.workers) | known)
                 try:
                     item.decision = decide(state, item.work, context)
                 except CommandError as error:
