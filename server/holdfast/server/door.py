@@ -402,7 +402,7 @@ class Door:
                 self.cut()
         elif not self.wire.congested:
             self._sent = -1
-        elif self.wire.sent != self._sent:
+        elif self.wire.sent > self._sent:
             self._sent, self._stuck_since = self.wire.sent, now
         elif now - self._stuck_since >= self._settings.slow_seconds:
             self.wire.close(CloseCode.TOO_SLOW, "this connection does not read")

@@ -32,9 +32,8 @@ from holdfast.server.door import Door, Sessions
 from holdfast.server.errors import ConfigError
 from holdfast.server.hello import within
 from holdfast.server.limits import GatewaySettings, Meter
-from holdfast.server.socket import Socket
+from holdfast.server.socket import WRITE_LIMIT, Socket
 from holdfast.server.store import StoreError
-from holdfast.server.wire import WRITE_LIMIT
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
 """Asked of the kernel for each connection: left to itself it takes megabytes before it says that a reader lags."""

@@ -14,19 +14,26 @@ import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import InvalidMessage
 from websockets.frames import CLOSE, CONT, DATA_OPCODES, Frame
-from websockets.protocol import CLOSED, SEND_EOF, Event
+from websockets.protocol import CLOSED, OPEN, SEND_EOF, Event
 
 from holdfast.protocol.close_codes import CloseCode
+from holdfast.protocol.values import MESSAGE_BYTES
 from holdfast.server import http
 from holdfast.server.clock import Clock
 from holdfast.server.limits import Meter
 
+_REASON_BYTES: Final = 123
+"""What a close frame has room for."""
 _SLICE_BYTES: Final = 4096
 """So much is parsed in one go: 682 frames at most, some milliseconds of work."""
 _TURN_FRAMES: Final = 64
 """After so many frames everybody else has a turn."""
 _LAST_FRAMES: Final = 1_000
 """So many frames are parsed at most of what a lost connection left. More would be over any rate."""
+WRITE_LIMIT: Final = 64 * 1024
+"""Bytes that wait in the transport before a connection counts as congested."""
+WAITING_BYTES: Final = 2 * MESSAGE_BYTES
+"""Bytes that wait at most. Whoever waits for the reader never comes near it: a connection beyond it is closed."""
 _log = structlog.get_logger("holdfast.gateway")
 
 
@@ -53,10 +60,13 @@ class Socket(ServerConnection):
         self.meter = meter
         self.left: asyncio.Future[None] = self.loop.create_future()
         """Done when the client has said its last: it closes, or is lost."""
+        self.written = 0
+        """Bytes that the transport was given, by whomever: pongs and close frames too."""
         self.waits: deque[float] = deque()
         """Of each message that `recv` has still to return, what the meter said: 0.0, or seconds."""
         self._clock = clock
         self._all_of_them = all_of_them
+        self._close_written = False
         self._listening = True
         """Whether what is parsed was read before this side began to close."""
         self._held = b""
@@ -81,6 +91,24 @@ class Socket(ServerConnection):
         """With which code the connection was closed, whoever began; 1006 where it was lost, 0 while it is open."""
         sent = self.protocol.close_sent
         return int((self.protocol.close_code or 0) if sent is None else sent.code)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for the reader."""
+        return self.transport.get_write_buffer_size()
+
+    def write(self, frames: bytes) -> None:
+        """Writes whole frames to an open connection, without waiting."""
+        self.transport.write(frames)
+        self.written += len(frames)
+        if self.paused:
+            self._bound()
+
+    def begin_close(self, code: int, reason: str) -> None:
+        """Begins closing, without waiting: the close frame follows what was written before. Nothing else does."""
+        if self.protocol.state is OPEN:
+            self.protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
+            self.send_data()
 
     def shut(self, code: int, reason: str) -> None:
         """Closes, where that has not begun, and hears nothing any more: the rest is thrown away as it comes."""
@@ -144,7 +172,17 @@ class Socket(ServerConnection):
                 response = http.broken(self, self._first_words, error.__cause__)
                 _log.debug("request not understood", status=response.status_code, reason=str(error.__cause__)[:200])
                 self.transport.write(response.serialize())
+        writes = self.protocol.writes
+        if self._close_written:  # nobody needs a pong any more; what may follow is the end of the stream
+            writes[:] = [data for data in writes if data == SEND_EOF]
+        self.written += sum(map(len, writes))
         super().send_data()
+        self._close_written = self.protocol.close_sent is not None
+        self._bound()
+
+    def _bound(self) -> None:
+        if self.protocol.state is OPEN and self.waiting > WAITING_BYTES:
+            self.begin_close(CloseCode.TOO_SLOW, "this connection does not read")
 
     # Reading a little at a time
 

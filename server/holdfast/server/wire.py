@@ -9,22 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from websockets.asyncio.server import ServerConnection
 from websockets.protocol import OPEN
 
-from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import Codec
+from holdfast.server.socket import Socket
 
-WRITE_LIMIT: Final = 64 * 1024
-"""Bytes that wait in the transport before a wire counts as congested."""
-WAITING_BYTES: Final = 8 * 1024 * 1024
-"""Bytes that wait before a reader that takes nothing is closed without further patience."""
 INTERNAL_ERROR: Final = 1011
 """The standard's code for a server that failed; clients come back after it."""
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
-_REASON_BYTES: Final = 123
-"""What a close frame has room for."""
 
 
 def frame(payload: bytes, *, text: bool) -> bytes:
@@ -45,16 +38,13 @@ class SocketWire:
     at `congested`, and closes a wire that makes no progress. The end of the connection releases `drained`.
     """
 
-    __slots__ = ("_socket", "_written", "close_code", "codec", "started")
+    __slots__ = ("_socket", "codec", "started")
 
-    def __init__(self, socket: ServerConnection, codec: Codec) -> None:
+    def __init__(self, socket: Socket, codec: Codec) -> None:
         self.codec = codec
-        self.close_code: int | None = None
-        """With which code this side began to close."""
         self.started: asyncio.Future[None] | None = None
         """Set when the first bytes are written, if somebody put it here to wait for them."""
         self._socket = socket
-        self._written = 0
 
     @property
     def congested(self) -> bool:
@@ -68,8 +58,8 @@ class SocketWire:
 
     @property
     def sent(self) -> int:
-        """Bytes that the kernel has taken so far. It grows while the reader reads."""
-        return self._written - self._socket.transport.get_write_buffer_size()
+        """Bytes that the kernel has taken so far, whoever wrote them. It grows while the reader reads."""
+        return self._socket.written - self._socket.waiting
 
     def frame(self, payload: bytes) -> bytes:
         """The bytes of a frame with this payload, the same for every wire of this codec."""
@@ -80,12 +70,9 @@ class SocketWire:
         socket = self._socket
         if socket.protocol.state is not OPEN:
             return
-        socket.transport.write(frames)
-        self._written += len(frames)
+        socket.write(frames)
         if self.started is not None and not self.started.done():
             self.started.set_result(None)
-        if socket.paused and socket.transport.get_write_buffer_size() > WAITING_BYTES:
-            self.close(CloseCode.TOO_SLOW, "this connection does not read")
 
     async def drained(self) -> None:
         """Returns when the wire is not congested or is closed; a reader that reads nothing is closed by its watcher."""
@@ -97,9 +84,4 @@ class SocketWire:
 
     def close(self, code: int, reason: str) -> None:
         """Begins closing, without waiting: the close frame follows what was written before."""
-        protocol = self._socket.protocol
-        if protocol.state is not OPEN:
-            return
-        self.close_code = code
-        protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
-        self._socket.send_data()
+        self._socket.begin_close(code, reason)

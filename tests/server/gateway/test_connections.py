@@ -12,7 +12,7 @@ from holdfast.protocol.transcript import Transcript
 from holdfast.server.door import Door
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.run import Run
-from holdfast.server.wire import WAITING_BYTES
+from holdfast.server.socket import WAITING_BYTES
 from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
 
 PIECES = 600
