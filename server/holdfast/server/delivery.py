@@ -20,6 +20,8 @@ from holdfast.server.settings import SessionSettings
 from holdfast.server.subscriber import Subscriber
 
 _PRESENCE_ENTRIES: Final = 50
+_FAN_OUT_BYTES: Final = 256 * 1024
+"""Of a batch, written to a live subscriber in one go: it falls behind in the middle of a larger one if it must."""
 
 
 class Delivery:
@@ -46,6 +48,15 @@ class Delivery:
         """Writes committed events to everyone who is live. `encoded` is their msgpack."""
         if not self.subscribers:
             return
+        start = size = 0
+        for index, payload in enumerate(encoded):
+            size += len(payload)
+            if size > _FAN_OUT_BYTES and index > start:
+                self._fan_out(events[start:index], encoded[start:index])
+                start, size = index, len(payload)
+        self._fan_out(events[start:], encoded[start:])
+
+    def _fan_out(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         last = events[-1]["seq"]
         by_encoding: dict[bool, bytes] = {}
         for subscriber in self.subscribers:

@@ -15,7 +15,10 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import Codec
 
 WAITING_CONTROLS: Final = 256
-"""Control messages that may wait for a catch-up; a connection with more is closed as too slow."""
+WAITING_CONTROL_BYTES: Final = 256 * 1024
+"""Control messages that may wait for a catch-up; a connection with more of either is closed as too slow."""
+_NAME_NO_SEQ: Final = frozenset({"error", "presence"})
+"""These overtake the catch-up: whoever waits for the store is told so while the catch-up waits for it too."""
 
 
 class Wire(Protocol):
@@ -74,21 +77,28 @@ class Subscriber:
     """And that snapshot announces a new epoch."""
     joining: bool = True
     """It has not been told yet that it has caught up."""
-    waiting: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
-    """Control messages that wait for the catch-up."""
+    waiting: list[bytes] = field(default_factory=list[bytes])
+    """Control messages that wait for the catch-up, as frames."""
+    waiting_bytes: int = 0
 
     def control(self, message: Mapping[str, Any]) -> None:
-        """Sends a control message, after all events that were committed before it."""
-        if not self.behind:
+        """Sends a control message; one that may name a seq after all events that were committed before it."""
+        if not self.behind or message["type"] in _NAME_NO_SEQ:
             self.write(message)
-        elif len(self.waiting) < WAITING_CONTROLS:
-            self.waiting.append(message)
-        else:
+            return
+        frame = self._frame(message)
+        self.waiting.append(frame)
+        self.waiting_bytes += len(frame)
+        if len(self.waiting) > WAITING_CONTROLS or self.waiting_bytes > WAITING_CONTROL_BYTES:
+            self._forget_waiting()
             self.wire.close(CloseCode.TOO_SLOW, "too many answers wait for this connection")
 
     def write(self, message: Mapping[str, Any]) -> None:
         """Writes a message at once, whatever the subscriber's place."""
-        self.wire.write(self.wire.frame(self.wire.codec.encode(message)))
+        self.wire.write(self._frame(message))
+
+    def _frame(self, message: Mapping[str, Any]) -> bytes:
+        return self.wire.frame(self.wire.codec.encode(message))
 
     def caught_up(self, at: int) -> None:
         """It has everything up to the head, an event of the time `at`: it goes live, and what waited is sent."""
@@ -96,6 +106,9 @@ class Subscriber:
         if self.joining:
             self.joining = False
             self.write({"type": "caughtUp", "seq": self.seq, "at": at})
-        waiting, self.waiting = self.waiting, []
-        for message in waiting:
-            self.write(message)
+        if self.waiting:
+            self.wire.write(b"".join(self.waiting))
+            self._forget_waiting()
+
+    def _forget_waiting(self) -> None:
+        self.waiting, self.waiting_bytes = [], 0

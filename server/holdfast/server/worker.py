@@ -119,6 +119,8 @@ class RunWorker:
         """Output that is on its way into the log."""
         self._waiting_bytes = 0
         self._waiting_chunks = 0
+        self._long = asyncio.Lock()
+        """Held by the writer of a text so long that it comes in pieces: nothing comes in between."""
         self._room = asyncio.Event()
         """Set, for everyone who waits, when there may be room again."""
         self._produced_bytes = sum(len(part.text.encode()) for part in self._answer.parts)
@@ -280,27 +282,53 @@ class RunWorker:
         return [*self._before, answer.view()] if answer.parts else list(self._before)
 
     async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
-        """Takes text. Adjacent text that still waits becomes one chunk."""
-        for start in range(0, len(delta), _TEXT_LENGTH):
-            piece = delta if len(delta) <= _TEXT_LENGTH else delta[start : start + _TEXT_LENGTH]
-            size = len(piece) if piece.isascii() else len(piece.encode())
-            self._count(size)
-            self._enter(kind, {})
-            last = self._outputs[-1] if self._outputs else None
-            if last is not None and isinstance(last.work, Chunk) and last.work.kind == kind:
-                waiting = cast("str", last.work.fields["delta"])
-                if len(waiting) + len(piece) <= _TEXT_LENGTH:
-                    last.work.fields["delta"] = waiting + piece
-                    last.size += size
-                    self._waited(size)
-                    continue
-            self._put(Chunk(self.owner, kind, {"delta": piece}), size=size)
-            self._waited(size)
-        if self._full:
-            await self._until_room()
+        """Takes text, which becomes one chunk with adjacent text that still waits.
+
+        Long text is taken in pieces, and waits for room before each; cancelled, it is left where it was.
+        """
+        if len(delta) > _TEXT_LENGTH:
+            call = self._current
+            async with self._long:
+                for start in range(0, len(delta), _TEXT_LENGTH):
+                    self._goes_on(call)
+                    self._take_text(kind, delta[start : start + _TEXT_LENGTH])
+                    await self._until_room()
+        elif delta:
+            if self._long.locked():
+                await self._behind_long()
+            self._take_text(kind, delta)
+            if self._full:
+                await self._until_room()
+
+    async def _behind_long(self) -> None:
+        call = self._current
+        async with self._long:
+            self._goes_on(call)
+
+    def _goes_on(self, call: Run | None) -> None:
+        """Tells a task of the agent that has waited whether it was stopped meanwhile, or its call interrupted."""
+        if call is None or call.over or self.stopping:
+            raise asyncio.CancelledError
+
+    def _take_text(self, kind: Literal["text", "reasoning"], piece: str) -> None:
+        size = len(piece) if piece.isascii() else len(piece.encode())
+        self._count(size)
+        self._enter(kind, {})
+        last = self._outputs[-1] if self._outputs else None
+        if last is not None and isinstance(last.work, Chunk) and last.work.kind == kind:
+            waiting = cast("str", last.work.fields["delta"])
+            if len(waiting) + len(piece) <= _TEXT_LENGTH:
+                last.work.fields["delta"] = waiting + piece
+                last.size += size
+                self._waited(size)
+                return
+        self._put(Chunk(self.owner, kind, {"delta": piece}), size=size)
+        self._waited(size)
 
     async def write(self, kind: str, fields: dict[str, JSON]) -> None:
         """Takes a chunk of another kind."""
+        if self._long.locked():
+            await self._behind_long()
         size = sum(len(value) if isinstance(value, str) else 64 for value in fields.values())
         self._count(size)
         self._enter(kind, fields)
