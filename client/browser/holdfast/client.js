@@ -46,6 +46,9 @@ import { watchPage } from "./wakeups.js";
  * @typedef {(change: Change) => void} Listener
  */
 
+/** How long a client that was closed goes on for the answers to its commands. */
+export const LINGER_MS = 2_000;
+
 export class Client {
   /** Grows with every change: see `changed`. */
   version = 0;
@@ -61,6 +64,10 @@ export class Client {
   #opens = false;
   /** Null while it sleeps. @type {(() => void) | null} */
   #unwatchPage = null;
+  /** What ended the client for its program, which may be before its last answers have come. @type {ClientClosedError | null} */
+  #closed = null;
+  /** @type {unknown} */
+  #lingering = null;
   /** By command id. @type {Map<string, Deferred<Reply>>} */
   #waiters = new Map();
   /** @type {Set<{listener: Listener}>} */
@@ -124,21 +131,26 @@ export class Client {
   }
 
   get status() {
+    if (this.#closed !== null) return "closed";
     const { status } = this.#connection;
     return status === "offline" && this.#link === null ? "connecting" : status;
   }
 
   /** Throws what ended the client, if something has. */
   check() {
-    if (this.#connection.failure !== null) throw this.#connection.failure;
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  get #failure() {
+    return this.#closed ?? this.#connection.failure;
   }
 
   #look() {
-    const { failure, outbox, position, presence, transcript, welcome } = this.#connection;
+    const { outbox, position, presence, transcript, welcome } = this.#connection;
     this.#view = stable(this.#view, {
       status: this.status,
       nextAttemptAt: this.#nextAttemptAt(),
-      error: failure ?? this.#link?.trouble ?? null,
+      error: this.#failure ?? this.#link?.trouble ?? null,
       device: this.device,
       principal: welcome?.principal ?? null,
       position,
@@ -205,6 +217,7 @@ export class Client {
     /** @type {Deferred<Reply>} */
     const waiter = this.#waiters.get(command.id) ?? new Deferred();
     try {
+      this.check();
       this.#connection.submit(command, this.#environment.now());
     } catch (error) {
       /** @type {Deferred<Reply>} */
@@ -228,7 +241,7 @@ export class Client {
 
   /** Connects, and keeps connected. Throws TypeError for an address that is none. */
   resume() {
-    if (this.#unwatchPage !== null || this.#connection.failure !== null) return;
+    if (this.#unwatchPage !== null || this.#failure !== null) return;
     if (!this.#opens) this.#open(this.#config.endpoint(), this.#config.socketType());
     this.#opens = true;
     this.#unwatchPage = watchPage(this.#environment, {
@@ -242,13 +255,35 @@ export class Client {
 
   /** Drops the connection and keeps everything, until `resume`. */
   suspend() {
+    if (this.#failure !== null) return;
     this.#disconnect();
     this.#publishSoon();
   }
 
-  /** Ends the client. What has no answer stays in the storage, for the next page. */
+  /**
+   * Ends the client for its program. The connection goes on until the commands that were given are answered, at most
+   * LINGER_MS; it is made first where there is none, but not for a client that sleeps. What has no answer then stays in
+   * the storage, for the next page.
+   */
   close() {
-    if (this.#connection.failure !== null) return;
+    if (this.#failure !== null) return;
+    this.#closed = new ClientClosedError();
+    if (this.#unwatchPage === null || this.#isAnswered) {
+      this.#leave();
+      return;
+    }
+    this.#lingering = this.#environment.setTimeout(() => this.#leave(), LINGER_MS);
+    this.#connection.wake(this.#environment.now());
+    this.#link?.flush();
+    this.#publishSoon();
+  }
+
+  get #isAnswered() {
+    return this.#connection.outbox.state().length === 0;
+  }
+
+  #leave() {
+    this.#environment.clearTimeout(this.#lingering);
     this.#disconnect();
     this.#left = this.#connection.outbox.state();
     this.#connection.close();
@@ -342,11 +377,13 @@ export class Client {
     if (news.some(({ type }) => type === "run.ended")) this.#saveState();
     for (const reader of this.readers) reader.deliver(news);
     if (failure !== null) this.#end();
+    else if (this.#closed !== null && this.#isAnswered) this.#leave();
     this.pulse();
     this.#notify(news, settled);
   }
 
   #end() {
+    this.#environment.clearTimeout(this.#lingering);
     this.#disconnect();
     this.#slot?.release();
     this.#slot = null;

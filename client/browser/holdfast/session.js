@@ -236,8 +236,9 @@ export class Session {
   }
 
   /**
-   * Ends this client for good. Runs go on; whoever waits here gets ClientClosedError. Commands without an answer stay in
-   * the storage: the next page gives them again.
+   * Ends this client for good. Runs go on; whoever waits here gets ClientClosedError. Only commands that were given are
+   * still sent, and have two seconds for their answer, also where the connection is away; without one their callers get
+   * ClientClosedError too, and the next page gives them again, where there is a storage.
    */
   close() {
     this.#client.close();

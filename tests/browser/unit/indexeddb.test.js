@@ -1,6 +1,7 @@
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import test from "node:test";
+import { LINGER_MS } from "../../../client/browser/holdfast/client.js";
 import { indexedDBStorage } from "../../../client/browser/holdfast/indexeddb.js";
 import { Locks, Page, turn, until } from "./fakes.js";
 import { Server } from "./server.js";
@@ -8,10 +9,12 @@ import { Server } from "./server.js";
 test("IndexedDB keeps a session like any other storage", async () => {
   const server = new Server();
   const locks = new Locks();
-  const session = await new Page({ locks }).live(server, { storage: indexedDBStorage("session") });
+  const page = new Page({ locks });
+  const session = await page.live(server, { storage: indexedDBStorage("session") });
   server.loses.add("send");
   session.send("Hi", { runId: "r-1" });
   session.close();
+  await page.clock.advance(LINGER_MS);
   await until(() => locks.held.size === 0);
   server.loses.clear();
   const after = new Page({ locks }).open(server, { storage: indexedDBStorage("session") });

@@ -66,6 +66,20 @@ test("under StrictMode one connection is opened, and unmounting closes it withou
   assert.equal(server.runs.get("r-1")?.status, "running");
 });
 
+test("a component that stops a run and goes away in one breath has stopped it", async () => {
+  const server = new Server();
+  server.start("r-1");
+  /** @type {any[]} */
+  const seen = [];
+  const page = await mount(Trip, { server, id: "trip", seen });
+  await settled(() => page.text() === "trip live 2");
+  const session = seen.at(-1)[4];
+  session.run("r-1").cancel();
+  await page.unmount();
+  await settled(() => server.socket.state === "closed");
+  assert.equal(server.runs.get("r-1")?.reason, "cancelled");
+});
+
 test("options that are new objects at each render do not connect again, and the latest token is used", async () => {
   const server = new Server();
   const page = await mount(Trip, { server, id: "trip", token: "t-1" });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { LINGER_MS } from "../../../client/browser/holdfast/client.js";
 import { ClientClosedError } from "../../../client/browser/holdfast/errors.js";
 import { collect, Page, rest, until } from "./fakes.js";
 import { Server } from "./server.js";
@@ -254,10 +255,96 @@ test("after closing no timer is left, whoever waits is told, and nothing can be 
   const ended = run.ended();
   const events = collect(session.events());
   session.close();
-  for (const waits of [stopped, all, ended, events.all, session.live(), session.send("Again").accepted]) {
+  assert.equal(session.status, "closed");
+  for (const waits of [ended, all, events.all, session.live(), session.send("Again").accepted]) {
     await assert.rejects(async () => waits, ClientClosedError);
   }
+  await page.clock.advance(LINGER_MS);
+  await assert.rejects(async () => stopped, ClientClosedError);
+  assert.equal(page.clock.timers, 0);
+});
+
+test("what was given is sent before the goodbye, in order, and answered after the session was closed", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = await page.live(server);
+  const { socket } = server;
+  server.start("r-1");
+  const run = session.send("Hi", { runId: "r-2" });
+  const given = [
+    session.steer("shorter", { runId: "r-1" }),
+    session.withdraw("s-1"),
+    session.answer("r-1", "q", true),
+    session.cancel("r-1"),
+    session.cancelAll(),
+  ];
+  session.close();
   assert.equal(session.status, "closed");
+  const types = ["hello", "send", "steer", "withdraw", "answer", "cancel", "cancel"];
+  assert.deepEqual(
+    server.frames.map((frame) => JSON.parse(frame).type).filter((type) => type !== "ping"),
+    types,
+  );
+  assert.equal(socket.closedWith, undefined, "it waits for the answers");
+  await Promise.all([...given, run.accepted]);
+  await rest();
+  assert.equal(socket.closedWith, 1000);
+  assert.equal(page.clock.timers, 0);
+});
+
+test("a cancel given while the server was away is sent when it is back, within the bound, and not before its wish", async () => {
+  for (const [afterMs, arrives] of /** @type {const} */ ([
+    [0, true],
+    [1_900, true],
+    [2_100, false],
+  ])) {
+    const server = new Server();
+    const page = new Page();
+    const session = await page.live(server);
+    server.broadcast({ type: "goaway", reason: "draining", reconnectAfterMs: afterMs });
+    await rest();
+    server.cut();
+    const stopped = session.cancel("r-1");
+    session.close();
+    session.suspend();
+    session.resume();
+    await page.clock.advance(Math.max(0, afterMs - 1));
+    assert.equal(server.received("cancel").length, afterMs === 0 ? 1 : 0);
+    await page.clock.advance(LINGER_MS);
+    assert.equal(server.received("cancel").length, arrives ? 1 : 0);
+    if (arrives) assert.equal((await stopped).outcome, "unknown_run");
+    else await assert.rejects(async () => stopped, ClientClosedError);
+    assert.equal(page.clock.timers, 0);
+    assert.equal(server.sockets.length, arrives ? 2 : 1);
+  }
+});
+
+test("a session that is closed waits for no question, and one that sleeps for nothing", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = await page.live(server);
+  server.loses.add("history");
+  const asked = session.history();
+  session.close();
+  await assert.rejects(async () => asked, ClientClosedError);
+  const asleep = await page.live(server);
+  asleep.suspend();
+  const stopped = asleep.cancel("r-1");
+  asleep.close();
+  await assert.rejects(async () => stopped, ClientClosedError);
+  assert.equal(page.clock.timers, 0);
+  assert.equal(server.received("cancel").length, 0);
+});
+
+test("a session that is closed and then refused for good tells its callers why, and leaves no timer", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = await page.live(server);
+  server.loses.add("cancel");
+  const stopped = session.cancel("r-1");
+  session.close();
+  server.socket.drop(4505, "by operator");
+  await assert.rejects(async () => stopped, { code: "connection_closed" });
   assert.equal(page.clock.timers, 0);
 });
 
@@ -266,7 +353,8 @@ test("the rejection of a command that nobody looks at is not reported as unhandl
   process.on("unhandledRejection", unhandled);
   t.after(() => process.off("unhandledRejection", unhandled));
   const server = new Server();
-  const session = await new Page().live(server);
+  const page = new Page();
+  const session = await page.live(server);
   server.network = "silent";
   session.send("Hi");
   session.cancel("r-0");
@@ -274,7 +362,7 @@ test("the rejection of a command that nobody looks at is not reported as unhandl
   session.send("Ho", { runId: "r-1" });
   session.close();
   session.cancel("r-0");
-  await rest();
+  await page.clock.advance(LINGER_MS);
   assert.equal(unhandled.mock.callCount(), 0);
 });
 

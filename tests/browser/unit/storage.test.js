@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { LINGER_MS } from "../../../client/browser/holdfast/client.js";
 import { ClientClosedError } from "../../../client/browser/holdfast/errors.js";
-import { collect, Locks, Page, rest, TabStorage, until } from "./fakes.js";
+import { Clock, collect, Locks, Page, rest, TabStorage, until } from "./fakes.js";
 import { Server } from "./server.js";
 
 test("a reload in the middle of a run is the same device, and goes on from where it was", async () => {
@@ -103,11 +104,13 @@ test("closing keeps what has no answer for the next page, and lets go of its slo
   const server = new Server();
   const tab = new TabStorage();
   const locks = new Locks();
-  const session = await new Page({ locks }).live(server, { storage: tab });
+  const before = new Page({ locks });
+  const session = await before.live(server, { storage: tab });
   server.network = "silent";
   const { accepted } = session.send("Hi", { runId: "r-1" });
   session.history().catch(() => {});
   session.close();
+  await before.clock.advance(LINGER_MS);
   await assert.rejects(async () => accepted, ClientClosedError);
   server.network = "up";
   const page = new Page({ locks });
@@ -118,12 +121,13 @@ test("closing keeps what has no answer for the next page, and lets go of its slo
   after.close();
 });
 
-test("what is closed before its storage was read leaves its commands there too", async () => {
+test("what is put to sleep and closed before its storage was read leaves its commands there too", async () => {
   const server = new Server();
   const tab = new TabStorage();
   const locks = new Locks();
   const session = new Page({ locks }).open(server, { storage: tab });
   session.send("Hi", { runId: "r-1" });
+  session.suspend();
   session.close();
   await until(() => tab.parsed(":outbox") !== null);
   await until(() => locks.held.size === 0);
@@ -131,14 +135,27 @@ test("what is closed before its storage was read leaves its commands there too",
   assert.equal(server.sockets.length, 0);
 });
 
+test("what is closed before its storage was read connects for its commands, and lets go of its slot", async () => {
+  const server = new Server();
+  const tab = new TabStorage();
+  const locks = new Locks();
+  const session = new Page({ locks }).open(server, { storage: tab });
+  const { accepted } = session.send("Hi", { runId: "r-1" });
+  session.close();
+  assert.equal((await accepted)?.outcome, "started");
+  await until(() => locks.held.size === 0);
+  assert.equal(tab.parsed(":outbox"), null);
+});
+
 test("a duplicated tab is another device, and leaves the other's commands alone", async () => {
   const server = new Server();
   const locks = new Locks();
   const tab = new TabStorage();
-  const first = await new Page({ locks }).live(server, { storage: tab });
+  const clock = new Clock();
+  const first = await new Page({ clock, locks }).live(server, { storage: tab });
   server.network = "silent";
   first.send("Hi", { runId: "r-1" });
-  const page = new Page({ locks });
+  const page = new Page({ clock, locks });
   const second = page.open(server, { storage: tab.copy() });
   await rest();
   assert.equal(second.device, null, "it waits: the tab might be a reload, whose predecessor is about to go");
@@ -148,7 +165,7 @@ test("a duplicated tab is another device, and leaves the other's commands alone"
   assert.deepEqual([...locks.held], ["holdfast:server.test:trip:0", "holdfast:server.test:trip:1"]);
   first.close();
   second.close();
-  await rest();
+  await clock.advance(LINGER_MS);
   assert.deepEqual([...locks.held], []);
 });
 
@@ -168,6 +185,7 @@ test("a duplicated tab that is reloaded after the first is gone has its own comm
   server.loses.clear();
   first.close();
   second.close();
+  await page.clock.advance(LINGER_MS);
   await until(() => locks.held.size === 0);
 
   const after = await new Page({ locks }).live(server, { storage: copy });
@@ -297,11 +315,13 @@ test("a storage that takes its time is written to in order, and the slot is held
     setItem: (/** @type {string} */ key, /** @type {string} */ value) => write(() => tab.setItem(key, value)),
     removeItem: (/** @type {string} */ key) => write(() => tab.removeItem(key)),
   };
-  const session = await new Page({ locks }).live(server, { storage });
+  const page = new Page({ locks });
+  const session = await page.live(server, { storage });
   server.loses.add("steer");
   session.steer("one", { steerId: "s-1" });
   session.steer("two", { steerId: "s-2" });
   session.close();
+  await page.clock.advance(LINGER_MS);
   for (;;) {
     await rest();
     const next = writing.shift();
