@@ -104,15 +104,15 @@ async def test_a_conflict_wakes_nobody(writer: Writer) -> None:
 
 async def test_a_lease_lasts_as_long_as_it_is_renewed(store: Store, clock: Clock) -> None:
     """A node is live from its first renewal until its time to live has passed since the last."""
-    assert await store.live_nodes() == frozenset()
+    assert await store.live_nodes() == {}
     await store.renew("n1", 1_000)
     await store.renew("n2", 3_000)
     clock.advance(999)
-    assert await store.live_nodes() == {"n1", "n2"}
+    assert (await store.live_nodes()).keys() == {"n1", "n2"}
     clock.advance(1)
-    assert await store.live_nodes() == {"n2"}
+    assert (await store.live_nodes()).keys() == {"n2"}
     await store.renew("n1", 1_000)
-    assert await store.live_nodes() == {"n1", "n2"}
+    assert (await store.live_nodes()).keys() == {"n1", "n2"}
 
 
 async def test_a_released_lease_is_gone_at_once(store: Store) -> None:
@@ -121,7 +121,7 @@ async def test_a_released_lease_is_gone_at_once(store: Store) -> None:
     await store.release("n1")
     await store.release("n1")
     await store.release("n2")
-    assert await store.live_nodes() == frozenset()
+    assert await store.live_nodes() == {}
 
 
 async def test_a_session_never_observed_counts_from_the_first_question(store: Store, clock: Clock) -> None:
@@ -205,3 +205,15 @@ async def test_a_node_without_a_lease_observes_nothing(store: Store, clock: Cloc
     assert await store.unobserved_since("s") == clock.now
     await store.observe("s", "n1", 0)
     assert await store.unobserved_since("s") == clock.now
+
+
+async def test_agents_of_a_lease(store: Store, clock: Clock) -> None:
+    """A lease says what its node can run, as it said last; a node that gave it up says nothing any more."""
+    await store.renew("n1", 1_000, ["a", "b"])
+    await store.renew("n2", 1_000)
+    assert await store.live_nodes() == {"n1": frozenset({"a", "b"}), "n2": frozenset()}
+    await store.renew("n1", 2_000, {"b": 1})
+    clock.advance(1_000)
+    assert await store.live_nodes() == {"n1": frozenset({"b"})}
+    await store.release("n1")
+    assert await store.live_nodes() == {}

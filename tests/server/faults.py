@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from typing_extensions import override
@@ -96,6 +96,7 @@ class FaultyStore(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self.exclusive = inner.exclusive
+        self.durable = inner.durable
         self.calls: Counter[str] = Counter()
         self.batches_read = 0
         self.faults: dict[str, deque[Loss | None]] = {}
@@ -241,9 +242,15 @@ class FaultyStore(Store):
         return self.inner.watch(node, heard)
 
     @override
-    async def renew(self, node: str, ttl_ms: int) -> None:
+    async def ping(self) -> None:
+        loss = await self._enter("ping")
+        await self.inner.ping()
+        self._leave("ping", loss)
+
+    @override
+    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
         loss = await self._enter("renew")
-        await self.inner.renew(node, ttl_ms)
+        await self.inner.renew(node, ttl_ms, agents)
         self._leave("renew", loss)
 
     @override
@@ -253,7 +260,7 @@ class FaultyStore(Store):
         self._leave("release", loss)
 
     @override
-    async def live_nodes(self) -> frozenset[str]:
+    async def live_nodes(self) -> dict[str, frozenset[str]]:
         loss = await self._enter("live_nodes")
         nodes = await self.inner.live_nodes()
         self._leave("live_nodes", loss)

@@ -63,7 +63,7 @@ class Crew:
             worker = self.workers.get(cancel.run_id)
             return [] if worker is None else [worker]
         up_to, runs = cancel.up_to, self._journal.state.runs
-        if up_to is None or up_to.epoch != self._journal.head.epoch:
+        if up_to is None or up_to.epoch != self._journal.head.epoch or up_to.seq > self._journal.head.seq:
             return []
         return [
             worker for run_id, worker in self.workers.items() if run_id in runs and runs[run_id].first_seq <= up_to.seq

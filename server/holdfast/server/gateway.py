@@ -262,7 +262,7 @@ class Gateway:
             return False
         try:
             async with within(self._node.clock, _READY_SECONDS):
-                await self._node.store.live_nodes()
+                await self._node.store.ping()
         except (TimeoutError, StoreError) as error:
             _log.warning("not ready", error=str(error) or "the store does not answer")
             return False

@@ -191,6 +191,16 @@ class Journal:
         return at_head.first_seq <= before.seq and at_head.batch_id != before.batch_id
 
     async def _open(self) -> Log:
+        """What the store has of the session, with a new epoch where it may have lost something unnoticed."""
+        log = await self._open_as_it_is()
+        while log.suspect:
+            epoch = new_epoch_name()
+            _log.warning("store may have lost events", session=self.session, has=log.head.seq, epoch=epoch)
+            await self._until_available(partial(self._store.new_epoch, self.session, log.head, epoch, log.head.seq))
+            log = await self._open_as_it_is()
+        return log
+
+    async def _open_as_it_is(self) -> Log:
         return await self._until_available(lambda: self._store.open(self.session, new_epoch_name()))
 
     async def _adopt(self, log: Log) -> None:
@@ -287,8 +297,8 @@ class Journal:
         found = await self._until_available(lambda: self._store.find(self.session, keys))
         return {key: decode_value(payload) for key, payload in found.items()}
 
-    async def live_nodes(self) -> frozenset[str]:
-        """Nodes whose lease is in force."""
+    async def live_nodes(self) -> Mapping[str, frozenset[str]]:
+        """Nodes whose lease is in force, and the agents that each can run."""
         return await self._until_available(self._store.live_nodes)
 
     async def observe(self, observers: int) -> None:

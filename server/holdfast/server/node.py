@@ -82,7 +82,7 @@ class Node:
         await self.store.start()
         self._contain_no_more = contain(asyncio.get_running_loop())
         try:
-            await self.store.renew(self.node, LEASE_MS)
+            await self.store.renew(self.node, LEASE_MS, self.agents)
             self._renewed_at = self.clock.monotonic()
             if not self.store.exclusive:
                 self._unwatch = self.store.watch(self.node, self._woken)
@@ -266,7 +266,8 @@ class Node:
         self._close_unused()
         try:
             before = self.clock.monotonic()
-            await self.store.renew(self.node, LEASE_MS)
+            # A node that goes away takes over nothing: others need not leave it anything.
+            await self.store.renew(self.node, LEASE_MS, self.agents if self.accepting else ())
             self._renewed_at = before  # the lease may have begun as early as this
             # A store of one process needs it for what has failed here, and not while that process goes away.
             if self._ticks % SWEEP_TICKS == 0 and (self.accepting or not self.store.exclusive):

@@ -457,9 +457,12 @@ class Session:
             if any(isinstance(ask.command, AnswerCommand) for ask in asks):
                 context.dues = self._dues()
         if Sweep in kinds:
-            context.live_nodes = await journal.live_nodes()
+            live = await journal.live_nodes()
+            context.live_nodes = frozenset(live)
+            context.elsewhere = frozenset[str]().union(*(live[node] for node in live if node != context.node))
             context.working = frozenset(self.workers)
             context.alone = self._host.store.exclusive
+            context.left_in_order = self._host.store.left_in_order
         if Upkeep in kinds:
             context.unobserved_since = await self._unobserved_since()
             context.dues = self._dues()

@@ -92,10 +92,10 @@ async def test_not_ready_while_draining() -> None:
 class _Failing(MemoryStore):
     failing = False
 
-    async def live_nodes(self) -> frozenset[str]:
+    async def ping(self) -> None:
         if self.failing:
             raise StoreUnavailable("gone")
-        return await super().live_nodes()
+        await super().ping()
 
 
 async def test_not_ready_without_a_store() -> None:

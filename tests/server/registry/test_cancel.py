@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.server.registry import Chunk
+from holdfast.server.registry import Chunk, Phase
 from holdfast.server.registry.state import BOUNDARIES_KEPT
 from tests.server.registry.session import Session
 
@@ -130,6 +130,17 @@ def test_kept_counts_code_points() -> None:
     assert ack["outcome"] == "cancelled"
     assert session.last()["kept"] == [{"part": 0, "length": 3}, {"part": 1, "length": 5}]
     assert session.texts("r1") == ["Hm.", "Olá 👋"]
+
+
+def test_a_scope_beyond_the_head() -> None:
+    """A position that the log never reached is of another log: it ends nothing, now or when the log has come so far."""
+    session = Session()
+    session.send("r1")
+    beyond = session.state.seq + 1
+    for command in ("k1", "k2"):
+        up_to = {"epoch": "e1", "seq": beyond}
+        assert session.ask("cancel", command, scope="session", upTo=up_to)["runIds"] == []
+    assert session.phase("r1") is Phase.RUNNING
 
 
 def test_seen_beyond_the_head() -> None:

@@ -152,15 +152,6 @@ def test_sweep_restarts() -> None:
     session.request("r1", "q1")
     session.ask("steer", "s1", text="x")
     old = session.owner("r1")
-    session.set(node="n2", accepting=False)
-    draining = session.work(Sweep())
-    assert [record.event["type"] for record in draining.records] == ["run.ended"]
-
-    session = Session()
-    session.send("r1", agent="phoenix")
-    session.say("r1", "half")
-    session.request("r1", "q1")
-    session.ask("steer", "s1", text="x")
     session.set(node="n2")
     session.work(Sweep())
     assert [event["type"] for event in session.events()[-2:]] == ["run.resolved", "run.started"]
@@ -173,6 +164,49 @@ def test_sweep_restarts() -> None:
     assert session.take("r1") == ["s1"]
     assert session.main() == "r1"
     assert session.ask("answer", "k1", runId="r1", requestId="q1", value=1)["outcome"] == "expired"
+
+
+def test_a_node_that_goes_away_leaves_what_the_next_can_restart() -> None:
+    """It neither starts the run again nor ends it; one that nobody may start again ends all the same."""
+    session = Session()
+    session.send("r1", agent="phoenix")
+    session.send("r2", whenBusy="alongside")
+    session.set(node="n2", accepting=False)
+    session.work(Sweep())
+    assert [(event["runId"], event["reason"]) for event in session.events("run.ended")] == [("r2", "lost")]
+    session.set(node="n3", accepting=True)
+    session.work(Sweep())
+    assert session.last().items() >= {"runId": "r1", "attempt": 2, "node": "n3"}.items()
+
+
+def test_a_run_is_left_to_a_node_that_has_its_agent() -> None:
+    """Where another live node can run it, one without the agent does not end it; where none can, it is lost."""
+    session = Session()
+    session.send("r1", agent="phoenix")
+    session.set(node="n2", agents={"solo": session.context.agents["solo"]}, elsewhere=frozenset({"phoenix"}))
+    assert session.work(Sweep()).records == []
+    session.set(elsewhere=frozenset({"solo"}))
+    session.work(Sweep())
+    assert session.last()["reason"] == "lost"
+
+
+def test_a_run_that_nodes_die_of() -> None:
+    """Three of them may: then it is lost. Those that died while it waited for an answer do not count."""
+    session = Session()
+    session.send("r1", agent="phoenix")
+    for node in ("n2", "n3", "n4"):
+        session.request("r1", f"q-{node}")
+        session.set(node=node)
+        session.work(Sweep())
+        assert session.phase("r1") is Phase.RUNNING
+    for node in ("n5", "n6"):
+        session.set(node=node)
+        session.work(Sweep())
+        assert session.last().items() >= {"type": "run.started", "node": node}.items()
+    session.set(node="n7")
+    session.work(Sweep())
+    assert session.last().items() >= {"type": "run.ended", "reason": "lost"}.items()
+    assert session.events("run.started")[-1]["attempt"] == 6
 
 
 def test_stop() -> None:

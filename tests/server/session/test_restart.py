@@ -142,6 +142,46 @@ async def test_a_queue_whose_agent_is_gone_goes_on(exclusive: bool) -> None:
             assert h.of("r2", "run.ended") == h.of("r3", "run.started") == []
 
 
+async def test_a_node_without_the_agent_leaves_the_run_to_one_that_has_it() -> None:
+    """The run of a dead node is started again where its agent is, whichever node looks first."""
+    async with house(exclusive=False) as h:
+        phoenix = Agent("phoenix", h.puppet, restartable=True)
+        others = {"puppet": Agent("puppet", h.puppet)}
+        await h.start({"phoenix": phoenix, **others})
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go", agent="phoenix")
+        await h.puppet.call()
+        await h.start(others)
+        await h.start({**others, "phoenix": phoenix})
+        await h.kill(1)
+        await h.clock.pass_ms(11_000, 1_000)
+        await h.nodes[2].sweep()
+        await h.clock.pass_ms(12_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        assert [event["node"] for event in h.of("r1", "run.started")] == [h.nodes[1].node, h.nodes[3].node]
+
+
+async def test_a_process_that_goes_at_once_leaves_a_restartable_run_to_the_next() -> None:
+    """Killed, started and told to stop in one breath: the run is neither lost nor ended, and the one after takes it."""
+    async with house() as h:
+        _restartable(h)
+        await h.start(h.agents)
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await h.puppet.call()
+        await h.kill(1)
+        h.road.pause("open")
+        await h.start(h.agents)
+        h.nodes[2].accepting = False
+        h.road.resume()
+        await settled()
+        await h.kill(2)
+        assert h.of("r1", "run.ended") == []
+        await h.start(h.agents)
+        await settled()
+        assert h.of("r1", "run.started")[-1].items() >= {"attempt": 2, "node": h.nodes[3].node}.items()
+
+
 async def test_a_run_on_its_way_into_the_log_is_drained_too() -> None:
     """A drain that begins while a start is being appended ends that run as well."""
     async with house() as h:

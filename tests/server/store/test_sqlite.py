@@ -100,7 +100,7 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
     assert await again.find("s", ["r"]) == {"r": b"r"}
     assert await again.unfinished() == ["s"]
     assert await again.head("t") == Head("e2", 5, "")
-    assert await again.live_nodes() == frozenset()
+    assert await again.live_nodes() == {}
     assert await _append(again, 4) == Appended(Head("e1", 4, "b4"), contended=False)
     await again.close()
 
@@ -232,11 +232,21 @@ async def test_a_damaged_file_is_a_store_error(store: SqliteStore, path: Path) -
     await store.close()
     content = _content(path)
     _overwrite(path, content[:4096] + b"\xff" * (len(content) - 4096))
+    with pytest.raises(StoreError):
+        await store.start()
+
+
+async def test_damage_that_comes_later_is_a_store_error(store: SqliteStore, path: Path) -> None:
+    """Damage within an open file comes out as a StoreError where it is met."""
+    for seq in range(1, 200):
+        await _append(store, seq, b"x" * 500)
+    await store.close()
     await store.start()
-    with pytest.raises(StoreError):
-        await store.open("s", "x")
-    with pytest.raises(StoreError):
-        await _append(store, 200)
+    content = _content(path)
+    _overwrite(path, content[:8192].ljust(len(content), b"\xff"))
+    with pytest.raises(StoreError) as caught:
+        await store.read("s", 0, 1_000_000)
+    assert not isinstance(caught.value, StoreUnavailable)
 
 
 async def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:

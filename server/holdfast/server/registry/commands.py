@@ -270,13 +270,14 @@ def _cancel(draft: Draft, ask: Ask, command: Cancel) -> Ack:
 
 def _cancel_scope(draft: Draft, ask: Ask, command: Cancel) -> Ack:
     state = draft.state
-    up_to = draft.usable(command.up_to)
+    up_to = command.up_to
     ended: list[str] = []
-    if up_to is not None:
+    # A position beyond the head is of a log that is gone: cut to the head it would reach what came after.
+    if up_to is not None and up_to.epoch == state.epoch and up_to.seq <= state.seq:
         queued = [state.runs[run_id] for run_id in state.queue]
         active = [run for run in state.runs.values() if run.active]
         for run in [*queued, *active]:
-            if run.first_seq <= up_to["seq"]:
+            if run.first_seq <= up_to.seq:
                 draft.end(
                     run,
                     "cancelled",

@@ -50,6 +50,8 @@ class Terms(TypedDict):
     acceptedAt: int
     deadlineAt: NotRequired[int]
     abandonMs: NotRequired[int]
+    crashes: NotRequired[int]
+    """How often its node died while its agent worked: one that waits for an answer has not done it."""
     metadata: NotRequired[dict[str, JsonValue]]
 
 

@@ -8,7 +8,7 @@ from holdfast.protocol.events import Request
 from holdfast.server.registry.draft import SERVER_PRINCIPAL, Draft
 from holdfast.server.registry.state import RunState, SessionState
 from holdfast.server.registry.table import Phase
-from holdfast.server.registry.work import AgentTraits, Context, Decision, Due, Stop
+from holdfast.server.registry.work import Context, Decision, Due, Stop
 
 
 def decide_upkeep(state: SessionState, context: Context) -> Decision:
@@ -91,6 +91,8 @@ def _abandoned_at(run: RunState, unobserved_since: int | None, now: int) -> int:
 def decide_sweep(state: SessionState, context: Context) -> Decision:
     """Ends or takes over runs of nodes without a lease, settles what they left, starts the queue's head.
 
+    What this node could start again, but for going away itself, is left for the next; and what only another node has
+    the agent for is left to that one.
     Queued runs whose agent is gone, and can be on no other node, end too: they would block the queue for ever.
     """
     draft = Draft(state, context)
@@ -100,10 +102,8 @@ def decide_sweep(state: SessionState, context: Context) -> Decision:
         if run.phase is Phase.STOPPING:
             stopped_after_ms = max(0, context.now - run.ended_at)
             draft.emit("run.settled", runId=run.run_id, stoppedAfterMs=stopped_after_ms, confirmed=False)
-        elif run.active and _restartable(context.agents, run.agent) and context.accepting:
-            _restart(draft, run)
         elif run.active:
-            draft.end(run, "lost", promote=False)
+            _take_over(draft, run)
         elif run.phase is Phase.QUEUED and context.alone and run.agent not in context.agents:
             draft.end(
                 run, "cancelled", cause="unknown_agent", by=SERVER_PRINCIPAL, device=context.node, promote=False
@@ -112,11 +112,21 @@ def decide_sweep(state: SessionState, context: Context) -> Decision:
     return draft.decision
 
 
-def _restartable(agents: Mapping[str, AgentTraits], agent: str) -> bool:
-    return agent in agents and agents[agent].restartable
+def _take_over(draft: Draft, run: RunState) -> None:
+    """Starts a run again, ends it as lost, or leaves it to who can do better."""
+    context = draft.context
+    traits = context.agents.get(run.agent)
+    if traits is None and run.agent in context.elsewhere:
+        return
+    crashed = run.phase is Phase.RUNNING and not (context.left_in_order and run.node != context.node)
+    crashes = run.terms.get("crashes", 0) + crashed
+    if traits is None or not traits.restartable or crashes >= context.limits.crashes:
+        draft.end(run, "lost", promote=False)
+    elif context.accepting:
+        _restart(draft, run, crashes)
 
 
-def _restart(draft: Draft, run: RunState) -> None:
+def _restart(draft: Draft, run: RunState, crashes: int) -> None:
     for request in list(draft.state.transcript.runs[run.run_id].info["requests"]):
         draft.emit("run.resolved", runId=run.run_id, requestId=request["id"], outcome="withdrawn")
     answer = run.answer
@@ -132,6 +142,7 @@ def _restart(draft: Draft, run: RunState) -> None:
         attempt=run.attempt + 1,
         node=draft.context.node,
         command=run.command,
+        note={"terms": {**run.terms, "crashes": crashes}},
     )
 
 

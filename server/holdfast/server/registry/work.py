@@ -28,6 +28,8 @@ class RunLimits:
     """How much one session may hold at once; beyond it a command is refused with `limit_reached`."""
 
     queued: int = 100
+    crashes: int = 3
+    """So many nodes may die under a restartable run: then it is `lost`, for it may be what they died of."""
     alongside: int = 16
     steers: int = 100
     steers_bytes: int = 256 * 1024
@@ -51,8 +53,12 @@ class Context:
     """False while draining: no run starts here."""
     live_nodes: frozenset[str] = frozenset()
     """Nodes whose lease is in force, for `Sweep`."""
+    elsewhere: frozenset[str] = frozenset()
+    """Agents that other nodes can run, whose lease is in force, for `Sweep`."""
     working: frozenset[str] = frozenset()
     """Runs that somebody works on here: others of this node, for `Sweep`, are as good as a dead node's."""
+    left_in_order: bool = False
+    """Other nodes than this one did not die, but left their runs to the next, for `Sweep`."""
     alone: bool = False
     """No other node has this store, for `Sweep`: what this one cannot run, nobody can."""
     unobserved_since: int | None = None

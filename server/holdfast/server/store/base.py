@@ -9,7 +9,7 @@ race by design.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,6 +85,9 @@ class Log:
     head: Head
     checkpoint: Checkpoint | None
     batches: tuple[Batch, ...]
+    suspect: bool = False
+    """The store may have lost what it had accepted for this log, and nobody may have noticed: it needs a new epoch.
+    Told until it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,10 @@ class Store(ABC):
 
     exclusive: bool
     """True: this process alone writes here, so the head a caller knows is the head."""
+    durable: bool
+    """What was acknowledged is there again after `close` and `start`, in this process or the next."""
+    left_in_order: bool = False
+    """From `start` on: whether whoever had the store before closed it. False where that is not known."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -153,6 +160,12 @@ class Store(ABC):
     async def close(self) -> None:
         """Finish what was asked for before this call, then let go of everything. Closing twice is
         harmless.
+        """
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the store has written something now, or a second ago. Raises `StoreUnavailable`, or another
+        `StoreError`, where it cannot.
         """
 
     @abstractmethod
@@ -197,7 +210,8 @@ class Store(ABC):
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
         """Begin a new epoch at `seq`, if the head of the log still is `expected`; say whether it did.
 
-        The contents stay, and the log goes on at `seq` + 1. `seq` below the expected one is a `ValueError`.
+        The contents stay, and the log goes on at `seq` + 1. It is not suspect any more. `seq` below the expected one
+        is a `ValueError`.
         """
 
     @abstractmethod
@@ -244,16 +258,16 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def renew(self, node: str, ttl_ms: int) -> None:
-        """Hold the lease of `node` for `ttl_ms` from now on the store's clock."""
+    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
+        """Hold the lease of `node` for `ttl_ms` from now on the store's clock. `agents` are those that it can run."""
 
     @abstractmethod
     async def release(self, node: str) -> None:
         """Give up the lease of `node`, and with it its presence counts."""
 
     @abstractmethod
-    async def live_nodes(self) -> frozenset[str]:
-        """The nodes that hold a lease now."""
+    async def live_nodes(self) -> dict[str, frozenset[str]]:
+        """The nodes that hold a lease now, with the agents that each said it can run when it renewed it last."""
 
     @abstractmethod
     async def observe(self, session: str, node: str, observers: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from typing_extensions import override
 
@@ -37,6 +37,7 @@ class LocalStore(Store):
         # Lapsed leases stay until released: their end is the time since when their observers do not count.
         # One entry per node ever started in this process.
         self._lease_ends: dict[str, int] = {}
+        self._lease_agents: dict[str, frozenset[str]] = {}
         self._observers: dict[str, dict[str, int]] = {}  # node → session → count, always above zero
         self._unobserved: dict[str, int] = {}  # session → since when, the longest known first
 
@@ -82,19 +83,21 @@ class LocalStore(Store):
             watcher[1](session, head)
 
     @override
-    async def renew(self, node: str, ttl_ms: int) -> None:
+    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
         self._lease_ends[node] = self._clock() + ttl_ms
+        self._lease_agents[node] = frozenset(agents)
 
     @override
     async def release(self, node: str) -> None:
         for session in self._observers.get(node, {}).copy():
             await self.observe(session, node, 0)
         self._lease_ends.pop(node, None)
+        self._lease_agents.pop(node, None)
 
     @override
-    async def live_nodes(self) -> frozenset[str]:
+    async def live_nodes(self) -> dict[str, frozenset[str]]:
         now = self._clock()
-        return frozenset(node for node, end in self._lease_ends.items() if end > now)
+        return {node: self._lease_agents[node] for node, end in self._lease_ends.items() if end > now}
 
     @override
     async def observe(self, session: str, node: str, observers: int) -> None:

@@ -56,6 +56,7 @@ class MemoryStore(LocalStore):
     def __init__(self, clock: Callable[[], int] = wall_clock_ms, *, exclusive: bool = True) -> None:
         super().__init__(clock)
         self.exclusive = exclusive
+        self.durable = False
         self._logs: dict[str, _SessionLog] = {}
         self._index: set[str] = set()
 
@@ -68,6 +69,10 @@ class MemoryStore(LocalStore):
         """Nothing to do: the contents stay until the store is garbage, so that tests can start a node again
         over it.
         """
+
+    @override
+    async def ping(self) -> None:
+        """Nothing to do: memory can be written."""
 
     @override
     async def open(self, session: str, new_epoch: str) -> Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import orjson
+import structlog
 from typing_extensions import override
 
 from holdfast.server.store.base import (
@@ -31,7 +32,10 @@ from holdfast.server.store.base import (
 from holdfast.server.store.local import LocalStore, wall_clock_ms
 from holdfast.server.store.sqlite_file import (
     FileLock,
+    FileWatch,
+    Incarnation,
     Synchronous,
+    boot_id,
     connect_reader,
     connect_writer,
     errors_translated,
@@ -41,7 +45,17 @@ from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
 MAX_PENDING_WRITES = 65_536
 """Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailable`."""
 
+PING_SECONDS = 1.0
+"""A ping as young as this is answered by the last one: it may be asked for by anybody, and each writes."""
+
 _T = TypeVar("_T")
+_log = structlog.get_logger("holdfast.store")
+
+
+def _retrieve(ping: asyncio.Task[None]) -> None:
+    """Whoever asked may have gone."""
+    if not ping.cancelled():
+        ping.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,8 @@ class _OpenFile:
     """What there is between `start` and `close`."""
 
     lock: FileLock
+    watch: FileWatch
+    incarnation: Incarnation
     writer: Writer
     reader: sqlite3.Connection
     reading: ThreadPoolExecutor
@@ -56,7 +72,7 @@ class _OpenFile:
 
 
 _HEAD = """
-    SELECT id, epoch, floor, coalesce(last.last_seq, base_seq), coalesce(last.batch_id, base_batch_id)
+    SELECT id, epoch, floor, coalesce(last.last_seq, base_seq), coalesce(last.batch_id, base_batch_id), incarnation
     FROM session LEFT JOIN batch AS last ON last.session_id = id AND last.last_seq > base_seq
     WHERE name = ? ORDER BY last.last_seq DESC LIMIT 1
 """
@@ -84,12 +100,14 @@ class SqliteStore(LocalStore):
     `synchronous`:
 
     - `"normal"`: the end of the process, however it comes. A power cut or a crash of the operating system
-      may take the last commits, never an older one without the later; clients notice by a reset.
+      may take the last commits, never an older one without the later; every log is then suspect until it has a
+      new epoch.
     - `"full"`: power cuts too. Each group of appends then waits for the disk.
 
-    A lock file beside the database keeps a second process out. Reads have their own thread and connection,
-    so that a long one does not hold up commits. Trimmed space is used again, but the file does not shrink.
-    Leases and presence are kept in memory: after a restart no node is live.
+    Locks keep a second process out. A file that was removed, replaced or cut short under the store makes it
+    unavailable: nothing is acknowledged that nobody would find again. Reads have their own thread and
+    connection, so that a long one does not hold up commits. Trimmed space is used again, but the file does not
+    shrink. Leases and presence are kept in memory: after a restart no node is live.
     """
 
     def __init__(
@@ -98,10 +116,18 @@ class SqliteStore(LocalStore):
         *,
         synchronous: Synchronous = "normal",
         clock: Callable[[], int] = wall_clock_ms,
+        boot: str | None = None,
     ) -> None:
-        """Say where the file lies; `start` opens it, and makes it if need be."""
+        """Say where the file lies; `start` opens it, and makes it if need be. `boot` names the time since the
+        machine was started; None asks the system.
+        """
         super().__init__(clock)
         self.exclusive = True
+        self.durable = True
+        self._boot = boot_id() if boot is None else boot
+        self._ping: asyncio.Task[None] | None = None
+        self._pinged_at = 0.0
+        self._gone = False
         self._path = Path(path).resolve()
         self._synchronous: Synchronous = synchronous
         self._open_file: _OpenFile | None = None
@@ -114,22 +140,27 @@ class SqliteStore(LocalStore):
         # Shielded: a start that was cancelled half-way must not leave the lock with a thread nobody knows.
         opening = asyncio.ensure_future(asyncio.to_thread(self._connect, asyncio.get_running_loop()))
         try:
-            self._open_file = await asyncio.shield(opening)
+            file = await asyncio.shield(opening)
         except asyncio.CancelledError:
             self._open_file = await opening
             await self.close()
             raise
+        self._open_file, self.left_in_order = file, file.incarnation.left_in_order
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> _OpenFile:
         with ExitStack() as undo:
             lock = FileLock(self._path)
             undo.callback(lock.release)
-            connection = connect_writer(self._path, self._synchronous)
+            connection, incarnation = connect_writer(self._path, self._synchronous, self._boot)
             undo.callback(connection.close)
             reader = connect_reader(self._path)
+            undo.callback(reader.close)
+            watch = FileWatch(self._path)
             undo.pop_all()
         reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="holdfast-sqlite-reader")
-        return _OpenFile(lock, Writer(connection, self._path, loop, self._committed), reader, reading, loop)
+        number = incarnation.number
+        writer = Writer(connection, self._path, loop, self._committed, check=watch.check, incarnation=number)
+        return _OpenFile(lock, watch, incarnation, writer, reader, reading, loop)
 
     @override
     async def close(self) -> None:
@@ -176,10 +207,12 @@ class SqliteStore(LocalStore):
     async def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `query` within one read transaction, which sees the file as it stands at one point."""
         file = self._file()
-        return await file.loop.run_in_executor(file.reading, self._query, file.reader, query)
+        return await file.loop.run_in_executor(file.reading, self._query, file, query)
 
-    def _query(self, reader: sqlite3.Connection, query: Callable[[sqlite3.Connection], _T]) -> _T:
+    def _query(self, file: _OpenFile, query: Callable[[sqlite3.Connection], _T]) -> _T:
+        reader = file.reader
         with errors_translated(self._path):
+            file.watch.check()
             reader.execute("BEGIN")
             try:
                 return query(reader)
@@ -192,16 +225,41 @@ class SqliteStore(LocalStore):
         return self._open_file
 
     @override
+    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
+        await super().renew(node, ttl_ms, agents)
+        # Each second, so that a file that is gone is told of where nobody asks for anything.
+        try:
+            await self._read(lambda _: None)
+        except StoreError as error:
+            if not self._gone:
+                _log.error("database lost", path=str(self._path), error=str(error))
+            self._gone = True
+        else:
+            self._gone = False
+
+    @override
+    async def ping(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._ping is None or (self._ping.done() and now - self._pinged_at >= PING_SECONDS):
+            self._pinged_at = now
+            self._ping = asyncio.ensure_future(self._write(Transaction.ping))
+            self._ping.add_done_callback(_retrieve)
+        await asyncio.shield(self._ping)
+
+    @override
     async def open(self, session: str, new_epoch: str) -> Log:
+        current = self._file().incarnation.number
+
         def query(reader: sqlite3.Connection) -> Log | None:
             found = reader.execute(_HEAD, (session,)).fetchone()
             if found is None:
                 return None
-            session_id, epoch, _, seq, batch_id = found
+            session_id, epoch, _, seq, batch_id, incarnation = found
             kept = reader.execute(_CHECKPOINT, (session_id,)).fetchone()
             checkpoint = Checkpoint(*kept) if kept else None
             rows = reader.execute(_BATCHES, (session_id, checkpoint.seq if checkpoint else 0))
-            return Log(Head(epoch, seq, batch_id), checkpoint, tuple(Batch(*row) for row in rows))
+            batches = tuple(Batch(*row) for row in rows)
+            return Log(Head(epoch, seq, batch_id), checkpoint, batches, suspect=incarnation != current)
 
         log = await self._read(query)
         while log is None:
@@ -233,7 +291,7 @@ class SqliteStore(LocalStore):
             found = reader.execute(_HEAD, (session,)).fetchone()
             if found is None:
                 return Tail(NO_LOG, 0, ())
-            session_id, epoch, floor, seq, batch_id = found
+            session_id, epoch, floor, seq, batch_id, _ = found
             batches: list[Batch] = []
             size = 0
             for row in reader.execute(_BATCHES, (session_id, max(after, floor))):

@@ -1,5 +1,5 @@
-"""The file of the SQLite store: its schema and format, the lock that keeps it to one process, and what
-errors mean.
+"""The file of the SQLite store: its schema and format, what keeps it to one process, whether it is still there and
+still whole, and what errors mean.
 """
 
 from __future__ import annotations
@@ -7,10 +7,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
+
+import structlog
 
 from holdfast.server.store.base import FORMAT, StoreError, StoreUnavailable, UnknownFormat
 
@@ -70,35 +73,161 @@ _SCHEMA: Final = (
         PRIMARY KEY (session_id, key)
     ) WITHOUT ROWID""",
 )
+# Made at the first start of a version that knows it, in files of any age.
+_INCARNATION_SCHEMA: Final = (
+    """CREATE TABLE IF NOT EXISTS incarnation (
+        number INTEGER NOT NULL,
+        boot TEXT NOT NULL,
+        closed INTEGER NOT NULL,
+        durable INTEGER NOT NULL,
+        pings INTEGER NOT NULL
+    )""",
+)
+_log = structlog.get_logger("holdfast.store")
+
+
+_LOCK_DESCRIPTORS: Final[set[int]] = set()
+
+
+def _close_in_child() -> None:
+    """A process that was forked off holds no lock: it may outlive the server by a long time."""
+    for descriptor in _LOCK_DESCRIPTORS:
+        os.close(descriptor)
+    _LOCK_DESCRIPTORS.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 class FileLock:
-    """Keeps a database to one process, by an OS lock on a file beside it that goes with its process, however
-    it dies.
+    """Keeps a database to one process, by OS locks that go with their process, however it dies.
 
-    The file itself stays: to remove it could take it from under the next holder.
+    One lies on the database itself, by whatever path it is reached (a hard link, a mount), and one on a file beside
+    it, which says who holds it, and which a database that was replaced still has. That file stays: to remove it could
+    take it from under the next holder. Both files are their owner's alone to read.
     """
 
     def __init__(self, database: Path) -> None:
-        """Take the lock, or raise `StoreError` that names the process holding it."""
-        path = database.with_name(f"{database.name}.lock")
+        """Take the locks, and make the database where there is none. Raises `StoreError` that names the holder."""
+        self._descriptors: list[int] = []
+        try:
+            beside = self._locked(database.with_name(f"{database.name}.lock"), database)
+            # SQLite makes its other files with the rights of this one.
+            self._locked(database, database)
+        except BaseException:
+            self.release()
+            raise
+        os.ftruncate(beside, 0)
+        os.pwrite(beside, b"%d\n" % os.getpid(), 0)
+
+    def _locked(self, path: Path, database: Path) -> int:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"cannot open {path}: {error.strerror}") from error
+        self._descriptors.append(descriptor)
+        _LOCK_DESCRIPTORS.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise StoreError(f"{database} is in use by another Holdfast server (process {holder or '?'})") from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
-        self._descriptor = descriptor
+            holder = "by another name" if path == database else f"process {_holder(descriptor)}"
+            raise StoreError(f"{database} is in use by another Holdfast server ({holder})") from error
+        _make_private(path, descriptor)
+        return descriptor
 
     def release(self) -> None:
-        """Let the next process have the database. Called once."""
-        os.close(self._descriptor)
+        """Let the next process have the database. Called once, when SQLite has closed it: to close a file gives up
+        what locks SQLite holds on it.
+        """
+        while self._descriptors:
+            descriptor = self._descriptors.pop()
+            _LOCK_DESCRIPTORS.discard(descriptor)
+            os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "?"
+
+
+def _make_private(path: Path, descriptor: int) -> None:
+    """Let nobody but its owner read a file: it holds what people said. The owner alone can do that."""
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & 0o077:
+        try:
+            os.fchmod(descriptor, mode & 0o700)
+        except PermissionError:
+            _log.warning("others may read the database", path=str(path), mode=f"{mode:o}")
+
+
+class FileWatch:
+    """Whether a database is still the file that was opened.
+
+    SQLite goes on with a file that was removed or replaced, and nobody would find what is written to it then.
+    """
+
+    def __init__(self, database: Path) -> None:
+        """Look at the files of a database that SQLite has opened for writing."""
+        self._database = database
+        self._files = [database, database.with_name(f"{database.name}-wal")]
+        self._known = [self._seen(path) for path in self._files]
+
+    def check(self) -> None:
+        """Raises `StoreUnavailable` for files that are gone, others, or shorter than they have been."""
+        for number, (path, known) in enumerate(zip(self._files, self._known, strict=True)):
+            found = self._seen(path)
+            if found[:2] != known[:2]:
+                raise StoreUnavailable(f"{path} was removed or replaced while this server uses it")
+            if found[2] < known[2]:
+                raise StoreUnavailable(f"{path} was cut short while this server uses it")
+            self._known[number] = found
+
+    def _seen(self, path: Path) -> tuple[int, int, int]:
+        """Device, inode and size; SQLite never makes these files shorter as long as it has them open."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return (0, 0, 0)
+        return (found.st_dev, found.st_ino, found.st_size)
+
+
+def boot_id() -> str:
+    """Names the time since the machine was started; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+class Incarnation(NamedTuple):
+    """What the file says of the processes that had it, as of this one's start."""
+
+    number: int
+    """One more with each time that the file may have lost what was committed to it."""
+    left_in_order: bool
+    """Whether the last one closed it."""
+
+
+def _begin(connection: sqlite3.Connection, boot: str) -> Incarnation:
+    """Note that this process has the file. What was committed is safe from the end of a process, but not from that of
+    the machine: one that was started anew over a file that nobody had closed may have found less than was written.
+
+    Durable before anything else is committed: `synchronous` is still full.
+    """
+    execute = connection.execute
+    execute("BEGIN IMMEDIATE")
+    for statement in _INCARNATION_SCHEMA:
+        execute(statement)
+    columns = [name for (_, name, *_) in execute("PRAGMA table_info(session)")]
+    if "incarnation" not in columns:
+        execute("ALTER TABLE session ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0")
+    row = execute("SELECT number, boot, closed, durable FROM incarnation").fetchone()
+    number, before, closed, durable = row or (0, boot, 1, 1)
+    if not closed and not durable and before != boot:
+        number += 1
+    execute("DELETE FROM incarnation")
+    execute("INSERT INTO incarnation (number, boot, closed, durable, pings) VALUES (?, ?, 0, 0, 0)", (number, boot))
+    execute("COMMIT")
+    return Incarnation(number, bool(closed))
 
 
 def translated(error: sqlite3.Error, path: Path) -> StoreError:
@@ -121,8 +250,8 @@ def errors_translated(path: Path) -> Generator[None]:
         raise translated(error, path) from error
 
 
-def connect_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    """Open the database for writing; create it if it is new, refuse it if its format is not ours.
+def connect_writer(path: Path, synchronous: Synchronous, boot: str) -> tuple[sqlite3.Connection, Incarnation]:
+    """Open the database for writing; fill it if it is new, refuse it if its format is not ours.
 
     The connection is in autocommit mode: transactions are begun and ended by the words themselves.
     """
@@ -131,12 +260,22 @@ def connect_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         try:
             _check_format(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = full")
+            incarnation = _begin(connection, boot)
+            connection.execute("UPDATE incarnation SET durable = ?", (synchronous == "full",))
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         except BaseException:
             connection.close()
             raise
-        return connection
+        return connection, incarnation
+
+
+def close_writer(connection: sqlite3.Connection) -> None:
+    """Note that the file was closed, where it can be noted, and close it."""
+    with suppress(sqlite3.Error):
+        connection.execute("UPDATE incarnation SET closed = 1")
+    connection.close()
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

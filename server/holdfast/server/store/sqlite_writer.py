@@ -18,8 +18,9 @@ from holdfast.server.store.base import (
     Conflict,
     Head,
     StoredMessage,
+    StoreUnavailable,
 )
-from holdfast.server.store.sqlite_file import translated
+from holdfast.server.store.sqlite_file import close_writer, translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
 _ROWS_PER_SWEEP: Final = 64
@@ -50,8 +51,9 @@ class Transaction:
     were lost.
     """
 
-    def __init__(self, connection: sqlite3.Connection, cache: Mapping[str, _KnownLog]) -> None:
+    def __init__(self, connection: sqlite3.Connection, cache: Mapping[str, _KnownLog], incarnation: int) -> None:
         self._connection = connection
+        self._incarnation = incarnation
         self._cache = cache
         self._rows: list[int | str | bytes] = []  # inserts into `batch` held back, five values each
         self.changed: dict[str, _KnownLog] = {}
@@ -59,11 +61,16 @@ class Transaction:
         self.lost: list[tuple[str, str]] = []
         self.trimmed = False
 
+    def ping(self) -> None:
+        """Write something."""
+        self._connection.execute("UPDATE incarnation SET pings = pings + 1")
+
     def create(self, session: str, epoch: str) -> None:
         """Make an empty log, unless there is one."""
         self._connection.execute(
-            "INSERT INTO session (name, epoch, base_seq, base_batch_id) VALUES (?, ?, 0, '') ON CONFLICT DO NOTHING",
-            (session, epoch),
+            "INSERT INTO session (name, epoch, base_seq, base_batch_id, incarnation) VALUES (?, ?, 0, '', ?)"
+            " ON CONFLICT DO NOTHING",
+            (session, epoch, self._incarnation),
         )
 
     def append(self, session: str, expected: Head, batch: Batch, node: str, unfinished: bool) -> Head | Conflict:
@@ -92,8 +99,8 @@ class Transaction:
             return False
         head = Head(epoch, seq, log.head.batch_id)
         self._connection.execute(
-            "UPDATE session SET epoch = ?, base_seq = ?, base_batch_id = ? WHERE id = ?",
-            (head.epoch, head.seq, head.batch_id, log.id),
+            "UPDATE session SET epoch = ?, base_seq = ?, base_batch_id = ?, incarnation = ? WHERE id = ?",
+            (head.epoch, head.seq, head.batch_id, self._incarnation, log.id),
         )
         self.changed[session] = log._replace(head=head)
         self.moved.append((session, head, None))
@@ -210,12 +217,19 @@ class Writer:
         path: Path,
         loop: asyncio.AbstractEventLoop,
         report: Callable[[Committed], None],
+        *,
+        check: Callable[[], None],
+        incarnation: int,
     ) -> None:
-        """Start the thread. It owns `connection` until `stop`; `report` is called on `loop`."""
+        """Start the thread. It owns `connection` until `stop`; `report` is called on `loop`. `check` raises where
+        the file is not what it was: looked at before a commit, for that may hide it, and after.
+        """
         self._connection = connection
         self._path = path
         self._loop = loop
         self._report = report
+        self._check = check
+        self._incarnation = incarnation
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         # Nobody else may write to the file, and entries are made only by a commit that succeeded: what is
         # here is what is in the file. After any failure it is emptied, for the outcome of a failed commit is
@@ -239,7 +253,7 @@ class Writer:
         """
         self._requests.put(None)
         self._thread.join()
-        self._connection.close()
+        close_writer(self._connection)
 
     def _run(self) -> None:
         while (request := self._next()) is not None:
@@ -299,17 +313,19 @@ class Writer:
             self._unswept = False
 
     def _commit(self, requests: Sequence[_Request], committed: Committed) -> None:
-        transaction = Transaction(self._connection, self._cache)
+        transaction = Transaction(self._connection, self._cache, self._incarnation)
         try:
+            self._check()
             self._connection.execute("BEGIN IMMEDIATE")
             outcomes = [(outcome, operation(transaction)) for operation, outcome in requests]
             transaction.flush()
             self._connection.execute("COMMIT")
+            self._check()
         except Exception as error:
             self._roll_back()
             # What the surroundings caused they would cause again; what one operation caused must not cost
             # the others.
-            if len(requests) > 1 and not isinstance(error, sqlite3.OperationalError):
+            if len(requests) > 1 and not isinstance(error, (sqlite3.OperationalError, StoreUnavailable)):
                 for request in requests:
                     self._commit([request], committed)
                 return
