@@ -28,6 +28,9 @@ STORES: dict[str, Callable[[Path, Clock], Store]] = {
     "sqlite": lambda directory, clock: SqliteStore(directory / "holdfast.db", clock=clock),
 }
 
+DURABLE = frozenset({"sqlite"})
+"""Those that have what was acknowledged when they are started again over the same place."""
+
 START = Head("e1", 0, "")
 """Of the log that the fixture `writer` begins with."""
 

@@ -60,7 +60,7 @@ Step: TypeAlias = Append | Compact | NewEpoch | Pass
 
 _nodes = st.sampled_from(["n1", "n2"])
 _stale = st.sampled_from([0, 0, 0, 1])
-_steps: st.SearchStrategy[Step] = st.one_of(
+steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(
         Append,
         behind=_stale,
@@ -77,7 +77,7 @@ _steps: st.SearchStrategy[Step] = st.one_of(
 )
 
 
-async def _ask(store: Store, clock: Clock, session: str, step: Step, number: int) -> object:
+async def ask(store: Store, clock: Clock, session: str, step: Step, number: int) -> object:
     """Take one step, as a function of what the store itself says of the log, and return the answer."""
     head = (await store.open(session, "e0")).head
     match step:
@@ -110,7 +110,7 @@ async def _ask(store: Store, clock: Clock, session: str, step: Step, number: int
             return await store.live_nodes()
 
 
-async def _look(store: Store, session: str) -> object:
+async def look(store: Store, session: str) -> tuple[object, ...]:
     """Return all that can be seen of a session."""
     now = await store.head(session)
     assert now is not None
@@ -126,8 +126,8 @@ async def _look(store: Store, session: str) -> object:
 
 
 @settings(max_examples=60)
-@given(steps=st.lists(st.tuples(st.sampled_from(["a", "b"]), _steps), min_size=1, max_size=25))
-def test_all_stores_answer_alike(steps: list[tuple[str, Step]]) -> None:
+@given(taken=st.lists(st.tuples(st.sampled_from(["a", "b"]), steps), min_size=1, max_size=25))
+def test_all_stores_answer_alike(taken: list[tuple[str, Step]]) -> None:
     """After every step of any sequence, each store shows exactly what the others show."""
 
     async def run() -> None:
@@ -137,9 +137,9 @@ def test_all_stores_answer_alike(steps: list[tuple[str, Step]]) -> None:
             try:
                 for store in stores:
                     await store.start()
-                for number, (session, step) in enumerate(steps, 1):
+                for number, (session, step) in enumerate(taken, 1):
                     seen = [
-                        (await _ask(store, clock, session, step, number), await _look(store, session))
+                        (await ask(store, clock, session, step, number), await look(store, session))
                         for store, clock in zip(stores, clocks, strict=True)
                     ]
                     assert all(one == seen[0] for one in seen), f"{step} is answered {seen}"
