@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import pytest
@@ -19,7 +19,7 @@ from holdfast.client.errors import (
 )
 from holdfast.client.outbox import Outbox
 from holdfast.client.phases import TABLE, Input, Phase
-from holdfast.client.view import TextCursor, View
+from holdfast.client.view import TextCursor, View, reason_of
 from tests.client.wire import live, lost, make, sent, snapshot, tell, welcome
 
 
@@ -371,3 +371,39 @@ def test_leaving_respects_the_servers_wish() -> None:
         connection.closed(1.0, 1012)
         connection.leave(1.1)
         assert connection.reconnect_at == at
+
+
+def test_answered_commands_make_room() -> None:
+    """The outbox is bounded by what waits, not by what was ever given: an answer, or the end, gives its bytes back."""
+    outbox = Outbox(max_bytes=10)
+    for _ in range(3):
+        outbox.add({"id": "k", "type": "cancel"}, b"x" * 10)
+        with pytest.raises(OutboxFullError):
+            outbox.add({"id": "k-2", "type": "cancel"}, b"x")
+        assert outbox.settle("k") is not None
+    outbox.add({"id": "k", "type": "cancel"}, b"x" * 10)
+    assert outbox.clear() == ["k"]
+    outbox.add({"id": "k", "type": "cancel"}, b"x" * 10)
+
+
+def test_pings_read_together_have_one_answer() -> None:
+    """Any number of pings in one go are answered by one pong, and the next ping by another."""
+    connection = live()
+    tell(connection, *[{"type": "ping", "head": 0}] * 3)
+    assert sent(connection) == [{"type": "pong"}]
+    tell(connection, {"type": "ping", "head": 0})
+    assert sent(connection) == [{"type": "pong"}]
+
+
+def test_an_acknowledgement_is_told_also_where_events_are_missing() -> None:
+    """The answer to a command counts, and contact is lost where it names an event that is not here."""
+    connection = live()
+    connection.submit({"type": "cancel", "id": "k", "runId": "r"}, 0.0)
+    tell(connection, {"type": "ack", "id": "k", "outcome": "cancelled", "seq": 3})
+    assert [settled.command_id for settled in connection.settled()] == ["k"]
+    assert lost(connection) == "events up to 3 are missing"
+
+
+def test_answers_of_a_newer_server() -> None:
+    """A message whose status this version does not know is that of a run that was interrupted."""
+    assert reason_of(cast("Any", {"status": "parked"})) == "cancelled"

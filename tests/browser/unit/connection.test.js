@@ -90,6 +90,17 @@ for (const [what, message] of Object.entries({
   });
 }
 
+test("an answer is told also where it names an event that is not here, and contact is lost then", () => {
+  const connection = live();
+  connection.submit(command("k"), 0);
+  tell(connection, { type: "ack", id: "k", outcome: "withdrawn", seq: 3 });
+  assert.deepEqual(
+    connection.takeSettled().map((settled) => settled.command.id),
+    ["k"],
+  );
+  assert.equal(connection.lost, "events up to 3 are missing");
+});
+
 test("the seq of an answer given before is not compared: it may belong to a log that is gone", () => {
   const connection = live();
   connection.submit(command(), 0);

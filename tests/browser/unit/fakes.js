@@ -1,5 +1,6 @@
 /** What the library's shell needs of the world, small enough to be told what to do: a clock, a page, locks, storages. */
 
+import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
 import { configure } from "../../../client/browser/holdfast/connect.js";
 import { Session } from "../../../client/browser/holdfast/session.js";
@@ -47,6 +48,7 @@ export class Clock {
    * @param {number} ms
    */
   setTimeout = (callback, ms) => {
+    assert.ok(ms < 2 ** 31, "a browser's timer would fire at once");
     this.#last += 1;
     this.#timers.set(this.#last, { at: this.#now + ms, callback });
     return this.#last;

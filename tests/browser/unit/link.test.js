@@ -76,6 +76,18 @@ test("a half-open connection is noticed after two heartbeats of silence, without
   session.close();
 });
 
+test("a heartbeat beyond what timers can wait keeps the connection, and is waited for in pieces", async () => {
+  const server = new Server();
+  server.heartbeatMs = 2 ** 30 + 1;
+  const page = new Page();
+  const session = await page.live(server);
+  await page.clock.advance(2 * server.heartbeatMs - 1);
+  assert.equal(session.status, "live");
+  await page.clock.advance(1);
+  assert.equal(session.status, "offline");
+  session.close();
+});
+
 test("heartbeats keep a quiet connection, and are answered", async () => {
   const server = new Server();
   const page = new Page();

@@ -396,7 +396,9 @@ test("events are told one by one, with what a slow reader has missed", async () 
   server.start("r-1");
   const session = await new Page().live(server);
   const events = session.events();
-  server.text("r-1", ...Array.from({ length: 1_002 }, () => "x"));
+  server.text("r-1", ...Array.from({ length: 1_001 }, () => "x"));
+  await until(() => session.position.seq === 1_003);
+  server.text("r-1", "x"); // another that it misses, before it was told of the first
   await until(() => session.position.seq === 1_004);
   assert.deepEqual((await events.next()).value, { type: "lagged", missed: 2 });
   assert.equal((await events.next()).value?.seq, 5);
