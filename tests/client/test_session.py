@@ -241,6 +241,17 @@ async def test_old_run_from_history(server: FakeServer) -> None:
             await waiting
 
 
+async def test_a_failed_run_tells_a_latecomer_why(server: FakeServer) -> None:
+    """Who comes after a run has failed, while the snapshot names it, gets its error, cause and usage."""
+    error = {"code": "agent_error", "message": "The agent failed."}
+    await server.start_run("r-1")
+    await server.text("r-1", "half")
+    await server.end_run("r-1", "failed", error=error, usage={"tokens": 3})
+    async with connect(server.url, session="trip") as session:
+        result = await session.run("r-1").wait()
+    assert (result.reason, result.text, result.error, result.usage) == ("failed", "half", error, {"tokens": 3})
+
+
 async def test_refusals(server: FakeServer) -> None:
     """Errors of the server are raised by class; those that pass by waiting are tried again with the same id."""
     async with connect(server.url, session="trip") as session:

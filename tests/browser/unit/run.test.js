@@ -210,3 +210,15 @@ test("a run is the same object while somebody holds it", async () => {
   assert.equal(session.run(run.id), run);
   session.close();
 });
+
+test("who comes after a run has failed, while the snapshot names it, gets its error and usage", async () => {
+  const server = new Server();
+  const error = { code: "agent_error", message: "The agent failed." };
+  server.start("r-1");
+  server.text("r-1", "half");
+  server.end("r-1", "failed", { error, usage: { tokens: 3 } });
+  const session = await new Page().live(server);
+  const result = await session.run("r-1").ended();
+  assert.deepEqual([result.reason, result.text, result.error, result.usage], ["failed", "half", error, { tokens: 3 }]);
+  session.close();
+});
