@@ -28,9 +28,6 @@ class FailedSessions:
     def __init__(self) -> None:
         self._failures: dict[str, _Failures] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._failures)
-
     def failed(self, session: str, now: float) -> bool:
         """Notes a failure; whether the session stays shut from now on."""
         self._forget_before(now - _REMEMBERED_SECONDS)

@@ -335,9 +335,10 @@ class Journal:
             records=records,
             trim_to=compaction.trim_to,
         )
+        self._behind_checkpoint = 0  # where it was not written, the log has become another one, which is loaded anew
         if written:
             compacted(self.state, compaction)
-            self._behind_checkpoint, self._checkpoint_bytes = 0, len(payload)
+            self._checkpoint_bytes = len(payload)
 
     # Inside
 

@@ -19,7 +19,7 @@ from holdfast.server.roles import SessionFailed, Worker
 from holdfast.server.session import Session
 from holdfast.server.settings import SessionSettings
 from holdfast.server.slices import Slices
-from holdfast.server.store import Head, Store, StoreError, StoreUnavailable
+from holdfast.server.store import Head, Store, StoreError
 from holdfast.server.worker import RunWorker
 
 LEASE_MS: Final = 10_000
@@ -269,13 +269,14 @@ class Node:
             # A node that goes away takes over nothing: others need not leave it anything.
             await self.store.renew(self.node, LEASE_MS, self.agents if self.accepting else ())
             self._renewed_at = before  # the lease may have begun as early as this
-            # A store of one process needs it for what has failed here, and not while that process goes away.
-            if self._ticks % SWEEP_TICKS == 0 and (self.accepting or not self.store.exclusive):
-                await self.sweep()
-        except StoreUnavailable as error:
+        except StoreError as error:  # of any kind: the next round asks again
             _log.warning("lease not renewed", node=self.node, error=str(error))
-        except StoreError:  # asking again may not help, and is all there is to do
-            _log.exception("lease not renewed", node=self.node)
+        # A store of one process needs it for what has failed here, and not while that process goes away.
+        if self._ticks % SWEEP_TICKS == 0 and (self.accepting or not self.store.exclusive):
+            try:
+                await self.sweep()
+            except StoreError as error:
+                _log.warning("index not read", node=self.node, error=str(error))
         if not self.store.exclusive:
             for session in self.sessions.values():
                 if session.workers or self._ticks % SWEEP_TICKS == 0:

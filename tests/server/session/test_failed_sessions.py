@@ -197,10 +197,11 @@ async def test_a_store_that_refuses_the_lease_is_asked_again() -> None:
     async with house() as h:
         await h.session()
         await h.release()
-        h.road.broken.add("renew")
+        h.road.broken.update(("renew", "unfinished"))
         renewed = h.road.calls["renew"]
         with capture_logs() as logs:
             await h.clock.pass_ms(40_000, 1_000)
         assert h.road.calls["renew"] - renewed == 40
         assert [line["event"] for line in logs].count("lease not renewed") == 40
+        assert [line["event"] for line in logs].count("index not read") == 8
         assert h.nodes[0].sessions == {}
