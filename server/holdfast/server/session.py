@@ -277,6 +277,8 @@ class Session:
 
     async def _pending(self) -> None:
         """Returns when there is something to do."""
+        if self._closing:
+            await asyncio.sleep(0)  # there is always something to do then: it must not keep the loop from others
         while not (
             self._inbox.waiting
             or self._jobs
