@@ -150,7 +150,9 @@ async def test_whatever_agents_do_the_process_ends_in_its_time(
         most = (drain_ms / 1000 if signals == 1 else 0) + LEAST_SECONDS + SLACK_SECONDS
         assert time.monotonic() - began < most
         assert code == 0
-        assert told in "".join(server.log.said)
+        said = "".join(server.log.said)
+        assert told in said
+        assert "store not closed" not in said
     with Serve("odd:server", cwd=place) as second:
         async with connect(second.url, session="s") as client:
             reasons = {(await ended(client.run(run.id))).reason for run in runs}

@@ -130,8 +130,6 @@ class _Contained(Coroutine[Any, Any, _T]):
 
     @override
     def send(self, value: Any) -> Any:
-        if self._tasks.closed:
-            self._leave()
         try:
             return self.inner.send(value)
         except (SystemExit, KeyboardInterrupt) as error:

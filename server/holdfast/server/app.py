@@ -128,12 +128,7 @@ class Server:
                 yield Running(host, gateway.port, node, gateway)
             finally:
                 began = time()
-                stopping = asyncio.create_task(gateway.stop(), name="gateway stop")
-                await asyncio.wait({stopping}, timeout=STOP_SECONDS / 4)
-                if not stopping.done():
-                    _log.warning("connections not closed in time", connections=gateway.connections)
-                    stopping.cancel()
-                    await asyncio.wait({stopping}, timeout=STOP_SECONDS / 4)
+                await gateway.stop(STOP_SECONDS / 2)
                 left -= time() - began
         finally:
             try:

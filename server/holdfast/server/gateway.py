@@ -156,12 +156,16 @@ class Gateway:
             for door in leaving[start : start + settings.drain_batch]:
                 door.wire.close(CloseCode.DRAINING, "draining")
 
-    async def stop(self) -> None:
+    async def stop(self, seconds: float | None = None) -> None:
         """Ends every connection and stops listening.
 
         Connections that do not close in time are cut, and what serves them is cancelled; what does not end even then
-        is named in the log and left behind. All this takes at most two seconds more than `close_seconds`.
+        is named in the log and left behind. All this takes at most `seconds`, or, where they are not given, two
+        seconds more than `close_seconds`.
         """
+        close_seconds, last_seconds = self._settings.close_seconds, _LAST_SECONDS
+        if seconds is not None:
+            close_seconds, last_seconds = min(close_seconds, seconds / 2), min(last_seconds, seconds / 4)
         self._draining = True
         server, self._server = self._server, None
         if server is None:
@@ -173,13 +177,13 @@ class Gateway:
                 socket.transport.abort()  # a browser keeps some at hand that it has not used
         server.close()
         measures = (
-            (self._settings.close_seconds, self._cut),
-            (_LAST_SECONDS, partial(self._cancel, server)),
-            (_LAST_SECONDS, partial(self._leave_behind, server)),
+            (close_seconds, self._cut),
+            (last_seconds, partial(self._cancel, server)),
+            (last_seconds, partial(self._leave_behind, server)),
         )
-        for seconds, what_then in measures:
+        for patience, what_then in measures:
             try:
-                async with within(self._node.clock, seconds):
+                async with within(self._node.clock, patience):
                     await server.wait_closed()
                 break
             except TimeoutError:

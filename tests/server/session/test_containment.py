@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -188,6 +189,48 @@ async def test_what_a_task_left_behind_raises_is_in_the_log(error: BaseException
             await settled()
         told = [entry for entry in logs if entry.get("exc_info") is error]
         assert [(entry["session"], entry["run"]) for entry in told] == [("s", "r1")]
+
+
+async def test_a_run_has_stopped_when_the_last_of_its_tasks_has() -> None:
+    """Also one that another began as it was cancelled, and did not wait for."""
+    clean = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        kept: list[asyncio.Task[Any]] = []
+
+        async def left() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                kept.append(asyncio.create_task(clean.wait()))
+
+        kept.append(asyncio.create_task(left()))
+        await asyncio.Event().wait()
+
+    async with house() as h:
+        device = await _started(h, agent)
+        await settled()
+        await device.send("cancel", id="k1", runId="r1")
+        await settled()
+        assert h.kinds("r1")[-1] == "run.ended"
+        clean.set()
+        assert (await device.wire.event("run.settled"))["confirmed"] is True
+
+
+async def test_what_ended_a_run_is_told_once() -> None:
+    """Nobody awaits the task that tried to exit: asyncio does not tell of it a second time, without ids."""
+    told: list[dict[str, Any]] = []
+
+    async def agent(run: Run) -> None:
+        asyncio.get_running_loop().create_task(_raise(SystemExit(3)))
+        await asyncio.Event().wait()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    async with house() as h:
+        device = await _started(h, agent)
+        assert (await device.wire.event("run.ended"))["reason"] == "failed"
+    gc.collect()
+    assert told == []
 
 
 async def test_a_task_begun_after_the_end_takes_no_step() -> None:

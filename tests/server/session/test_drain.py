@@ -82,7 +82,7 @@ async def test_what_a_crash_would_have_kept_an_orderly_stop_keeps(agent: AgentFu
         await h.release()
         await h.nodes[1].stop()
         await h.store.release(h.nodes[1].node)
-        assert h.of("r1", "run.ended") == [], "nor by its last breath"
+        assert h.of("r1", "run.ended") == h.of("r1", "run.resolved") == [], "nor by its last breath"
         await h.start({"puppet": restartable})
         await settled()
         assert [event["attempt"] for event in h.of("r1", "run.started")] == [1, 2]
@@ -138,3 +138,53 @@ async def test_a_silent_store_holds_up_no_stop(silent: str) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await h.nodes[0].stop(0.2)
         assert call.ended.is_set()
+
+
+@pytest.mark.parametrize("restartable", [True, False])
+async def test_a_run_that_was_stopped_is_waited_for(restartable: bool) -> None:
+    """It waited for a person, and cleans up now: its settling is not left to the next process."""
+    clean = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        try:
+            await run.ask("input", prompt="?")
+        finally:
+            await clean.wait()
+
+    async with house() as h:
+        await _town(h, puppet=Agent("puppet", agent, restartable=restartable))
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.requested")
+        await device.send("cancel", id="k1", runId="r1")
+        draining = asyncio.create_task(h.nodes[1].drain(3_000))
+        await h.clock.pass_ms(3_500)
+        assert not draining.done()
+        clean.set()
+        await settled()
+        await h.clock.pass_ms(100, 20)
+        assert draining.done()
+        assert h.of("r1", "run.settled")[0]["confirmed"] is True
+
+
+async def test_a_run_that_was_answered_is_drained_for() -> None:
+    """It waits for nobody any more."""
+    go_on = asyncio.Event()
+
+    async def agent(run: Run) -> None:
+        await run.ask("input", prompt="?")
+        await go_on.wait()
+
+    async with house() as h:
+        await _town(h, puppet=Agent("puppet", agent))
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        request = (await device.wire.event("run.requested"))["request"]
+        await device.send("answer", id="a1", runId="r1", requestId=request["id"], value=7)
+        draining = asyncio.create_task(h.nodes[1].drain(3_000))
+        await h.clock.pass_ms(2_000)
+        assert not draining.done()
+        go_on.set()
+        await h.clock.pass_ms(200)
+        assert draining.done()
+        assert h.of("r1", "run.ended")[0]["reason"] == "completed"

@@ -176,3 +176,16 @@ async def test_the_usage_of_a_run_is_bounded() -> None:
         ended = await device.wire.event("run.ended")
         assert refused == ["OutputTooLarge"]
         assert list(ended["usage"]) == ["a"]
+
+
+async def test_an_agent_may_say_more_than_may_wait() -> None:
+    """What is in the log waits no more: an answer may be many times as long as the bound on what waits."""
+
+    async def agent(run: Run) -> None:
+        for _ in range(50):
+            await run.text("x" * 100)
+
+    async with house(settings=SessionSettings(waiting_bytes=300)) as h:
+        device = await _started(h, agent)
+        assert (await device.wire.event("run.ended"))["reason"] == "completed"
+        assert h.text("r1") == "x" * 5_000

@@ -166,8 +166,13 @@ class SqliteStore(LocalStore):
     async def close(self) -> None:
         file, self._open_file = self._open_file, None
         if file is not None:
-            # A thread of its own carries this to its end, whether or not the caller is cancelled.
-            await asyncio.shield(asyncio.to_thread(self._disconnect, file))
+            # A thread of its own carries this to its end, whether or not the caller is cancelled. Those of the loop may
+            # all be busy with what agents have given them.
+            closing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="holdfast-sqlite-close")
+            try:
+                await asyncio.shield(file.loop.run_in_executor(closing, self._disconnect, file))
+            finally:
+                closing.shutdown(wait=False)
 
     def _disconnect(self, file: _OpenFile) -> None:
         with ExitStack() as closing, errors_translated(self._path):
