@@ -1,12 +1,11 @@
 /** The run list: what goes on, what waits, and how the last ones ended; each can be cancelled here. */
 
 import { arrange, byId, el, setAttribute, setText } from "./dom.js";
-import { outcome, shortened, textOf } from "./text.js";
+import { outcome, shortened, textOf, words } from "./text.js";
 
 /** @import {RunInfo, View} from "../holdfast/index.js" */
 /** @import {Actions} from "./actions.js" */
 
-const ENDED = { completed: "Completed", cancelled: "Stopped", failed: "Failed", expired: "Expired", lost: "Lost" };
 /** Ended runs that are shown, beside all that have not. */
 const MAX_ENDED = 12;
 
@@ -117,6 +116,8 @@ function stateOf(run, isStopping) {
     case "waiting":
       return "Needs an answer";
     case "ended":
-      return outcome({ ...run, by: undefined }) || ENDED[run.reason ?? "completed"];
+      return outcome({ ...run, by: undefined }) || "Completed";
+    default: // of a newer server
+      return words(run.status);
   }
 }

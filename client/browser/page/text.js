@@ -59,6 +59,11 @@ export function resolution({ outcome, value, kind }, actor) {
   return actor === "" ? verb : `${verb} by ${actor}`;
 }
 
+/** A name of the wire that is not known here, as a person can read it. @param {string} name */
+export function words(name) {
+  return name.replaceAll("_", " ");
+}
+
 /** @param {number} unixMs */
 export function clock(unixMs) {
   return new Date(unixMs).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
@@ -101,7 +106,10 @@ export function outcome({ reason, cause, by, device, error }) {
       return cause === "deadline" ? "Expired: its time was up" : "Expired";
     case "lost":
       return "Lost: the server that ran it went away";
-    default:
+    case "completed":
+    case undefined:
       return "";
+    default: // of a newer server
+      return `Ended${actor}: ${error?.message ?? words(reason)}`;
   }
 }
