@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from holdfast.client import connect
+from holdfast.client.session import Encoding
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from tests.system.client import counted, ended, read, until
 from tests.system.program import Serve
@@ -32,6 +33,18 @@ def told(events: list[Message], run_id: str) -> list[str]:
 def said(events: list[Message], run_id: str) -> str:
     """The run's text."""
     return "".join(event.get("delta", "") for event in events if event.get("runId") == run_id)
+
+
+@pytest.mark.parametrize("encoding", ["json", "msgpack"])
+async def test_a_cancel_that_is_left_at_once_stops_the_run(fast: Serve, session: str, encoding: Encoding) -> None:
+    """A client that leaves right after a cancel, awaited by nobody, has stopped the run."""
+    for number in range(5):
+        run_id = f"{encoding}{number}"
+        async with connect(fast.url, session=session, encoding=encoding) as client:
+            await client.send("count to 10000", run_id=run_id)
+            client.cancel(run_id)
+        async with connect(fast.url, session=session) as client:
+            assert client.run(run_id).reason == "cancelled"
 
 
 async def test_nothing_of_the_run_follows_the_acknowledgement(fast: Serve, session: str) -> None:
