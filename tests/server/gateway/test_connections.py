@@ -248,6 +248,7 @@ async def test_stop_closes_what_is_left() -> None:
         stopping = asyncio.create_task(server.gateway.stop())
         assert await one.closed() == 1001
         assert await two.closed() == 1001
+        assert one.connection.close_reason == "the server stops"
         await stopping
         assert server.gateway.connections == 0
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from typing import Any
 
 import pytest
 
+from holdfast.server import http
 from holdfast.server.auth import Principal
+from holdfast.server.gateway import Gateway
 from holdfast.server.limits import GatewaySettings
 from tests.server.doubles import settled
 from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
-from tests.server.gateway.raw import RawClient, message
+from tests.server.gateway.raw import PING, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow
 from tests.server.gateway.test_hello import Expiring, Stuck
 
@@ -101,18 +105,59 @@ async def test_a_stop_has_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
     """A connection that ends neither when it is closed nor cut nor cancelled is named in the log and left behind."""
     deaf = Deaf()
     async with served(authenticator=deaf) as server, RawClient.open(server) as client:
-        client.send(message("hello"))
-        await deaf.asked.wait()
-        (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-        stopping = asyncio.create_task(server.gateway.stop())
-        await server.clock.pass_ms(6_900)
-        assert not stopping.done()
-        await server.clock.pass_ms(200)
-        assert stopping.done()
-        assert door.connection in capsys.readouterr().out
-        assert await client.closed() in (0, 1001)
-        deaf.let_go.set()
+        try:
+            client.send(message("hello"))
+            await deaf.asked.wait()
+            (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
+            stopping = asyncio.create_task(server.gateway.stop())
+            await server.clock.pass_ms(6_900)
+            assert not stopping.done()
+            await server.clock.pass_ms(200)
+            assert stopping.done()
+            assert door.connection in capsys.readouterr().out
+            coroutines = [str(task.get_coro()) for task in asyncio.all_tasks()]
+            assert not any("Server._close" in coroutine for coroutine in coroutines), "the library waits no more"
+            assert await client.closed() in (0, 1001)
+        finally:
+            deaf.let_go.set()
         await until(lambda: server.gateway.connections == 0)
+
+
+async def test_a_stop_cancels_what_does_not_end_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a connection's own waits are set to, it ends a second after it was cut."""
+    authenticator = Expiring()
+    settings = GatewaySettings(unavailable_seconds=600)
+    async with served(authenticator=authenticator, settings=settings) as server, RawClient.open(server) as client:
+        client.send(message("hello", token="slow"))
+        await authenticator.asked.wait()
+        stopping = asyncio.create_task(server.gateway.stop())
+        await server.clock.pass_ms(6_100)
+        assert stopping.done()
+        assert server.gateway.connections == 0
+        assert "left behind" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [1000, 4001, 4006])
+async def test_a_closed_connection_is_logged_with_its_code(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one it was closed with, whoever began."""
+    async with served() as server:
+        async with RawClient.open(server, live=True) as client:
+            if code == 4001:
+                await server.gateway.drain()
+            client.send(frame(PING) * 1_000 if code == 4006 else close(code))
+            assert await client.closed() == code
+        await until(lambda: server.gateway.connections == 0)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "connection closed" in line]
+        assert f"code={code}" in line
+
+
+async def test_a_lost_connection_is_logged_as_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """With 1006, which no close frame has."""
+    async with served() as server:
+        async with RawClient.open(server, live=True) as client:
+            client.reset()
+        await until(lambda: server.gateway.connections == 0)
+        assert "code=1006" in capsys.readouterr().out
 
 
 async def test_a_stop_cuts_those_that_do_not_go() -> None:
@@ -139,10 +184,47 @@ async def test_a_stop_does_not_wait_for_connections_that_asked_for_nothing() -> 
 
 
 async def test_a_stop_may_come_twice_or_first() -> None:
-    """Stopping what was stopped, or was never started, does nothing."""
+    """Stopping what was stopped, or was never started, does nothing; no timer of it is left."""
     async with served() as server:
+        timers = server.clock.waiting
+        await Gateway(server.node).stop()
         await server.gateway.stop()
         await server.gateway.stop()
+        assert server.clock.waiting == timers - 1
+
+
+async def test_one_that_comes_while_the_drain_begins_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that had shaken hands, and had no place yet, is told like all others."""
+    answer_to = http.answer
+
+    def answer_and_drain(*arguments: Any, **named: Any) -> Any:
+        answer = answer_to(*arguments, **named)
+        server.gateway._draining = True  # pyright: ignore[reportPrivateUsage]
+        return answer
+
+    monkeypatch.setattr(http, "answer", answer_and_drain)
+    async with served() as server, RawClient.open(server) as client:
+        client.send(close(4001))
+        assert await client.closed() == 4001
+
+
+@pytest.mark.parametrize(("spread_ms", "latest_ms"), [(5_000, 5_000), (60_000, 30_000)])
+async def test_clients_come_back_spread_over_a_while(
+    spread_ms: int, latest_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between at once and the time that is set, which is cut at half a minute."""
+    spans: list[tuple[int, int]] = []
+
+    def latest(low: int, high: int) -> int:
+        spans.append((low, high))
+        return high
+
+    monkeypatch.setattr(random, "randint", latest)
+    settings = GatewaySettings(reconnect_spread_ms=spread_ms)
+    async with served(settings=settings) as server, RawClient.open(server, live=True) as client:
+        await server.gateway.drain()
+        assert (await client.until("goaway"))["reconnectAfterMs"] == latest_ms
+    assert spans == [(0, latest_ms)]
 
 
 async def test_a_stop_while_too_many_commands_wait() -> None:
