@@ -344,14 +344,14 @@ class RunWorker:
             # Agents give floats too, and infinity.
             request["expiresAt"] = int(min(self._clock.now() + max(expires_ms, 0), MAX_INTEGER))
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        asked = self._requests[request["id"]] = _Asked(waiter, asyncio.current_task())
+        self._requests[request["id"]] = _Asked(waiter, asyncio.current_task())
         self._put(OpenRequest(self.owner, request), done=lambda _: self._asked.add(request["id"]))
         try:
             return await waiter
         finally:
             self._answered.discard(waiter)
-            # Nobody waits any more: it is taken back, unless the end of the run closes it, or that is under way.
-            if self._requests.pop(request["id"], None) is not None and not (self.stopping or asked.taken_back):
+            # Nobody waits any more: it is taken back, unless the end of the run closes it.
+            if self._requests.pop(request["id"], None) is not None and not self.stopping:
                 self._put(RetractRequest(self.owner, request["id"]))
 
     async def take_steers(self) -> list[PendingSteer]:

@@ -94,7 +94,14 @@ async def house(**options: Any) -> AsyncGenerator[House]:
     house = House(**options)
     before = asyncio.all_tasks()
     await house.start()
-    yield house
+    try:
+        yield house
+    except BaseException:  # what has failed is told, and not held up by what it leaves
+        for road in house.roads:
+            road.resume()
+        for node in house.nodes:
+            await node.stop(0.2)
+        raise
     for road in house.roads:
         road.resume()
         road.down = False

@@ -131,6 +131,27 @@ async def test_a_clean_up_that_would_end_the_process_ends_nothing(error: BaseExc
         assert [entry["exc_info"] for entry in logs if entry["event"] == "agent raised"] == [error]
 
 
+async def test_an_interrupted_call_that_would_end_the_process_fails_the_run() -> None:
+    """A steer ends the call, whose clean-up exits: the agent is not called again as if nothing had been."""
+    calls: list[int] = []
+
+    async def agent(run: Run) -> AsyncIterator[str]:
+        calls.append(1)
+        try:
+            yield "one "
+            await asyncio.Event().wait()
+        finally:
+            raise SystemExit(3)
+
+    async with house() as h:
+        device = await _started(h, agent)
+        await device.wire.event("run.chunk")
+        await device.send("steer", id="s1", text="no")
+        ended = await device.wire.event("run.ended")
+        assert (ended["reason"], [item["steerId"] for item in ended["returned"]]) == ("failed", ["s1"])
+        assert calls == [1]
+
+
 async def test_what_an_agent_left_behind_is_named_and_ended() -> None:
     """Tasks that it did not wait for are cancelled when it returns, and those that they start in turn."""
     stopped: list[str] = []
@@ -335,6 +356,7 @@ async def test_what_ignores_its_cancellation_holds_up_no_stop(agent: AgentFuncti
     async with house() as h:
         device = await _started(h, agent)
         await device.wire.event("run.chunk", runId="r1")
+        await settled()
         with capture_logs() as logs:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await h.nodes[0].stop(0.1)

@@ -98,6 +98,21 @@ async def test_what_a_crash_would_have_kept_an_orderly_stop_keeps(agent: AgentFu
             assert h.text("r1") == "1 2 "
 
 
+async def test_only_what_the_next_process_cannot_go_on_with_is_ended() -> None:
+    """Beside a run that is ended by the drain, one that is restartable stays."""
+    async with house() as h:
+        await _town(h, stays=Agent("stays", _works, restartable=True), goes=Agent("goes", _works))
+        device = await h.device(number=1)
+        await device.send("send", id="r1", text="go")
+        await device.send("send", id="r2", text="go", agent="goes", whenBusy="alongside")
+        await settled()
+        draining = asyncio.create_task(h.nodes[1].drain(1_000))
+        await h.clock.pass_ms(2_000, 20)
+        assert draining.done()
+        assert h.of("r1", "run.ended") == []
+        assert h.of("r2", "run.ended")[0]["cause"] == "shutdown"
+
+
 async def test_a_drain_ends_in_its_time_beside_an_agent_that_ignores_its_stop() -> None:
     """A second after its end it waits no more for what it has ended itself."""
     let_go: list[bool] = []
@@ -138,6 +153,8 @@ async def test_a_silent_store_holds_up_no_stop(silent: str) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await h.nodes[0].stop(0.2)
         assert call.ended.is_set()
+        await settled()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() in ("session s", "close s")]
 
 
 @pytest.mark.parametrize("restartable", [True, False])
