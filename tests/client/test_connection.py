@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from holdfast.client.backoff import BASE_SECONDS, MAX_SECONDS, backoff
+from holdfast.client.connection import STABLE_SECONDS
 from holdfast.client.errors import (
     ClientClosedError,
     ConflictError,
@@ -407,3 +408,47 @@ def test_an_acknowledgement_is_told_also_where_events_are_missing() -> None:
 def test_answers_of_a_newer_server() -> None:
     """A message whose status this version does not know is that of a run that was interrupted."""
     assert reason_of(cast("Any", {"status": "parked"})) == "cancelled"
+
+
+def test_a_connection_that_was_stable_starts_anew() -> None:
+    """From the fifth second of being live on, the backoff begins anew; shorter ones count as failures."""
+    for seconds, bound in ((STABLE_SECONDS, BASE_SECONDS), (STABLE_SECONDS - 0.001, 4 * BASE_SECONDS)):
+        connection = make(jitter=1.0)
+        for _ in range(2):
+            connection.opening()
+            connection.closed(0.0, 1006)
+        connection.opening()
+        connection.opened(0.0, None)
+        tell(connection, welcome(), snapshot(), {"type": "caughtUp", "seq": 0, "at": 0})
+        connection.closed(seconds, 1006)
+        assert connection.reconnect_at == pytest.approx(seconds + bound)
+
+
+def test_what_belongs_to_a_connection_ends_with_it() -> None:
+    """Offline nobody is present, and the words of an error that closed one connection explain no later close."""
+    connection = live()
+    tell(connection, {"type": "presence", "devices": [{"device": "d", "principal": "p"}], "total": 1})
+    error = {"type": "error", "code": "unauthorized", "message": "too old", "retryable": False}
+    tell(connection, error)
+    assert (connection.presence["total"], connection.refused) == (1, "too old")
+    connection.closed(1.0, 1006)
+    assert connection.presence == {"type": "presence", "devices": [], "total": 0}
+    connection.opening()
+    connection.opened(1.0, None)
+    tell(connection, welcome("tail"), now=1.0)
+    connection.closed(1.0, 4505, "by operator")
+    assert "by operator" in str(connection.failure)
+
+
+def test_a_damaged_fold_is_mended_by_a_snapshot() -> None:
+    """After a message that is none the next hello asks for a snapshot, and the one after it resumes again."""
+    connection = live()
+    tell(connection, {"type": "snapshot"})
+    hellos: list[dict[str, Any]] = []
+    for _ in range(2):
+        connection.closed(0.0, 1006)
+        connection.opening()
+        connection.opened(0.0, None)
+        hellos += sent(connection)
+        tell(connection, welcome("reset"), snapshot(3))
+    assert ["cursor" in hello for hello in hellos] == [False, True]

@@ -432,3 +432,123 @@ def test_addresses() -> None:
         connect("ws://x", session="a", messages=201)
     with pytest.raises(ValueError, match="'xml' is no encoding"):
         connect("ws://x", session="a", encoding="xml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def test_a_newer_token_is_used_from_then_on(server: FakeServer) -> None:
+    """A token that was refreshed replaces the one given as a string, for the next connection; a function is asked."""
+    for given, used in (("old", "new"), (lambda: "asked", "asked")):
+        async with connect(server.url, session="trip", token=given) as session:
+            refreshing = asyncio.ensure_future(session.refresh_token("new"))
+            command = await server.command("auth")
+            await server.ack(command, "refreshed", expiresAt=2_000)
+            assert (command["token"], await refreshing) == ("new", 2_000)
+            server.drop()
+            async with asyncio.timeout(5):
+                await server.connected.wait()
+        assert server.hellos[-1]["token"] == used
+
+
+async def test_trouble_is_over_when_a_connection_is_open(server: FakeServer) -> None:
+    """Why no connection could be opened is told until one is."""
+    async with connect(server.url, session="trip") as session:
+        await server.stop()
+        async with asyncio.timeout(5):
+            while session.trouble is None:
+                await session.changed()
+        await server.start()
+        async with asyncio.timeout(5):
+            await session.wait_live()
+        assert session.trouble is None
+
+
+async def test_history_is_read_back_to_the_answer(server: FakeServer) -> None:
+    """An old run is looked for page by page, each before the one it follows, and an empty page ends the search."""
+    server.history = [{}]
+    async with connect(server.url, session="trip") as session:
+        waiting = asyncio.ensure_future(session.run("old").wait())
+        for before, seqs in ((None, [7, 9]), (7, [3, 5]), (3, [])):
+            command = await server.command("history")
+            assert command.get("before") == before
+            messages: list[dict[str, Any]] = [
+                {"id": f"m-{seq}", "role": "user", "parts": [], "seq": seq} for seq in seqs
+            ]
+            await server.say({"type": "page", "id": command["id"], "messages": messages, "more": True, "last": True})
+        with pytest.raises(UnknownRunError):
+            async with asyncio.timeout(5):
+                await waiting
+
+
+async def test_an_answer_may_be_null(server: FakeServer) -> None:
+    """The value of an answer is told also where it is null, other fields without a value are left out."""
+    async with connect(server.url, session="trip") as session:
+        answering = session.answer("r-1", "q", None)
+        command = await server.command("answer")
+        assert {**command, "id": ""} == {"type": "answer", "id": "", "runId": "r-1", "requestId": "q", "value": None}
+        await server.ack(command, "accepted")
+        assert (await answering).outcome == "accepted"
+
+
+async def test_cancel_all_up_to_a_place(server: FakeServer) -> None:
+    """A cancel of the whole session reaches as far as it is told to."""
+    async with connect(server.url, session="trip") as session:
+        place: Position = {"epoch": "E1", "seq": 0}
+        await started(server, session)
+        cancelling = session.cancel_all(up_to=place)
+        command = await server.command("cancel")
+        assert command["upTo"] == place
+        await server.ack(command, "cancelled", runIds=[])
+        assert (await cancelling).run_ids == []
+
+
+async def test_a_client_that_cannot_go_on_tells_everyone(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody foresaw ends the client with its cause, for whoever waits, and is in the log."""
+    async with connect(server.url, session="trip") as session:
+        cancel = session.cancel("r-1")
+        missing = ImportError("no package for this proxy")
+
+        def fail(*_: object, **__: object) -> None:
+            raise missing
+
+        monkeypatch.setattr("holdfast.client.link.open_websocket", fail)
+        server.drop()
+        with pytest.raises(ConnectionFailedError, match="no package for this proxy") as caught:
+            async with asyncio.timeout(5):
+                await cancel
+        assert caught.value.__cause__ is missing
+        assert not caught.value.retryable
+    assert "the client cannot go on" in caplog.text
+
+
+async def test_reading_events_is_having_seen_them(server: FakeServer) -> None:
+    """A cancel says up to where the run's events were taken, and not what still waits for their reader."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        events = run.events()
+        await server.text(run.id, "seen")
+        await server.text(run.id, " unseen")
+        async with asyncio.timeout(5):
+            assert await anext(events) == server.log[-2]
+        assert run.seen == {"epoch": "E1", "seq": 3}
+
+
+async def test_events_that_come_while_the_end_is_looked_for_are_told(server: FakeServer) -> None:
+    """A feed ends when all was told, also what came while it looked for the run in the history."""
+    server.history = [{}]
+    async with connect(server.url, session="trip") as session:
+        reading = asyncio.ensure_future(anext(session.run("r-1").events()))
+        command = await server.command("history")
+        await server.start_run("r-1")
+        await server.end_run("r-1")
+        answer: dict[str, Any] = {
+            "id": "a",
+            "role": "assistant",
+            "parts": [],
+            "seq": 1,
+            "runId": "r-1",
+            "status": "complete",
+        }
+        await server.say({"type": "page", "id": command["id"], "messages": [answer], "more": False, "last": True})
+        async with asyncio.timeout(5):
+            assert await reading == server.log[0]

@@ -97,8 +97,6 @@ class Link:
             self._tell_of_what_is_left()
             self.connection.close()
             self._publish()
-        if not self._task.cancelled():
-            self._task.result()
 
     def _tell_of_what_is_left(self) -> None:
         left = self.connection.unanswered
@@ -111,10 +109,18 @@ class Link:
     # ---- the owner task
 
     async def _keep_connected(self) -> None:
-        while self.connection.failure is None:
-            await self._one_connection()
+        try:
+            while self.connection.failure is None:
+                await self._one_connection()
+                self._publish()
+                await self._wait_for_the_next()
+        except Exception as error:
+            # Nothing connects any more, a package for a proxy that is missing, say: whoever waits is told.
+            _log.exception("the client cannot go on")
+            failed = ConnectionFailedError(f"The client cannot go on: {error!r}.", retryable=False)
+            failed.__cause__ = error
+            self.connection.fail(failed)
             self._publish()
-            await self._wait_for_the_next()
 
     async def _wait_for_the_next(self) -> None:
         """Until the next connection is due, which may come to be earlier meanwhile."""
