@@ -107,7 +107,8 @@ async def test_every_command_counts_however_its_sender_leaves(kind: str, end: En
             await other.until(event, lambda message: fields.items() <= message.items())
 
 
-async def test_a_stop_counts_that_came_while_its_sender_was_let_in() -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["closing", "lost"])
+async def test_a_stop_counts_that_came_while_its_sender_was_let_in(lost: bool) -> None:
     """One who leaves waits for no welcome: the cancel goes its way, whatever still holds up the welcome."""
     gate, store = Gate(), Stuck()
     store.gate.set()
@@ -124,10 +125,11 @@ async def test_a_stop_counts_that_came_while_its_sender_was_let_in() -> None:
         blocking = asyncio.create_task(session.between_commits(hold))
         await holding.wait()
         async with RawClient.open(server) as leaving:
-            leaving.send(message("hello"), message("cancel", id="k", runId="r"), close())
+            leaving.send(message("hello"), message("cancel", id="k", runId="r"), b"" if lost else close())
             await until(lambda: server.gateway.connections == 2)
-            await leaving.gone()
-            await until(lambda: server.gateway.connections == 1)  # gone, and it has waited for nothing
+            if lost:
+                await leaving.gone()
+            await until(lambda: session.pending)  # it is with the session, and has waited for nothing
             held.set()
             await blocking
             assert (await other.until("run.ended"))["reason"] == "cancelled"

@@ -94,6 +94,23 @@ async def test_a_client_that_was_shut_out_and_stays_is_cut() -> None:
             await until(lambda: server.gateway.connections == 1)
 
 
+async def test_a_client_that_was_sent_away_is_weighed_all_the_same() -> None:
+    """One that goes on after the server began to close is not heard, and in the end not read either."""
+    async with served() as server, RawClient.open(server, live=True) as client:
+        await server.gateway.drain()
+        client.send(message("ping", id="p") * 2_000)
+        assert await client.closed() == 4001  # and the end of the stream, though it did not close
+
+
+async def test_a_client_that_was_refused_can_leave() -> None:
+    """However much it had sent ahead, its end is seen at once."""
+    async with served(settings=SLOW) as server:
+        async with RawClient.open(server, live=True) as client:
+            client.send(message("ping", id="p") * 3_000)
+            assert await client.closed() == 4006
+        await until(lambda: server.gateway.connections == 0)
+
+
 @pytest.mark.parametrize("flood", [frame(PING), frame(PONG), frame(TEXT, b"{}"), frame(BINARY), frame(CONT, fin=False)])
 async def test_a_flood_is_taken_a_little_at_a_time(flood: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many frames were read in one go, others have their turns in between."""
