@@ -31,7 +31,7 @@ class AgentTasks:
     """
 
     def __init__(self, exited: Callable[[BaseException], None], **ids: Any) -> None:
-        self._exited = exited
+        self._exited: Callable[[BaseException], None] | None = exited
         self._ids = ids
         self._tasks: set[asyncio.Task[Any]] = set()
         self._left: set[asyncio.Task[Any]] = set()
@@ -91,13 +91,21 @@ class AgentTasks:
             _log.warning("agent was closed", **self._ids, tasks=names(self._tasks))
             self.cancel()
 
+    def release(self) -> None:
+        """Nothing is left, and `exited` is told nothing any more.
+
+        Contexts that were copied within the agent outlive it, and would keep what they lead to: a whole conversation.
+        """
+        self._exited = None
+
     def failed_closing(self, error: BaseException) -> None:
         """What was raised by code that was closed."""
         _log.warning("agent raised as it was closed", **self._ids, exc_info=error)
 
     def exit(self, error: BaseException) -> RuntimeError:
         """What a task raises in the place of an error that would have ended the process."""
-        self._exited(error)
+        if self._exited is not None:
+            self._exited(error)
         self._exiting.add(asyncio.current_task())
         return RuntimeError(f"a task of an agent raised {type(error).__name__}")
 

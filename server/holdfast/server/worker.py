@@ -540,6 +540,7 @@ class RunWorker:
 
     def _driven(self, task: asyncio.Task[None]) -> None:
         """Nothing of the agent is left. A task that never took its first step comes here too."""
+        self._tasks.release()
         if self._grace is not None:
             self._grace.cancel()
         error = None if task.cancelled() else task.exception()
