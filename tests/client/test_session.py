@@ -305,9 +305,19 @@ async def test_refused_token(server: FakeServer) -> None:
     assert caught.value.close_code == 4500
 
 
-@pytest.mark.parametrize(("said", "again"), [(b"", True), (b"HTTP/1.1 1", True), (b"SSH-2.0-x\r\n", False)])
+@pytest.mark.parametrize(
+    ("said", "again"),
+    [
+        (b"", True),
+        (b"HTTP/1.1 1", True),
+        (b"SSH-2.0-x\r\n", False),
+        (b"HTTP/1.1 429 Too Many Requests\r\n\r\n", True),
+        (b"HTTP/1.1 503 Unavailable\r\n\r\n", True),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", False),
+    ],
+)
 async def test_hang_up_during_the_handshake(said: bytes, again: bool) -> None:
-    """A server that goes away during the handshake is tried again; one that speaks something else is not."""
+    """A server that goes away during the handshake, or asks to be spared, is tried again; one that refuses is not."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
