@@ -207,6 +207,15 @@ test("a reader gets each piece of the text once, whatever is cut, and however lo
   assert.equal(written.transcript.readText("nobody", []), "");
 });
 
+test("as many messages as are to be kept are kept, and then there are no more", () => {
+  const { transcript } = new Written({ messagesKept: 2 }).start("a").end("lost", { runId: "a" });
+  assert.deepEqual(
+    transcript.messages().map(({ id }) => id),
+    ["u-a", "a-a"],
+  );
+  assert.equal(transcript.more, false);
+});
+
 test("old messages are forgotten, those of open runs are not, and it is said that there are more", () => {
   const { transcript } = new Written({ messagesKept: 2 })
     .start("a")
