@@ -238,6 +238,38 @@ async def test_a_run_has_stopped_when_the_last_of_its_tasks_has() -> None:
         assert (await device.wire.event("run.settled"))["confirmed"] is True
 
 
+async def test_what_an_agent_left_behind_is_named_once() -> None:
+    """It is still cleaning up when the next call of the same run ends: it is not cancelled a second time."""
+    clean = asyncio.Event()
+    kept: list[asyncio.Task[Any]] = []
+
+    async def left() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await clean.wait()
+
+    async def agent(run: Run) -> AsyncIterator[str]:
+        if not kept:
+            kept.append(asyncio.create_task(left()))
+            yield "x"
+            await asyncio.Event().wait()
+        yield "y"
+
+    async with house() as h:
+        with capture_logs() as logs:
+            device = await _started(h, agent)
+            await device.wire.event("run.chunk")
+            await device.send("steer", id="s1", text="on")
+            assert (await device.wire.event("run.ended"))["reason"] == "completed"
+            await settled()
+            assert not kept[0].done()
+            clean.set()
+            await settled()
+        assert [entry["event"] for entry in logs] == ["agent left tasks behind"]
+        assert not device.session.workers
+
+
 async def test_what_ended_a_run_is_told_once() -> None:
     """Nobody awaits the task that tried to exit: asyncio does not tell of it a second time, without ids."""
     told: list[dict[str, Any]] = []

@@ -374,3 +374,27 @@ async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
         assert (ended["reason"], ended["error"]["code"]) == ("failed", "stopped")
         await settled()
         assert not device.session.workers
+
+
+async def test_a_stop_of_everything_stops_all_that_is_older_and_nothing_else() -> None:
+    """Before it is in the log: both agents of the runs that were there when it was pressed; a later one goes on."""
+    async with house() as h:
+        device = await h.device()
+        for number in (1, 2):
+            await device.send("send", id=f"r{number}", text="go", whenBusy="alongside")
+        calls = [await h.puppet.call(number) for number in (0, 1)]
+        pressed = device.cursor()
+        assert pressed is not None
+        await device.send("send", id="r3", text="later", whenBusy="alongside")
+        later = await h.puppet.call(2)
+        h.road.pause("append")
+        up_to = {"epoch": pressed["epoch"], "seq": pressed["seq"]}
+        answer = device.ask("cancel", id="k1", scope="session", upTo=up_to)
+        await settled()
+        assert [call.ended.is_set() for call in calls] == [True, True]
+        assert not later.ended.is_set()
+        h.road.resume()
+        assert sorted((await answer)["runIds"]) == ["r1", "r2"]
+        later.say("still")
+        later.end()
+        assert (await device.wire.event("run.ended", runId="r3"))["reason"] == "completed"
