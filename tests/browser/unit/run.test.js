@@ -222,3 +222,27 @@ test("who comes after a run has failed, while the snapshot names it, gets its er
   assert.deepEqual([result.reason, result.text, result.error, result.usage], ["failed", "half", error, { tokens: 3 }]);
   session.close();
 });
+
+test("a run that is held stays the same object when a send turns out to have become its steer", async () => {
+  const server = new Server();
+  server.start("r-1");
+  const session = await new Page().live(server);
+  const main = session.run("r-1");
+  const sent = session.send("Rather in Portuguese", { whenBusy: "steer" });
+  await sent.accepted;
+  await rest();
+  assert.equal(sent.id, "r-1");
+  assert.equal(session.run("r-1"), main);
+  session.close();
+});
+
+test("before the first contact nothing can have been seen, whatever was looked at", async () => {
+  const server = new Server();
+  const page = new Page();
+  const session = page.open(server);
+  const run = session.run("r-1");
+  assert.equal(run.text, "");
+  assert.equal(run.seen, null);
+  await session.live();
+  session.close();
+});

@@ -333,6 +333,21 @@ test("a storage that takes its time is written to in order, and the slot is held
   assert.equal(locks.held.size, 0);
 });
 
+test("a slot that cannot be read is let go of, and nothing is written to it", async () => {
+  const server = new Server();
+  const locks = new Locks();
+  const tab = new TabStorage();
+  tab.getItem = (key) => {
+    if (key.endsWith(":outbox")) throw new DOMException("no", "NotReadableError");
+    return null;
+  };
+  const session = await new Page({ locks }).live(server, { storage: tab });
+  await session.send("Hi").accepted;
+  assert.equal(locks.held.size, 0);
+  assert.equal(tab.entries.size, 0);
+  session.close();
+});
+
 test("a storage that fails, or never answers, costs what it should have kept and nothing else", async () => {
   const server = new Server();
   const no = () => {
