@@ -393,3 +393,18 @@ async def test_what_a_finished_call_left_behind_writes_into_no_later_one() -> No
         await device.wire.event("run.ended", reason="completed")
         assert device.text("r1") == "one two"
         assert stray[0].cancelled()
+
+
+async def test_a_steer_of_a_queued_run_is_there_when_it_starts() -> None:
+    """Its agent is called once, with the steer in its messages."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.send("send", id="r2", text="then")
+        assert (await device.send("steer", id="s1", text="and so", runId="r2"))["outcome"] == "accepted"
+        (await h.puppet.call()).end()
+        call = await h.puppet.call(1)
+        assert [part["kind"] for part in call.prompt[-1]["parts"]] == ["steer"]
+        call.end()
+        assert (await device.wire.event("run.ended", runId="r2"))["reason"] == "completed"
+        assert len(h.puppet.calls) == 2

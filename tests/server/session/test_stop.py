@@ -398,3 +398,17 @@ async def test_a_stop_of_everything_stops_all_that_is_older_and_nothing_else() -
         later.say("still")
         later.end()
         assert (await device.wire.event("run.ended", runId="r3"))["reason"] == "completed"
+
+
+async def test_a_stop_of_everything_at_a_position_of_another_log_stops_nobody() -> None:
+    """It means nothing here: no run ends, and no agent was stopped for it."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        up_to = {"epoch": "another", "seq": 1_000}
+        assert (await device.send("cancel", id="k1", scope="session", upTo=up_to))["runIds"] == []
+        call.say("on")
+        call.end()
+        assert (await device.wire.event("run.ended"))["reason"] == "completed"
+        assert device.text("r1") == "on"
