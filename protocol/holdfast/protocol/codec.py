@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 import msgpack
 import orjson
@@ -176,9 +176,6 @@ def _marks(frame: str, enough: int) -> int:
     return outside.count(",") + outside.count("[") + outside.count("{")
 
 
-_ContainerT = TypeVar("_ContainerT", list[Any], dict[Any, Any])
-
-
 class _Counter:
     """Is shown each container that was read, and stops the reading when they hold too many values."""
 
@@ -188,7 +185,7 @@ class _Counter:
         self._most = most
         self._left = most - 1
 
-    def __call__(self, container: _ContainerT) -> _ContainerT:
+    def __call__(self, container: Any) -> Any:
         self._left -= len(container)
         if self._left < 0:
             raise MalformedError(f"a message holds at most {self._most} values")
