@@ -406,7 +406,9 @@ async def test_a_stop_of_everything_at_a_position_of_another_log_stops_nobody() 
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
-        up_to = {"epoch": "another", "seq": 1_000}
+        cursor = device.cursor()
+        assert cursor is not None
+        up_to = {"epoch": "another", "seq": cursor["seq"]}
         assert (await device.send("cancel", id="k1", scope="session", upTo=up_to))["runIds"] == []
         call.say("on")
         call.end()
