@@ -185,6 +185,13 @@ test("a frame that holds no message is lost contact; a later version's control m
   }
 });
 
+test("the next server has ten seconds for its welcome again, however short the last one's heartbeat was", () => {
+  const connection = live();
+  connection.closed(0, 1006);
+  open(connection, 100);
+  assert.equal(connection.deadline(), 10_100);
+});
+
 test("no welcome for ten seconds, or silence of two heartbeats, is lost contact; offline nothing is due", () => {
   let connection = make();
   assert.equal(connection.deadline(), null);
@@ -306,7 +313,8 @@ test("a hint to come back later is honoured once; a connection that was stable s
     [0, 0],
     [0, 0],
     [0, 7_000],
-    [60_000, 0],
+    [4_999, 0],
+    [5_000, 0],
   ])) {
     open(connection, now);
     tellAt(connection, now, welcome(), snapshot(), caughtUp());
@@ -316,7 +324,7 @@ test("a hint to come back later is honoured once; a connection that was stable s
     waits.push((connection.reconnectAt ?? 0) - now);
     now = connection.reconnectAt ?? 0;
   }
-  assert.deepEqual(waits, [250, 500, 7_000, 250]);
+  assert.deepEqual(waits, [250, 500, 7_000, 2_000, 250]);
 });
 
 for (const [code, final] of /** @type {[number, boolean][]} */ ([
