@@ -562,3 +562,14 @@ async def test_events_that_come_while_the_end_is_looked_for_are_told(server: Fak
         await server.say({"type": "page", "id": command["id"], "messages": [answer], "more": False, "last": True})
         async with asyncio.timeout(5):
             assert await reading == server.log[0]
+
+
+async def test_a_frame_of_several_large_messages_is_read(server: FakeServer) -> None:
+    """What the server may put into one frame, twice its bound for a message, does not end the connection."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+        half = "x" * 700_000
+        chunks = [server.event("run.chunk", runId=run.id, part=0, kind="text", delta=half) for _ in range(2)]
+        await server.say([*chunks, server.event("run.ended", runId=run.id, reason="completed", returned=[])])
+        assert await read(run) == 2 * half
+    assert len(server.hellos) == 1
