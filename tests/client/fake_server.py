@@ -6,6 +6,7 @@ It keeps a log (`append`), answers `hello` from it, and hands every command to t
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -73,6 +74,12 @@ class FakeServer:
         self.connected.clear()
         if self._connection is not None:
             self._connection.transport.abort()
+
+    def deafen(self) -> Callable[[], None]:
+        """Hears nothing more on this connection, not even a goodbye, until what this gives is called."""
+        assert self._connection is not None
+        self._connection.transport.pause_reading()
+        return self._connection.transport.resume_reading
 
     async def close(self, code: int, reason: str = "") -> None:
         """Closes the connection with a code."""

@@ -573,3 +573,24 @@ async def test_a_frame_of_several_large_messages_is_read(server: FakeServer) -> 
         await server.say([*chunks, server.event("run.ended", runId=run.id, reason="completed", returned=[])])
         assert await read(run) == 2 * half
     assert len(server.hellos) == 1
+
+
+async def test_a_lost_line_is_dropped_without_a_goodbye(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who lost contact waits for no goodbye of a server that may be gone, and connects again at once."""
+    monkeypatch.setattr("holdfast.client.link.CLOSE_SECONDS", 3_600)
+    async with connect(server.url, session="trip"):
+        hear = server.deafen()
+        server.connected.clear()
+        await server.say({"type": "ping", "head": 7})
+        async with asyncio.timeout(5):
+            await server.connected.wait()
+        hear()
+
+
+async def test_what_was_seen_never_goes_back_within_an_epoch(server: FakeServer) -> None:
+    """What was taken of a run grows, and begins anew with another log."""
+    async with connect(server.url, session="trip") as session:
+        run = session.run("r-1")
+        for epoch, seq, seen in (("E1", 9, 9), ("E1", 4, 9), ("E2", 1, 1)):
+            run.take({"epoch": epoch, "seq": seq})
+            assert run.seen == {"epoch": epoch, "seq": seen}
