@@ -594,3 +594,15 @@ async def test_what_was_seen_never_goes_back_within_an_epoch(server: FakeServer)
         for epoch, seq, seen in (("E1", 9, 9), ("E1", 4, 9), ("E2", 1, 1)):
             run.take({"epoch": epoch, "seq": seq})
             assert run.seen == {"epoch": epoch, "seq": seen}
+
+
+async def test_a_prevented_run_is_not_looked_for(server: FakeServer) -> None:
+    """A run that the acknowledgement of its send says was prevented has ended, and has no answer in the history."""
+    server.history = [{}]
+    async with connect(server.url, session="trip") as session:
+        sending = session.send("hi", run_id="mine")
+        await server.ack(await server.command("send"), "ended", runId="mine", reason="cancelled", cause="prevented")
+        async with asyncio.timeout(5):
+            result = await (await sending).wait()
+        assert (result.reason, result.message) == ("cancelled", None)
+        assert server.silent()
