@@ -606,3 +606,20 @@ async def test_a_prevented_run_is_not_looked_for(server: FakeServer) -> None:
             result = await (await sending).wait()
         assert (result.reason, result.message) == ("cancelled", None)
         assert server.silent()
+
+
+async def test_a_run_is_unknown_only_after_the_first_contact(server: FakeServer) -> None:
+    """Who waits for a run before there was any connection waits for the connection."""
+    await server.start_run("r-1")
+    await server.end_run("r-1")
+    async with connect(server.url, session="trip", open_timeout=None) as session, asyncio.timeout(5):
+        assert (await session.run("r-1").wait()).reason == "completed"
+
+
+async def test_an_open_run_of_a_closed_client(server: FakeServer) -> None:
+    """Waiting for a run that goes on raises ClientClosedError at once where the client is closed already."""
+    async with connect(server.url, session="trip") as session:
+        run = await started(server, session)
+    async with asyncio.timeout(5):
+        with pytest.raises(ClientClosedError):
+            await run.wait()
