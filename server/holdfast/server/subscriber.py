@@ -17,8 +17,6 @@ from holdfast.protocol.codec import Codec
 WAITING_CONTROLS: Final = 256
 WAITING_CONTROL_BYTES: Final = 256 * 1024
 """Control messages that may wait for a catch-up; a connection with more of either is closed as too slow."""
-_NAME_NO_SEQ: Final = frozenset({"error", "presence"})
-"""These overtake the catch-up: whoever waits for the store is told so while the catch-up waits for it too."""
 
 
 class Wire(Protocol):
@@ -80,13 +78,21 @@ class Subscriber:
     waiting: list[bytes] = field(default_factory=list[bytes])
     """Control messages that wait for the catch-up, as frames."""
     waiting_bytes: int = 0
+    presence: bytes = b""
+    """The newest presence that waits for the catch-up, as a frame: it replaces the ones before."""
 
     def control(self, message: Mapping[str, Any]) -> None:
-        """Sends a control message; one that may name a seq after all events that were committed before it."""
-        if not self.behind or message["type"] in _NAME_NO_SEQ:
-            self.write(message)
-            return
+        """Sends a control message, after all events that were committed before it.
+
+        An error overtakes them: whoever waits for the store is told so while the catch-up waits for it too.
+        """
         frame = self._frame(message)
+        if not self.behind or message["type"] == "error":
+            self.wire.write(frame)
+            return
+        if message["type"] == "presence":
+            self.presence = frame
+            return
         self.waiting.append(frame)
         self.waiting_bytes += len(frame)
         if len(self.waiting) > WAITING_CONTROLS or self.waiting_bytes > WAITING_CONTROL_BYTES:
@@ -106,9 +112,9 @@ class Subscriber:
         if self.joining:
             self.joining = False
             self.write({"type": "caughtUp", "seq": self.seq, "at": at})
-        if self.waiting:
-            self.wire.write(b"".join(self.waiting))
+        if self.waiting or self.presence:
+            self.wire.write(b"".join([*self.waiting, self.presence]))
             self._forget_waiting()
 
     def _forget_waiting(self) -> None:
-        self.waiting, self.waiting_bytes = [], 0
+        self.waiting, self.waiting_bytes, self.presence = [], 0, b""

@@ -187,7 +187,7 @@ async def test_unavailable_overtakes_the_catch_up() -> None:
 
 
 async def test_what_waits_is_sent_once() -> None:
-    """Behind the catch-up come the answers that waited for it, and once; presence waits for none."""
+    """Behind the catch-up come the answers that waited for it, and once, and of presence only the newest."""
     async with house() as h:
         slow = await h.device("slow")
         await slow.send("send", id="r1", text="go")
@@ -198,10 +198,13 @@ async def test_what_waits_is_sent_once() -> None:
             await settled()
             before = len(slow.wire.received)
             await slow.send("withdraw", id=f"w-{word}", steerId="none")
-            slow.subscriber.control({"type": "presence", "devices": [], "total": 1})
-            assert [message["type"] for message in slow.wire.received[before:]] == ["presence"]
+            for total in (1, 2):
+                slow.subscriber.control({"type": "presence", "devices": [], "total": total})
+            assert slow.wire.received[before:] == []
             slow.wire.flow()
             await settled()
+            presence = [message for message in slow.wire.received[before:] if message["type"] == "presence"]
+            assert [message["total"] for message in presence] == [2]
         answers = [message["id"] for message in slow.wire.received if message["type"] == "ack"]
         assert answers == ["r1", "w-a", "w-b"]
 
