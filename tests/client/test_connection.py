@@ -457,7 +457,7 @@ def test_a_damaged_fold_is_mended_by_a_snapshot() -> None:
 def test_another_attempt_is_not_another_answer() -> None:
     """A run that is started again counts once among the messages that are kept."""
     view = View(messages_kept=2)
-    user = {"id": "u", "role": "user", "parts": [], "by": "p", "device": "d", "at": 1}
+    user: dict[str, Any] = {"id": "u", "role": "user", "parts": [], "by": "p", "device": "d", "at": 1}
     names = {"runId": "r", "messageId": "a", "after": "u", "agent": "x", "by": "p", "device": "d", "node": "n"}
     view.apply({"type": "message", "seq": 1, "at": 1, "runId": "r", "message": user, "after": None})
     view.apply({"type": "run.started", "seq": 2, "at": 2, "attempt": 1, **names})
