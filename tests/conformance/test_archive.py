@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.server.store import Batch, Checkpoint, Head, Log, Store, StoredMessage
+from holdfast.server.store import Batch, Checkpoint, Head, Log, Store, StoredMessage, StoredSize
 from tests.conformance.harness import Writer
 
 
@@ -168,3 +168,24 @@ async def test_records_are_found_by_key_and_session(writer: Writer) -> None:
     assert await writer.store.find("s", [*odd, "missing", ""]) == odd
     assert await writer.store.find("s", []) == {}
     assert await writer.store.find("other", list(odd)) == {}
+
+
+async def test_sizes_and_pieces_are_those_of_the_messages(writer: Writer) -> None:
+    """What is said of an archived message without reading it is true, and its pieces in any order make it whole."""
+    await _fill(writer, 5)
+    long = _message(4, bytes(range(256)) * 300)
+    await _compact(writer, 2, 0, _message(7), _message(2))
+    await _compact(writer, 4, 0, long, _message(9))
+    store = writer.store
+    for before, limit in ((None, 9), (None, 2), (7, 2), (8, 9), (2, 9), (None, 0)):
+        sizes = await store.message_sizes("s", before, limit)
+        messages = await store.messages("s", before, limit)
+        assert sizes == [StoredSize(item.seq, item.message_id, len(item.payload)) for item in messages]
+    assert await store.message_sizes("other", None, 9) == []
+    pieces = {start: await store.message_piece("s", 4, start, 1_000) for start in (5_000, *range(0, 80_000, 1_000))}
+    assert b"".join(pieces[start] for start in sorted(pieces)) == long.payload
+    assert await store.message_piece("s", 7, 0, 99) == b"7"
+    assert await store.message_piece("s", 5, 0, 99) == await store.message_piece("other", 4, 0, 99) == b""
+    assert await store.message_piece("s", 4, 0, 10) == long.payload[:10]
+    await _compact(writer, 4, 0, _message(4, b"another"))
+    assert await store.message_piece("s", 4, 0, 10) == b"another"

@@ -262,6 +262,10 @@ class Device:
         async with asyncio.timeout(10):
             return await self.ask(kind, **fields)
 
+    async def history(self, before: int | None = None, limit: int = 200) -> list[dict[str, Any]]:
+        """The pages that answer it."""
+        return [page async for page in await self.session.history("h", before, limit)]
+
     def cursor(self) -> dict[str, Any] | None:
         """Where it stands; None if it was sent nothing yet."""
         return self.reader.cursor

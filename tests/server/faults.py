@@ -25,6 +25,7 @@ from holdfast.server.store import (
     MemoryStore,
     Store,
     StoredMessage,
+    StoredSize,
     StoreError,
     StoreUnavailable,
     Tail,
@@ -225,6 +226,20 @@ class FaultyStore(Store):
         messages = await self.inner.messages(session, before, limit)
         self._leave("messages", loss)
         return messages
+
+    @override
+    async def message_sizes(self, session: str, before: int | None, limit: int) -> list[StoredSize]:
+        loss = await self._enter("message_sizes")
+        sizes = await self.inner.message_sizes(session, before, limit)
+        self._leave("message_sizes", loss)
+        return sizes
+
+    @override
+    async def message_piece(self, session: str, seq: int, start: int, size: int) -> bytes:
+        loss = await self._enter("message_piece")
+        piece = await self.inner.message_piece(session, seq, start, size)
+        self._leave("message_piece", loss)
+        return piece
 
     @override
     async def unfinished(self) -> list[str]:

@@ -1,18 +1,18 @@
-"""Snapshots and pages cut into server messages, and events merged for slow readers."""
+"""Messages cut into entries, and events merged for slow readers."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Transcript
-from holdfast.protocol.control import Snapshot
 from holdfast.protocol.events import Event, Message, Part
-from holdfast.protocol.messages import join_continued
-from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
-from holdfast.server.paging import merged, pages, snapshots
+from holdfast.protocol.messages import OpenMessage, OpenPart
+from holdfast.protocol.values import EVENT_BYTES, JSON, MESSAGE_BYTES
+from holdfast.server.paging import entries, merged, whole
 
 _SIZES = st.sampled_from([0, 10, 39_999, 40_000, 40_001, 90_000, 700_000])
 
@@ -46,29 +46,46 @@ def _sizes(messages: list[Any]) -> list[int]:
     return [max(len(JSON_CODEC.encode(message)), len(MSGPACK_CODEC.encode(message))) for message in messages]
 
 
-@given(st.lists(_PARTS, max_size=3))
-def test_a_snapshot_of_any_size_arrives_whole(contents: list[list[tuple[str, int]]]) -> None:
-    """Every server message is small enough, and together they are the messages that were cut."""
-    messages = [_message(number, parts) for number, parts in enumerate(contents)]
-    sent = list(snapshots(epoch="e", seq=9, at=1, reset=False, messages=messages, runs=[], more=False))
-    assert max(_sizes(sent)) <= MESSAGE_BYTES
-    assert [message["last"] for message in sent] == [False] * (len(sent) - 1) + [True]
-    transcript = Transcript()
-    for message in sent:
-        transcript.load(cast("Snapshot", message))
-    assert transcript.messages() == messages
+def _open(message: Message, block: int) -> OpenMessage:
+    """The same with its text in blocks, as it came."""
+    parts: list[OpenPart] = []
+    for part in message["parts"]:
+        text = part.get("text", part.get("arguments"))
+        fields = {name: part[name] for name in part if name not in ("kind", "text", "arguments")}
+        blocks = [text[at : at + block] for at in range(0, len(text), block)] if isinstance(text, str) else None
+        parts.append(OpenPart.of_blocks(str(part["kind"]), fields, blocks, done=False))
+    return OpenMessage({name: value for name, value in message.items() if name != "parts"}, parts)
 
 
-@given(st.lists(_PARTS, max_size=3))
-def test_pages_of_any_size_arrive_whole(contents: list[list[tuple[str, int]]]) -> None:
-    """The same for the answer to `history`, which has at least one page."""
-    messages = [_message(number, parts) for number, parts in enumerate(contents)]
-    sent = list(pages("h1", messages, more=True))
-    assert max(_sizes(sent)) <= MESSAGE_BYTES
-    joined: list[Message] = []
-    for page in sent:
-        joined = join_continued(joined, page["messages"])
-    assert joined == messages
+@given(_PARTS, st.none() | st.sampled_from([9_999, 40_000, 65_536]))
+def test_entries_of_any_message_make_it_whole(parts: list[tuple[str, int]], block: int | None) -> None:
+    """Each has about its bound at most and is known by its size; cut again they stay as they are."""
+    message = _message(1, parts)
+    found = list(entries(message if block is None else _open(message, block)))
+    assert whole(entry for entry, _ in found) == message
+    for number, (entry, size) in enumerate(found):
+        assert entry.get("continued", False) is (number > 0)
+        assert 0 <= size - len(JSON_CODEC.encode(entry)) <= 2_000
+        assert size <= EVENT_BYTES + 1_000
+        assert [again for again, _ in entries(entry)] == [entry]
+
+
+def test_what_msgpack_makes_larger_fits_too() -> None:
+    """Floats take more in msgpack than in JSON: an entry of nothing else is below the bound in both."""
+    message = _message(1, [])
+    floats: list[JSON] = [0.5] * 60_000
+    message["parts"].extend({"kind": "data", "name": "n", "value": floats} for _ in range(9))
+    assert max(_sizes([entry for entry, _ in entries(message)])) < MESSAGE_BYTES * 3 / 4
+
+
+def test_a_kind_that_nobody_knows_is_never_cut() -> None:
+    """What a newer version streams under a kind of its own stays as it is, open or ended."""
+    message = _message(1, [])
+    message["parts"] = [{"kind": "later", "delta": "x" * 90_000}]
+    fields = {name: value for name, value in message.items() if name != "parts"}
+    open_message = OpenMessage(fields, [OpenPart.of_blocks("later", {}, ["x" * 90_000], done=False)])
+    assert [entry for entry, _ in entries(message)] == [message]
+    assert [entry for entry, _ in entries(open_message)] == [message]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["r1", "r2"]), st.integers(0, 1), st.text(max_size=5)), min_size=1))
@@ -133,10 +150,12 @@ def test_a_merged_event_folds_as_those_it_stands_for(chunks: list[dict[str, Any]
     assert together.seq == one_by_one.seq
 
 
-def test_a_merged_event_fits_into_an_event() -> None:
-    """Merging stops before an event grows too large."""
+@pytest.mark.parametrize("text", ["\u0001", "😀", "é"])
+@pytest.mark.parametrize("length", [1, 10_000, 25_000, 40_000])
+def test_a_merged_event_fits_into_an_event(text: str, length: int) -> None:
+    """Merging stops before an event grows too large, whatever its text takes."""
     events: list[dict[str, Any]] = [
-        {"type": "run.chunk", "seq": seq, "at": 1, "runId": "r", "part": 0, "kind": "text", "delta": "\u0001" * 10_000}
+        {"type": "run.chunk", "seq": seq, "at": 1, "runId": "r", "part": 0, "kind": "text", "delta": text * length}
         for seq in range(1, 40)
     ]
     assert max(_sizes(list(merged(events)))) <= EVENT_BYTES

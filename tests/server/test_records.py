@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from time import thread_time
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.protocol.events import Message
+from holdfast.server.paging import whole
 from holdfast.server.records import (
-    decode_value,
+    MessageReader,
     decoding_checkpoint,
     encode_value,
     encoding_checkpoint,
@@ -18,6 +21,7 @@ from holdfast.server.records import (
 from holdfast.server.registry.compaction import finished
 from tests.protocol.wire import json_values, texts
 
+_T = TypeVar("_T")
 maps = st.dictionaries(texts, json_values, max_size=4)
 
 
@@ -29,25 +33,63 @@ def test_a_checkpoint_comes_back(checkpoint: dict[str, Any]) -> None:
     assert finished(decoding_checkpoint(encode_value(checkpoint))) == checkpoint
 
 
+def _message(*texts: str) -> Message:
+    return {
+        "id": "a",
+        "role": "assistant",
+        "parts": [{"kind": "text", "text": text} for text in texts],
+        "at": 1,
+        "seq": 1,
+        "after": None,
+        "status": "complete",
+    }
+
+
 @settings(max_examples=60)
 @given(maps)
-def test_a_message_is_encoded_as_any_value(message: dict[str, Any]) -> None:
-    """In steps it makes the same bytes."""
+def test_a_short_message_is_encoded_as_any_value(fields: dict[str, Any]) -> None:
+    """It makes the same bytes, whatever it holds."""
+    message = cast("Message", {**_message("x"), "metadata": fields})
     assert finished(encoding_message(message)) == encode_value(message)
 
 
+@given(st.integers(1, 999), st.booleans())
+def test_a_message_comes_back(piece: int, before_entries: bool) -> None:
+    """Read in pieces of any size, also as it was written before long messages were cut into entries."""
+    message = _message("a😀é漢" * 30_000, "b")
+    payload = encode_value(message) if before_entries else finished(encoding_message(message))
+    reader = MessageReader()
+    size = piece * 1_000
+    found = [entry for at in range(0, len(payload), size) for entry in reader.feed(payload[at : at + size])]
+    assert whole(found) == message
+    assert (len(found) == 1) is before_entries
+
+
 def test_a_long_text_is_encoded_in_pieces() -> None:
-    """Of several bytes a code point too, and no step takes long."""
-    text = "a😀é漢" * 600_000
-    steps = encoding_message({"id": "a", "parts": [{"kind": "text", "text": text}, {"kind": "text", "text": "b"}]})
-    longest, count, payload = 0.0, 0, b""
-    while not payload:
+    """Of several bytes a code point too, and no step takes long, nor does one of reading it."""
+    message = _message("a😀é漢" * 600_000, "b")
+    payload, count = _timed(encoding_message(message))
+    entries, _ = _timed(_reading(payload))
+    assert whole(entries) == message
+    assert count == len(entries) > 9
+
+
+def _reading(payload: bytes) -> Generator[None, None, list[Message]]:
+    entries: list[Message] = []
+    for entry in MessageReader().feed(payload):
+        entries.append(entry)
+        yield
+    return entries
+
+
+def _timed(steps: Generator[None, None, _T]) -> tuple[_T, int]:
+    count = 0
+    while True:
         began = thread_time()
         try:
             next(steps)
         except StopIteration as end:
-            payload = end.value
-        longest, count = max(longest, thread_time() - began), count + 1
-    assert decode_value(payload)["parts"][0]["text"] == text
-    assert count > 9
-    assert longest < 0.05
+            return end.value, count
+        finally:
+            assert thread_time() - began < 0.05
+        count += 1

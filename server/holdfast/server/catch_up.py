@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -10,6 +14,7 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.server.delivery import Delivery
 from holdfast.server.jobs import Jobs
 from holdfast.server.roles import SessionFailed
+from holdfast.server.slices import Slices
 from holdfast.server.subscriber import Subscriber
 
 _log = structlog.get_logger("holdfast.session")
@@ -18,9 +23,10 @@ _log = structlog.get_logger("holdfast.session")
 class CatchUps:
     """The catch-ups of one session that nobody waits for, and the way each of them goes."""
 
-    def __init__(self, session: str, jobs: Jobs) -> None:
+    def __init__(self, session: str, jobs: Jobs, slices: Slices) -> None:
         self._session = session
         self._jobs = jobs
+        self._slices = slices
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, delivery: Delivery, subscriber: Subscriber) -> None:
@@ -31,11 +37,31 @@ class CatchUps:
         while subscriber.behind and not subscriber.wire.closed:
             await subscriber.wire.drained()
             messages = await self._jobs.run(lambda _: delivery.advance(subscriber))
-            if not messages:
+            if messages is None:
                 return  # it is live; if it has fallen behind again since, that has a catch-up of its own
-            for message in messages:
-                await subscriber.wire.drained()
-                subscriber.write(message)
+            async with aclosing(self._each(messages)) as each:
+                async for message in each:
+                    if not await self._written(subscriber, message):
+                        return
+
+    async def _written(self, subscriber: Subscriber, message: Mapping[str, Any]) -> bool:
+        """Writes it when there is room; False where the wire was closed meanwhile."""
+        await subscriber.wire.drained()
+        if subscriber.wire.closed:
+            return False
+        await self._slices.call(partial(subscriber.write, message))
+        return True
+
+    async def _each(
+        self, messages: AsyncGenerator[Mapping[str, Any]] | Iterator[Mapping[str, Any]]
+    ) -> AsyncGenerator[Mapping[str, Any]]:
+        if isinstance(messages, Iterator):
+            while (message := await self._slices.call(partial(next, messages, None))) is not None:
+                yield message
+            return
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
 
     def start(self, delivery: Delivery, subscriber: Subscriber) -> None:
         """Runs a catch-up beside everything else; a connection that it cannot serve is closed."""

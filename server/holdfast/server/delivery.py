@@ -6,7 +6,7 @@ wires that take them; the others catch up by jobs of their own, so that no reade
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from holdfast.protocol.codec import MSGPACK_CODEC
@@ -14,8 +14,9 @@ from holdfast.protocol.commands import Cursor
 from holdfast.protocol.control import Resume
 from holdfast.protocol.events import Event
 from holdfast.server.clock import Clock, Timer
+from holdfast.server.cuts import snapshots
 from holdfast.server.journal import Journal
-from holdfast.server.paging import merged, snapshots
+from holdfast.server.paging import merged
 from holdfast.server.settings import SessionSettings
 from holdfast.server.subscriber import Subscriber
 
@@ -115,10 +116,13 @@ class Delivery:
         if self.subscribers.pop(subscriber, subscriber) is None:
             self.presence_changed()
 
-    async def advance(self, subscriber: Subscriber) -> list[Mapping[str, Any]]:
-        """The next messages for a subscriber that is behind; none when it has just gone live.
+    async def advance(
+        self, subscriber: Subscriber
+    ) -> AsyncGenerator[Mapping[str, Any]] | Iterator[Mapping[str, Any]] | None:
+        """The next messages for a subscriber that is behind; None when it has just gone live.
 
-        After a snapshot it stands at the snapshot's seq.
+        They are made as they are asked for, and of one moment all the same. Behind them it stands where the last of
+        them says.
         """
         journal = self._journal
         if not subscriber.snapshot:
@@ -130,24 +134,14 @@ class Delivery:
                     subscriber.snapshot = True
                 elif not events:
                     subscriber.caught_up(journal.state.at)
-                    return []
+                    return None
                 else:
                     subscriber.seq = events[-1]["seq"]
-                    return list(merged(events))
-        messages, more = await journal.messages(None, subscriber.messages)
-        state = journal.state
-        built: list[Mapping[str, Any]] = list(
-            snapshots(
-                epoch=journal.head.epoch,
-                seq=journal.head.seq,
-                at=state.at,
-                reset=subscriber.reset,
-                messages=messages,
-                runs=[run.snapshot() for run in state.transcript.runs.values()],
-                more=more,
-            )
-        )
-        subscriber.seq = journal.head.seq
+                    return merged(events)
+        cut = await journal.cut(None, subscriber.messages)
+        runs = [run.snapshot() for run in journal.state.transcript.runs.values()]
+        built = snapshots(cut, reset=subscriber.reset, runs=runs)
+        subscriber.seq = cut.seq
         subscriber.snapshot = subscriber.reset = False
         return built
 

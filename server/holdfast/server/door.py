@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 from typing import Any, Protocol
 
@@ -345,14 +345,17 @@ class Door:
         self._reading = asyncio.create_task(self._answer_reads(session, subscriber, self._reads))
 
     async def _answer_reads(self, session: Session, subscriber: Subscriber, commands: deque[History | Ping]) -> None:
-        """One after the other, so that of all pages asked for only one answer's lie in memory."""
+        """One after the other, and page by page: of all that is asked for only one page lies in memory."""
         while commands:
             command = commands.popleft()
             try:
-                async with within(self._clock, self._settings.unavailable_seconds):
-                    answers = await self._answers(session, subscriber, command)
-                for answer in answers:
-                    subscriber.control(answer)
+                if isinstance(command, History):
+                    await self._pages(session, subscriber, command)
+                else:
+                    # Through the actor: the answer stands behind everything committed before the question came.
+                    async with within(self._clock, self._settings.unavailable_seconds):
+                        await session.between_commits(_nothing)
+                    subscriber.control({"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq})
             except TimeoutError:
                 subscriber.control(error_message(unavailable(), command.id))
             except SessionFailed as failed:
@@ -364,12 +367,19 @@ class Door:
             await self._delivered(session, subscriber)
         self._reads = self._reading = None
 
-    async def _answers(self, session: Session, subscriber: Subscriber, command: History | Ping) -> list[dict[str, Any]]:
-        if isinstance(command, History):
-            return await session.history(command.id, command.before, command.limit)
-        # Through the actor, so that the answer stands behind everything committed before the question came.
-        await session.between_commits(_nothing)
-        return [{"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq}]
+    async def _pages(self, session: Session, subscriber: Subscriber, command: History) -> None:
+        """Writes the answer as its reader takes it. Raises TimeoutError where the store does not answer in time."""
+        async with within(self._clock, self._settings.unavailable_seconds):
+            pages = await session.history(command.id, command.before, command.limit)
+        await self._delivered(session, subscriber)  # now everything up to where they were cut has been written
+        async with aclosing(pages):
+            while not self.wire.closed:
+                async with within(self._clock, self._settings.unavailable_seconds):
+                    page = await anext(pages, None)
+                if page is None:
+                    return
+                await self.wire.drained()
+                subscriber.write(page)
 
     async def _delivered(self, session: Session, subscriber: Subscriber) -> None:
         """Returns when what was answered has left the server, or the connection has ended."""

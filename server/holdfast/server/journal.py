@@ -11,13 +11,16 @@ import itertools
 import secrets
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import structlog
 
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
+from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Clock, pause
+from holdfast.server.cuts import Cut, as_it_is
 from holdfast.server.records import (
     decode_batch,
     decode_value,
@@ -40,6 +43,7 @@ from holdfast.server.store import (
     Log,
     Store,
     StoredMessage,
+    StoredSize,
     StoreUnavailable,
 )
 
@@ -277,18 +281,39 @@ class Journal:
         found = await self.events(seq - 1, max_bytes=1)
         return found is not None and len(found) > 0 and found[0]["at"] == at
 
-    async def messages(self, before: int | None, limit: int) -> tuple[list[Message], bool]:
-        """The `limit` last transcript messages before the seq `before`, and whether there are older ones."""
-        held = [message for message in self.state.transcript.messages() if before is None or message["seq"] < before]
-        archived: list[StoredMessage] = []
+    async def cut(self, before: int | None, limit: int) -> Cut:
+        """The `limit` last transcript messages before the seq `before`, as they are now; they are read later."""
+        # Other nodes may have archived more than this state has folded.
+        before = self.head.seq + 1 if before is None else min(before, self.head.seq + 1)
+        transcript = self.state.transcript
+        answers = [run.answer for run in transcript.runs.values() if run.answer is not None]
+        found: dict[str, tuple[int, Message | OpenMessage | StoredSize]] = {}
         if self.state.archived or self.state.marks:
-            archived = await self._until_available(lambda: self._store.messages(self.session, before, limit + 1))
-        known = {message["id"] for message in held}
-        merged = [decode_value(item.payload) for item in archived if item.message_id not in known]
-        merged.extend(held)
-        merged.sort(key=lambda message: message["seq"])
-        more = len(merged) > limit
-        return (merged[-limit:] if limit else []), more
+            sizes = await self._until_available(lambda: self._store.message_sizes(self.session, before, limit + 1))
+            found = {size.message_id: (size.seq, size) for size in sizes}
+        for message in transcript.finished():
+            found[message["id"]] = (message["seq"], message)
+        for answer in answers:
+            found[answer.fields["id"]] = (answer.fields["seq"], answer)
+        ordered = sorted((item for item in found.values() if item[0] < before), key=itemgetter(0))
+        messages = [message for _, message in ordered[-limit:]] if limit else []
+        return Cut(
+            epoch=self.head.epoch,
+            seq=self.head.seq,
+            at=self.state.at,
+            messages=[as_it_is(message) if isinstance(message, OpenMessage) else message for message in messages],
+            more=len(ordered) > limit,
+            archive=self,
+            slices=self._slices,
+        )
+
+    async def archived(self, before: int, limit: int) -> list[StoredMessage]:
+        """See `Archive`. Like the next one it may be called at any time, and beside the actor's calls."""
+        return await self._until_available(lambda: self._store.messages(self.session, before, limit))
+
+    async def archived_piece(self, seq: int, start: int, size: int) -> bytes:
+        """See `Archive`."""
+        return await self._until_available(lambda: self._store.message_piece(self.session, seq, start, size))
 
     async def find(self, keys: Sequence[str]) -> Mapping[str, Any]:
         """The archive's records for `keys`."""

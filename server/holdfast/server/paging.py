@@ -1,4 +1,4 @@
-"""Cutting snapshots and pages into server messages, and merging events for a reader that fell behind. Pure."""
+"""Cutting transcript messages into entries of bounded size, and merging events for a reader that fell behind. Pure."""
 
 from __future__ import annotations
 
@@ -6,93 +6,105 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from holdfast.protocol.codec import JSON_CODEC
-from holdfast.protocol.events import Message, Part, RunInfo
-from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
+from holdfast.protocol.events import Message, Part
+from holdfast.protocol.messages import OpenMessage, OpenPart
+from holdfast.protocol.values import MESSAGE_BYTES
 
-_ENTRIES_BYTES: Final = MESSAGE_BYTES // 3
-"""Of JSON in one server message: the rest is for its other fields, and for what msgpack may need more."""
+ENTRIES_BYTES: Final = MESSAGE_BYTES // 4
+"""Of JSON in one server message, unless one entry alone has more: at most an event with its envelope, 256 KiB.
+
+Nothing takes more than 9/4 of its JSON in msgpack, which needs nine bytes for `0.5,`: so all of them fit, in either.
+"""
 _SLICE: Final = 40_000
-"""Code points of text in one continued entry: under 256 KiB in any encoding."""
-_MERGED_LENGTH: Final = EVENT_BYTES // 8
+"""Code points of text in one piece of a part, or in one merged event: under 256 KiB in any encoding."""
 _MERGED_FIELDS: Final = frozenset({"type", "seq", "at", "from", "runId", "part", "kind", "delta", "callId", "name"})
 _OWN_FIELDS: Final = frozenset({"seq", "at", "delta"})
 _TEXT_FIELDS: Final = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
 
 
-def snapshots(
-    *, epoch: str, seq: int, at: int, reset: bool, messages: Sequence[Message], runs: Sequence[RunInfo], more: bool
-) -> Iterator[dict[str, Any]]:
-    """The `snapshot` messages of a session at one seq, each small enough to be sent."""
-    head: dict[str, Any] = {"type": "snapshot", "epoch": epoch, "seq": seq, "at": at, "reset": reset}
-    entries = [("messages", entry) for entry in _entries(messages)] + [("runs", entry) for entry in runs]
-    groups = list(_grouped(entries)) or [[]]
-    for index, group in enumerate(groups):
-        yield {
-            **head,
-            "messages": [entry for kind, entry in group if kind == "messages"],
-            "runs": [entry for kind, entry in group if kind == "runs"],
-            "more": more,
-            "last": index == len(groups) - 1,
-        }
+def entries(message: Message | OpenMessage) -> Iterator[tuple[Message, int]]:
+    """The message in entries of bounded size, and about how many bytes of JSON each has. All but the first `continue`.
+
+    One that is small enough is its only entry. Of one whose run goes on nothing may be added meanwhile.
+    """
+    if isinstance(message, OpenMessage):
+        fields: dict[str, Any] = message.fields
+        parts: Iterable[Part | OpenPart] = message.parts
+    else:
+        fields, parts = {**message}, message["parts"]
+    own = len(JSON_CODEC.encode({**fields, "parts": [], "continued": True}))
+    pieces: list[Part] = []
+    size, first = own, True
+    for piece in _pieces(parts):
+        piece_size = len(JSON_CODEC.encode(piece)) + 1  # and a comma
+        if pieces and size + piece_size > ENTRIES_BYTES:
+            yield _entry(fields, pieces, first=first), size
+            pieces, size, first = [], own, False
+        pieces.append(piece)
+        size += piece_size
+    yield _entry(fields, pieces, first=first), size
 
 
-def pages(command_id: str, messages: Sequence[Message], *, more: bool) -> Iterator[dict[str, Any]]:
-    """The `page` messages that answer `history`."""
-    groups = list(_grouped(_entries(messages))) or [[]]
-    for index, group in enumerate(groups):
-        yield {"type": "page", "id": command_id, "messages": group, "more": more, "last": index == len(groups) - 1}
-
-
-def _grouped(entries: Iterable[Any]) -> Iterator[list[Any]]:
-    group: list[Any] = []
-    size = 0
+def whole(entries: Iterable[Message]) -> Message:
+    """The message that was cut into these entries."""
+    fields: dict[str, Any] | None = None
+    pieces: list[Part] = []
     for entry in entries:
-        entry_size = len(JSON_CODEC.encode(entry))
-        if group and size + entry_size > _ENTRIES_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(entry)
-        size += entry_size
-    if group:
-        yield group
+        fields = {**entry} if fields is None else fields
+        pieces.extend(entry["parts"])
+    assert fields is not None, "a message has an entry at least"
+    return _entry(fields, pieces, first=True)
 
 
-def _entries(messages: Iterable[Message]) -> Iterator[Message]:
-    """The messages, those that are too large for one server message in several entries of the same id."""
-    for message in messages:
-        if len(JSON_CODEC.encode(message)) <= _ENTRIES_BYTES:
-            yield message
-            continue
-        for index, parts in enumerate(_grouped(_pieces(message["parts"]))):
-            entry = cast("Message", {**message, "parts": _rejoined(parts)})
-            if index:
-                entry["continued"] = True
-            yield entry
+def _entry(fields: Mapping[str, Any], pieces: Sequence[Part], *, first: bool) -> Message:
+    entry = cast("Message", {**fields, "parts": _rejoined(pieces)})
+    if not first:
+        entry["continued"] = True
+    return entry
 
 
-def _pieces(parts: Iterable[Part]) -> Iterator[Part]:
+def _pieces(parts: Iterable[Part | OpenPart]) -> Iterator[Part]:
     for part in parts:
-        field = _TEXT_FIELDS.get(str(part["kind"]))
-        text = part.get(field) if field else None
-        if field is None or not isinstance(text, str) or len(text) <= _SLICE:
-            yield part
+        if isinstance(part, OpenPart):
+            blocks = part.blocks()
+            if blocks is None or part.length <= _SLICE or part.kind not in _TEXT_FIELDS:
+                yield part.view()
+                continue
+            # Without joining the text, which may be as long as an answer.
+            empty = OpenPart.of_blocks(part.kind, part.fields, [], done=part.done).view()
+            yield from _cut(empty, (block[at : at + _SLICE] for block in blocks for at in range(0, len(block), _SLICE)))
             continue
-        for start in range(0, len(text), _SLICE):
-            piece: Part = {**part, field: text[start : start + _SLICE]}
-            if start:
-                piece["continued"] = True
-            yield piece
+        text = part.get(_TEXT_FIELDS.get(str(part["kind"]), ""))
+        if not isinstance(text, str) or len(text) <= _SLICE:
+            yield part
+        else:
+            yield from _cut(part, (text[at : at + _SLICE] for at in range(0, len(text), _SLICE)))
+
+
+def _cut(part: Part, texts: Iterable[str]) -> Iterator[Part]:
+    field = _TEXT_FIELDS[str(part["kind"])]
+    for number, text in enumerate(texts):
+        piece: Part = {**part, field: text}
+        if number:
+            piece["continued"] = True
+        yield piece
 
 
 def _rejoined(pieces: Sequence[Part]) -> list[Part]:
     """Pieces of one part that came into the same entry, as one: only an entry's first part may be continued."""
     parts: list[Part] = []
+    texts: list[list[str]] = []
     for piece in pieces:
         if parts and piece.get("continued"):
-            field = _TEXT_FIELDS[str(piece["kind"])]
-            parts[-1] = {**parts[-1], field: f"{parts[-1][field]}{piece[field]}"}
+            texts[-1].append(str(piece[_TEXT_FIELDS[str(piece["kind"])]]))
         else:
             parts.append(piece)
+            texts.append([])
+    for number, more in enumerate(texts):
+        if more:
+            part = parts[number]
+            field = _TEXT_FIELDS[str(part["kind"])]
+            parts[number] = {**part, field: "".join([str(part[field]), *more])}
     return parts
 
 
@@ -102,7 +114,7 @@ def merged(events: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     deltas: list[str] = []
     length = 0
     for event in events:
-        if held is not None and length < _MERGED_LENGTH and _continues(held, event):
+        if held is not None and _continues(held, event) and length + len(event["delta"]) <= _SLICE:
             held["seq"], held["at"] = event["seq"], event["at"]
             deltas.append(event["delta"])
             length += len(event["delta"])

@@ -10,17 +10,14 @@ largest entry. `slices.py` runs them.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 
 from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.events import Message
+from holdfast.server.paging import entries
 from holdfast.server.registry import Note, Record
-
-_PIECE: Final = 256 * 1024
-"""Code points of a text that are encoded in one step."""
-_DEPTH: Final = 4
-"""How deep the texts of a message lie: message, parts, part, text."""
 
 
 def encode_batch(records: Sequence[Record], events: Sequence[bytes]) -> bytes:
@@ -45,7 +42,7 @@ def decode_batch(payload: bytes) -> list[Record]:
 
 
 def encode_value(value: object) -> bytes:
-    """A checkpoint, a message or an archive record."""
+    """A checkpoint, an entry of a message or an archive record."""
     return MSGPACK_CODEC.encode({"value": value})
 
 
@@ -54,36 +51,26 @@ def decode_value(payload: bytes) -> Any:
     return msgpack.unpackb(payload, strict_map_key=True)["value"]
 
 
-def encoding_message(message: Mapping[str, Any]) -> Generator[None, None, bytes]:
-    """`encode_value` in steps, for what has long texts."""
+def encoding_message(message: Message) -> Generator[None, None, bytes]:
+    """A message of the archive, in steps: `encode_value` of each of its entries, one after the other."""
     pieces: list[bytes] = []
-    for piece in _pieces({"value": message}, _DEPTH):
-        pieces.append(piece)
+    for entry, _ in entries(message):
+        pieces.append(encode_value(entry))
         yield
     return b"".join(pieces)
 
 
-def _pieces(value: Any, depth: int) -> Iterator[bytes]:
-    packer = msgpack.Packer(autoreset=True)
-    kind = value.__class__
-    if kind is str and len(value) > _PIECE:
-        texts: list[bytes] = []
-        for start in range(0, len(value), _PIECE):
-            texts.append(value[start : start + _PIECE].encode())
-            yield b""
-        yield b"\xdb" + sum(map(len, texts)).to_bytes(4, "big")  # str 32, which is what so long a text needs
-        yield from texts
-    elif kind is dict and depth:
-        yield packer.pack_map_header(len(value))
-        for key, item in value.items():
-            yield packer.pack(key)
-            yield from _pieces(item, depth - 1)
-    elif kind is list and depth:
-        yield packer.pack_array_header(len(value))
-        for item in value:
-            yield from _pieces(item, depth - 1)
-    else:
-        yield packer.pack(value)
+class MessageReader:
+    """Reads what `encoding_message` was given, entry by entry, from payloads that come in pieces."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=0, strict_map_key=True)
+
+    def feed(self, piece: bytes) -> Iterator[Message]:
+        """The entries that are whole with this piece; each is decoded when it is asked for."""
+        self._unpacker.feed(piece)
+        for found in self._unpacker:
+            yield found["value"]
 
 
 def encoding_checkpoint(checkpoint: Mapping[str, Any]) -> Generator[None, None, bytes]:
@@ -93,9 +80,9 @@ def encoding_checkpoint(checkpoint: Mapping[str, Any]) -> Generator[None, None, 
     rest = {name: value for name, value in checkpoint.items() if name not in lists}
     pieces: list[bytes] = [packer.pack_map_header(2), packer.pack("value"), packer.pack(rest)]
     pieces += [packer.pack("lists"), packer.pack_map_header(len(lists))]
-    for name, entries in lists.items():
-        pieces += [packer.pack(name), packer.pack_array_header(len(entries))]
-        for entry in entries:
+    for name, items in lists.items():
+        pieces += [packer.pack(name), packer.pack_array_header(len(items))]
+        for entry in items:
             pieces.append(packer.pack(entry))
             yield
     return b"".join(pieces)
@@ -112,9 +99,9 @@ def decoding_checkpoint(payload: bytes) -> Generator[None, None, dict[str, Any]]
     if fields == 2:
         unpacker.skip()
         for _ in range(unpacker.read_map_header()):
-            entries: list[Any] = []
-            checkpoint[unpacker.unpack()] = entries
+            items: list[Any] = []
+            checkpoint[unpacker.unpack()] = items
             for _ in range(unpacker.read_array_header()):
-                entries.append(unpacker.unpack())
+                items.append(unpacker.unpack())
                 yield
     return checkpoint

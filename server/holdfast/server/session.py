@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -24,11 +24,11 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
 from holdfast.server.catch_up import CatchUps
 from holdfast.server.crew import Crew
+from holdfast.server.cuts import Cut, pages
 from holdfast.server.delivery import Delivery
 from holdfast.server.inbox import Chore, Inbox, Item
 from holdfast.server.jobs import Jobs
 from holdfast.server.journal import Journal
-from holdfast.server.paging import pages
 from holdfast.server.registry import (
     Ask,
     Chunk,
@@ -82,7 +82,7 @@ class Session:
             waiting=self._answer_late,
         )
         self._jobs = Jobs(self._journal, self._notify)
-        self._catch_ups = CatchUps(session_id, self._jobs)
+        self._catch_ups = CatchUps(session_id, self._jobs, host.slices)
         self.delivery = Delivery(self._journal, host.clock, host.settings, self._fell_behind)
         self._crew = Crew(self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore)
         self.workers: Mapping[str, Worker] = self._crew.workers
@@ -209,25 +209,20 @@ class Session:
         self.delivery.leave(subscriber)
         self._notify()
 
-    async def history(self, command_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
-        """The `page` messages that answer `history`."""
-
-        async def read(journal: Journal) -> list[dict[str, Any]]:
-            messages, more = await journal.messages(before, limit)
-            return list(pages(command_id, messages, more=more))
-
-        return await self._jobs.run(read)
+    async def history(self, command_id: str, before: int | None, limit: int) -> AsyncGenerator[dict[str, Any]]:
+        """The `page` messages that answer `history`, of this moment and made as they are asked for."""
+        return pages(await self._jobs.run(lambda journal: journal.cut(before, limit)), command_id)
 
     async def conversation(self, run_id: str) -> list[Message]:
         """The transcript as a run's agent should see it: all messages before its answer, bounded by the settings."""
+        settings = self._host.settings
 
-        async def read(journal: Journal) -> list[Message]:
+        async def read(journal: Journal) -> Cut:
             view = journal.state.transcript.runs.get(run_id)
             before = None if view is None else view.info.get("startedSeq")
-            messages, _ = await journal.messages(before, self._host.settings.history_messages)
-            return messages
+            return await journal.cut(before, settings.history_messages)
 
-        return await self._jobs.run(read)
+        return await (await self._jobs.run(read)).newest(settings.history_bytes).whole()
 
     # The loop
 

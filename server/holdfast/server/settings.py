@@ -27,6 +27,8 @@ class SessionSettings:
     """
     history_messages: int = 200
     """How many messages before its own an agent sees at most."""
+    history_bytes: int = 16 * 1024 * 1024
+    """Of those messages, as they lie in the archive: older ones that do not fit are left out, never the last."""
     run_bytes: int = 16 * 1024 * 1024
     """Of one run's output; a run that produces more fails with `limit_reached`."""
     waiting_bytes: int = 256 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, TypeVar
 
 _T = TypeVar("_T")
@@ -38,3 +38,13 @@ class Slices:
                     self._used = 0.0
                     await asyncio.sleep(0)  # with the turn in hand: the others wait for the loop's next one
         return results[0]
+
+    async def call(self, step: Callable[[], _T]) -> _T:
+        """Does one short piece of work when its turn comes, and returns its result."""
+        return await self.run(_one(step))
+
+
+def _one(step: Callable[[], _T]) -> Generator[None, None, _T]:
+    result = step()
+    yield
+    return result

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from typing import cast
 
 import pytest
+from typing_extensions import override
 
+from holdfast.protocol.events import Message
+from holdfast.protocol.messages import join_continued
 from holdfast.server.door import Door
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.socket import WAITING_BYTES, WRITE_LIMIT, Socket
-from tests.server.gateway.harness import Served, served, until
+from holdfast.server.store import MemoryStore, StoredMessage
+from tests.server.gateway.harness import Client, Gate, Served, served, until
 from tests.server.gateway.raw import PING, RawClient, frame
 
 UNMETERED = GatewaySettings(
@@ -21,9 +25,13 @@ UNMETERED = GatewaySettings(
 PINGS = frame(PING, b"x" * 125) * 500
 
 
-def _door(server: Served) -> Door:
+def _doors(server: Served) -> list[Door]:
     doors: Mapping[Door, float] = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-    (door,) = doors
+    return list(doors)
+
+
+def _door(server: Served) -> Door:
+    (door,) = _doors(server)
     return door
 
 
@@ -98,3 +106,107 @@ async def test_reading_is_progress() -> None:
                 await client.frame()
             server.clock.advance(1_000)
         assert _socket(door).code == 0
+
+
+LARGE_SENDS = 40
+
+
+async def test_pages_wait_for_their_reader() -> None:
+    """A client that reads gets all of a long history; of one that does not only a page waits, however often it asks."""
+    async with served(settings=UNMETERED) as server, server.client(hello={}) as writer:
+        for number in range(LARGE_SENDS):
+            await writer.send("send", id=f"r{number}", text=f"{number:03}" + "x" * 200_000)
+            await writer.until("run.ended")
+        async with server.client(hello={"messages": 0}, receive_buffer=4_096) as reader:
+            door = next(door for door in _doors(server) if door.connection == reader.received[0]["connection"])
+            reader.connection.transport.pause_reading()
+            for number in range(3):
+                await reader.send("history", id=f"h{number}", limit=200)
+            await until(lambda: door.wire.congested)
+            for _ in range(20):
+                await writer.ask("ping", id="p")
+            assert _socket(door).waiting < WRITE_LIMIT + 300_000
+            reader.connection.transport.resume_reading()
+            for number in range(3):
+                found = await _history(reader, f"h{number}")
+                texts = [str(message["parts"][0]["text"]) for message in found if message["role"] == "user"]
+                assert [text[:3] for text in texts] == [f"{number:03}" for number in range(LARGE_SENDS)]
+                assert {len(text) for text in texts} == {200_003}
+            assert (await reader.ask("ping", id="p"))["outcome"] == "pong"
+
+
+async def _history(client: Client, command_id: str) -> list[Message]:
+    found: list[Message] = []
+    while True:
+        page = await client.until("page", id=command_id)
+        found = join_continued(found, page["messages"])
+        if page["last"]:
+            return found
+
+
+async def test_a_page_that_the_store_does_not_give_is_told() -> None:
+    """In the middle of an answer too: the rest does not come, and the next command is answered."""
+    silent = Silent()
+    async with served(settings=UNMETERED, store=silent) as server, server.client(hello={}) as client:
+        for number in range(4):
+            await client.send("send", id=f"r{number}", text="x" * 250_000)
+            await client.until("run.ended")
+        server.clock.advance(2_000)
+        await until(lambda: len(silent.archived) == 8)
+        silent.answers_left = 2  # which messages there are, and some of them
+        await client.send("history", id="h", limit=200)
+        assert not (await client.until("page", id="h"))["last"]
+        await until(lambda: silent.answers_left < 0)
+        server.clock.advance(5_000)
+        assert (await client.until("error", id="h"))["code"] == "unavailable"
+        silent.answers_left = 10**9
+        assert (await client.ask("ping", id="p"))["outcome"] == "pong"
+        assert len(await _asked(client, "h2")) == 8
+
+
+async def _asked(client: Client, command_id: str) -> list[Message]:
+    await client.send("history", id=command_id, limit=200)
+    return await _history(client, command_id)
+
+
+class Silent(MemoryStore):
+    """A store that, after so many reads of messages, says nothing any more."""
+
+    answers_left = 10**9
+
+    @property
+    def archived(self) -> Mapping[int, StoredMessage]:
+        """Of the session `s`."""
+        return self._logs["s"].archive
+
+    @override
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        self.answers_left -= 1
+        if self.answers_left < 0:
+            await asyncio.get_running_loop().create_future()
+        return await super().messages(session, before, limit)
+
+
+async def test_history_waits_for_everything_before_it() -> None:
+    """Asked while its connection lags, it comes behind all events up to the moment that it is of."""
+    gate = Gate()
+    async with served(gate.agent, settings=UNMETERED) as server, server.client(hello={}) as writer:
+        async with server.client(hello={}, receive_buffer=4_096) as reader:
+            door = next(door for door in _doors(server) if door.connection == reader.received[0]["connection"])
+            reader.connection.transport.pause_reading()
+            number = 0
+            while door.subscriber is None or not door.subscriber.behind:
+                await writer.send("send", id=f"r{number}", text="x" * 200_000, whenBusy="interrupt")
+                await writer.until("run.started")
+                number += 1
+            await reader.send("history", id="h", limit=200)
+            await writer.ask("ping", id="p")
+            reader.connection.transport.resume_reading()
+            page = await reader.until("page", id="h")
+            events = {message["seq"] for message in reader.received if "seq" in message and "at" in message}
+            assert events >= {message["seq"] for message in page["messages"]}
+            while not page["last"]:
+                page = await reader.until("page", id="h")
+            assert page["messages"][-1]["seq"] <= max(events)
+        await writer.send("cancel", id="k", runId=f"r{number - 1}")
+        await writer.until("run.settled", runId=f"r{number - 1}")

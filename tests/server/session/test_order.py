@@ -18,7 +18,7 @@ async def test_history_does_not_overtake_a_send() -> None:
         call.say("one")
         await settled()
         sent = device.ask("send", id="r2", text="then", whenBusy="alongside")
-        page = asyncio.ensure_future(device.session.history("h1", None, 10))
+        page = asyncio.ensure_future(device.history())
         await settled()
         assert not page.done()
         h.road.resume()

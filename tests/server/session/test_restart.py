@@ -226,7 +226,7 @@ async def test_opening_a_long_session_costs_its_recent_past() -> None:
         assert stop["seq"] == h.of("r5", "run.ended")[0]["seq"]
         assert road.batches_read == reads
         assert road.calls["find"] == 3
-        pages = await late.session.history("h1", late.messages[0]["seq"], 200)
+        pages = await late.history(late.messages[0]["seq"])
         ids = [message["id"] for page in pages for message in page["messages"]]
         assert len(ids) == len(set(ids)) == 200
         (await h.puppet.call(199)).end()

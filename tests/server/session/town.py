@@ -244,7 +244,7 @@ class Town:
         cursor = device.cursor()
         device.connect(await place.session())
         joining = asyncio.ensure_future(device.join(cursor))
-        await settled(5)
+        await settled(40)
         if not joining.done():  # the store says nothing: it gives up, and may try again
             joining.cancel()
             await asyncio.gather(joining, return_exceptions=True)

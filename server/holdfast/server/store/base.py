@@ -131,6 +131,14 @@ class StoredMessage:
     payload: bytes
 
 
+class StoredSize(NamedTuple):
+    """How large the payload of a message of the archive is, in bytes."""
+
+    seq: int
+    message_id: str
+    size: int
+
+
 def check_follows(expected: Head, batch: Batch) -> None:
     """Raises ValueError unless the batch holds an event and begins right after `expected`."""
     if batch.first_seq != expected.seq + 1 or batch.last_seq < batch.first_seq:
@@ -241,6 +249,16 @@ class Store(ABC):
     @abstractmethod
     async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
         """Return the `limit` archived messages of highest seq (below `before` where given), ascending."""
+
+    @abstractmethod
+    async def message_sizes(self, session: str, before: int | None, limit: int) -> list[StoredSize]:
+        """Return what `messages` would, without the payloads."""
+
+    @abstractmethod
+    async def message_piece(self, session: str, seq: int, start: int, size: int) -> bytes:
+        """Return `size` bytes from `start` of the payload of the archived message `seq`; less where it ends, none
+        where there is no such message. Pieces are read one after the other, and cost about their size.
+        """
 
     @abstractmethod
     async def unfinished(self) -> list[str]:

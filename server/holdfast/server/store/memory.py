@@ -19,6 +19,7 @@ from holdfast.server.store.base import (
     Head,
     Log,
     StoredMessage,
+    StoredSize,
     Tail,
     check_follows,
 )
@@ -175,6 +176,17 @@ class MemoryStore(LocalStore):
             return []
         end = len(log.seqs) if before is None else bisect_left(log.seqs, before)
         return [log.archive[seq] for seq in log.seqs[max(0, end - limit) : end]]
+
+    @override
+    async def message_sizes(self, session: str, before: int | None, limit: int) -> list[StoredSize]:
+        found = await self.messages(session, before, limit)
+        return [StoredSize(message.seq, message.message_id, len(message.payload)) for message in found]
+
+    @override
+    async def message_piece(self, session: str, seq: int, start: int, size: int) -> bytes:
+        log = self._logs.get(session)
+        message = None if log is None else log.archive.get(seq)
+        return b"" if message is None else message.payload[start : start + size]
 
     @override
     async def unfinished(self) -> list[str]:

@@ -24,6 +24,7 @@ from holdfast.server.store.base import (
     Head,
     Log,
     StoredMessage,
+    StoredSize,
     StoreError,
     StoreUnavailable,
     Tail,
@@ -47,6 +48,8 @@ MAX_PENDING_WRITES = 65_536
 
 PING_SECONDS = 1.0
 """A ping as young as this is answered by the last one: it may be asked for by anybody, and each writes."""
+_PAYLOADS_BYTES = 32 * 1024 * 1024
+"""Of large messages that are read in pieces kept at hand: SQLite reads a value whole, however little is asked for."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("holdfast.store")
@@ -90,6 +93,10 @@ _MESSAGES = """
     WHERE session_id = (SELECT id FROM session WHERE name = ?) AND (?2 IS NULL OR seq < ?2)
     ORDER BY seq DESC LIMIT ?3
 """
+_SIZES = _MESSAGES.replace("payload", "length(payload)")
+_MESSAGE = """
+    SELECT payload FROM message WHERE session_id = (SELECT id FROM session WHERE name = ?) AND seq = ?
+"""
 _UNFINISHED = "SELECT name FROM session WHERE unfinished ORDER BY name"
 
 
@@ -132,6 +139,8 @@ class SqliteStore(LocalStore):
         self._synchronous: Synchronous = synchronous
         self._open_file: _OpenFile | None = None
         self._pending = 0
+        self._payloads: dict[tuple[str, int], bytes] = {}
+        """By session and seq, the latest last. The reader's thread fills it."""
 
     @override
     async def start(self) -> None:
@@ -328,9 +337,12 @@ class SqliteStore(LocalStore):
     ) -> bool:
         # Copies: the caller may go on with its own while the operation waits.
         archived, kept = tuple(messages), dict(records)
-        return await self._write(
+        written = await self._write(
             lambda transaction: transaction.compact(session, epoch, checkpoint, archived, kept, trim_to)
         )
+        for message in archived:
+            self._payloads.pop((session, message.seq), None)
+        return written
 
     @override
     async def find(self, session: str, keys: Sequence[str]) -> dict[str, bytes]:
@@ -342,6 +354,31 @@ class SqliteStore(LocalStore):
         def query(reader: sqlite3.Connection) -> list[StoredMessage]:
             rows = reader.execute(_MESSAGES, (session, before, max(0, limit))).fetchall()
             return [StoredMessage(*row) for row in reversed(rows)]
+
+        return await self._read(query)
+
+    @override
+    async def message_sizes(self, session: str, before: int | None, limit: int) -> list[StoredSize]:
+        def query(reader: sqlite3.Connection) -> list[StoredSize]:
+            rows = reader.execute(_SIZES, (session, before, max(0, limit))).fetchall()
+            return [StoredSize(*row) for row in reversed(rows)]
+
+        return await self._read(query)
+
+    @override
+    async def message_piece(self, session: str, seq: int, start: int, size: int) -> bytes:
+        def query(reader: sqlite3.Connection) -> bytes:
+            payloads = self._payloads
+            payload: bytes | None = payloads.pop((session, seq), None)
+            if payload is None:
+                row: tuple[bytes] | None = reader.execute(_MESSAGE, (session, seq)).fetchone()
+                payload = b"" if row is None else row[0]
+                left = _PAYLOADS_BYTES - len(payload)
+                while payloads and sum(map(len, payloads.values())) > left:
+                    del payloads[next(iter(payloads))]
+            if start + size < len(payload):  # there is more to come
+                payloads[session, seq] = payload
+            return payload[start : start + size]
 
         return await self._read(query)
 
