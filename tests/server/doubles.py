@@ -18,6 +18,9 @@ from holdfast.server.session import Session
 from holdfast.server.subscriber import Subscriber
 from tests.server.witnesses import Reader
 
+MOST_CALLS = 100_000
+"""Timers that one `advance` may call."""
+
 
 class FakeTimer:
     """A call on the fake clock."""
@@ -58,10 +61,12 @@ class FakeClock:
         return timer
 
     def advance(self, ms: int) -> None:
-        """Moves on, and calls what is due on the way."""
-        end = self._now + ms
+        """Moves on, and calls what is due on the way; a timer that is set again without end is a defect."""
+        end, called = self._now + ms, 0
         while self._timers and self._timers[0][0] <= end:
             at, _, timer = heapq.heappop(self._timers)
+            called += 1
+            assert called <= MOST_CALLS, f"the clock does not get past {at} ms: {self.left[:3]}"
             self._now = max(self._now, at)
             if timer.call is not None:
                 call, timer.call = timer.call, None
@@ -77,7 +82,13 @@ class FakeClock:
     @property
     def waiting(self) -> int:
         """How many timers wait."""
-        return sum(timer.call is not None for _, _, timer in self._timers)
+        return len(self.left)
+
+    @property
+    def left(self) -> list[str]:
+        """What the timers that wait would call."""
+        calls = [timer.call for _, _, timer in self._timers if timer.call is not None]
+        return [getattr(call, "__qualname__", repr(call)) for call in calls]
 
 
 class NodeClock:

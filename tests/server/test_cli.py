@@ -103,10 +103,11 @@ async def test_a_second_signal_ends_at_once() -> None:
             await socket.send('{"type":"send","id":"r","text":"count to 10000"}')
             await _until(socket, "run.chunk")
             process.send_signal(signal.SIGINT)
-            code = "busy"
-            while code == "busy":
-                await socket.send('{"type":"send","id":"r2","text":"more","whenBusy":"reject"}')
-                code = str((await _until(socket, "error"))["code"])
+            async with asyncio.timeout(20):
+                code = "busy"
+                while code == "busy":
+                    await socket.send('{"type":"send","id":"r2","text":"more","whenBusy":"reject"}')
+                    code = str((await _until(socket, "error"))["code"])
             assert code == "draining"
             process.send_signal(signal.SIGINT)
             exit_code, output = await asyncio.to_thread(_ends, process)

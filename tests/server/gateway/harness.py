@@ -158,30 +158,33 @@ class Client:
 
     async def until(self, kind: str, wanted: Callable[[dict[str, Any]], bool] | None = None, **fields: Any) -> Any:
         """The next message of a type, with these fields; what comes before it is in `received`."""
-        while True:
-            message = await self.receive()
-            if (
-                message["type"] == kind
-                and all(message.get(name) == value for name, value in fields.items())
-                and (wanted is None or wanted(message))
-            ):
-                return message
+        async with asyncio.timeout(PATIENCE_SECONDS * 3):  # however much else it is sent
+            while True:
+                message = await self.receive()
+                if (
+                    message["type"] == kind
+                    and all(message.get(name) == value for name, value in fields.items())
+                    and (wanted is None or wanted(message))
+                ):
+                    return message
 
     async def ask(self, kind: str, **fields: Any) -> Any:
         """Sends a command and returns its ack, error or first page."""
         await self.send(kind, **fields)
-        while True:
-            message = await self.receive()
-            if message["type"] in ("ack", "error", "page") and message.get("id") == fields.get("id"):
-                return message
+        async with asyncio.timeout(PATIENCE_SECONDS * 3):
+            while True:
+                message = await self.receive()
+                if message["type"] in ("ack", "error", "page") and message.get("id") == fields.get("id"):
+                    return message
 
     async def closed(self) -> int:
         """The code that the connection is closed with; what comes before is in `received`."""
-        while True:
-            try:
-                await self.receive()
-            except ConnectionClosed as closed:
-                return self._close_code(closed)
+        async with asyncio.timeout(PATIENCE_SECONDS * 3):
+            while True:
+                try:
+                    await self.receive()
+                except ConnectionClosed as closed:
+                    return self._close_code(closed)
 
     def _close_code(self, closed: ConnectionClosed) -> int:
         assert closed.rcvd is not None, "the connection was cut, not closed"
@@ -217,6 +220,7 @@ async def served(
                 clock.advance(100)
                 await asyncio.sleep(0)
             await stopping
+        assert not clock.waiting, f"timers are left behind: {clock.left}"
 
 
 CODECS = (JSON_CODEC, MSGPACK_CODEC)

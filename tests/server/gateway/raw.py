@@ -89,12 +89,13 @@ class RawClient:
 
     async def until(self, kind: str, **fields: Any) -> Any:
         """The next message of a type, with these fields."""
-        while True:
-            opcode, payload = await self.frame()
-            if opcode == TEXT:
-                value: Any = json.loads(payload)
-                if value["type"] == kind and all(value.get(name) == fields[name] for name in fields):
-                    return value
+        async with asyncio.timeout(3 * PATIENCE_SECONDS):  # however much else it is sent
+            while True:
+                opcode, payload = await self.frame()
+                if opcode == TEXT:
+                    value: Any = json.loads(payload)
+                    if value["type"] == kind and all(value.get(name) == fields[name] for name in fields):
+                        return value
 
     async def closed(self) -> int:
         """The code that the server closes with; waits for the end of the connection too."""

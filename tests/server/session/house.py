@@ -116,3 +116,4 @@ async def house(**options: Any) -> AsyncGenerator[House]:
     await settled()
     left = [task.get_name() for task in asyncio.all_tasks() - before]
     assert not left, f"tasks are left behind: {left}"
+    assert not house.clock.waiting, f"timers are left behind: {house.clock.left}"

@@ -414,6 +414,7 @@ class Town:
         require(self.clock.waiting == len(self.places), "timers are left behind")
         for place in self.places.values():
             await place.node.stop()
+        require(not self.clock.waiting, f"timers are left behind: {self.clock.left}")
 
 
 async def play(steps: Sequence[Step]) -> None:
