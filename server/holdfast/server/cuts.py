@@ -22,7 +22,7 @@ from holdfast.server.records import MessageReader
 from holdfast.server.slices import Slices
 from holdfast.server.store import StoredMessage, StoredSize, StoreError
 
-_READ_BYTES: Final = 512 * 1024
+_READ_BYTES: Final = 256 * 1024
 """Read from the archive at a time."""
 
 

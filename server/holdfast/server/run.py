@@ -171,7 +171,7 @@ class Run:
     """A run, as its agent holds it.
 
     Output is handed over at once and reaches the log in order; the methods wait only while too much of it waits for
-    the store. They raise AgentError `limit_reached` where an answer becomes too long or has more than 4,096 parts. When
+    the store. They raise AgentError `limit_reached` where an answer becomes too long or has more than 2,048 parts. When
     the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent where it waits,
     and every later method call raises it again: let it pass, and close what you opened in a `finally`. It is raised too
     in a task that goes on after the agent has returned.

@@ -51,9 +51,11 @@ from holdfast.server.settings import SessionSettings
 _TEXT_LENGTH: Final = 40_000
 """Code points of text in one event: under 256 KiB in any encoding."""
 _OPEN_REQUESTS: Final = 8
+_OPEN_REQUESTS_BYTES: Final = 256 * 1024
+"""Of the open requests of a run: with the steers that wait in it they fit into one message, in msgpack too."""
 _USAGE_BYTES: Final = 16 * 1024
-_PARTS: Final = 4_096
-"""Of one answer: what is kept of all of them can be told in one event."""
+_PARTS: Final = 2_048
+"""Of one answer: what is kept of all of them can be told in one event, with the steers that come back."""
 _log = structlog.get_logger("holdfast.run")
 
 
@@ -78,6 +80,8 @@ class _Asked:
 
     waiter: asyncio.Future[Answer]
     task: asyncio.Task[Any] | None
+    size: int
+    """Bytes of JSON."""
     taken_back: bool = False
     """Whether it is being withdrawn, so that a steer can interrupt the task."""
 
@@ -340,11 +344,14 @@ class RunWorker:
         """Opens a request, waits for what becomes of it, and takes it back when the wait is cancelled."""
         if len(self._requests) >= _OPEN_REQUESTS:
             raise AgentError("limit_reached", f"A run asks for at most {_OPEN_REQUESTS} things at once.")
+        size = len(JSON_CODEC.encode(request))
+        if size + sum(asked.size for asked in self._requests.values()) > _OPEN_REQUESTS_BYTES:
+            raise AgentError("limit_reached", f"A run asks for at most {_OPEN_REQUESTS_BYTES} bytes at once.")
         if expires_ms is not None:
             # Agents give floats too, and infinity.
             request["expiresAt"] = int(min(self._clock.now() + max(expires_ms, 0), MAX_INTEGER))
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._requests[request["id"]] = _Asked(waiter, asyncio.current_task())
+        self._requests[request["id"]] = _Asked(waiter, asyncio.current_task(), size)
         self._put(OpenRequest(self.owner, request), done=lambda _: self._asked.add(request["id"]))
         try:
             return await waiter

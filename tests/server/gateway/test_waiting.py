@@ -153,7 +153,7 @@ async def test_a_page_that_the_store_does_not_give_is_told() -> None:
             await client.until("run.ended")
         server.clock.advance(2_000)
         await until(lambda: len(silent.archived) == 8)
-        silent.answers_left = 2  # which messages there are, and some of them
+        silent.answers_left = 4  # which messages there are, and some of them
         await client.send("history", id="h", limit=200)
         assert not (await client.until("page", id="h"))["last"]
         await until(lambda: silent.answers_left < 0)

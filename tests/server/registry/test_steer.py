@@ -71,7 +71,12 @@ def test_refused() -> None:
     assert refused(session, "steer", "s1", text="x" * EVENT_BYTES).path == "$.text"
     parts = [{"kind": "text", "text": "x" * EVENT_BYTES}]
     assert refused(session, "steer", "s1", parts=parts).path == "$.parts"
+    room = session.context.limits.steers_bytes - 100
+    assert refused(session, "steer", "s1", text="x" * (room + 100)).code == "too_large"
+    assert refused(session, "send", "s1", text="x" * (room + 100), whenBusy="steer").path == "$.text"
+    assert refused(session, "steer", "s1", parts=[{"kind": "text", "text": "x" * (room + 100)}]).path == "$.parts"
     session.ask("steer", "s1", text="x")
+    assert refused(session, "steer", "s2", text="x" * room).code == "limit_reached"
     session.ask("steer", "s2", text="x")
     assert refused(session, "steer", "s3", text="x").code == "limit_reached"
     session.take("r1")

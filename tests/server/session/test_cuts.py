@@ -112,7 +112,7 @@ async def test_long_messages_are_read_from_the_archive_in_pieces() -> None:
         pages = await device.history()
         assert _joined(pages) == device.messages
         assert max(_sizes(pages)) < 2 * EVENT_BYTES
-        assert asked.count("message_piece") == 2 * 3
+        assert asked.count("message_piece") == 2 * 6 + 2
         assert 3 < asked.count("messages") < 9
         part = await device.history(device.messages[-3]["seq"], 4)
         assert _joined(part) == device.messages[-7:-3]
@@ -210,7 +210,7 @@ async def test_a_reader_that_leaves_in_the_middle_ends_it() -> None:
         calls = h.road.calls["message_piece"]
         await late.join()
         assert [message["type"] for message in late.wire.received] == ["welcome", "snapshot"]
-        assert h.road.calls["message_piece"] <= calls + 2
+        assert h.road.calls["message_piece"] <= calls + 4 < len(_LONG) * 3 / 300_000
 
 
 async def test_an_archive_that_is_shorter_than_it_was_is_an_error() -> None:

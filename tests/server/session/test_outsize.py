@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from holdfast.protocol import JSON_CODEC
-from holdfast.protocol.values import MAX_INTEGER
+from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
+from holdfast.protocol.values import JSON, MAX_INTEGER, MESSAGE_BYTES
 from holdfast.server.agent import Agent, AgentFunction
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.run import OutputTooLarge, Run
@@ -90,10 +90,10 @@ async def test_the_usage_has_a_limit() -> None:
 
 
 async def test_an_answer_has_a_limit_of_parts() -> None:
-    """An agent that begins more than 4,096 fails; to go on in the last one is no new part."""
+    """An agent that begins more than 2,048 fails; to go on in the last one is no new part."""
 
     async def agent(run: Run) -> None:
-        for _ in range(2_048):
+        for _ in range(1_024):
             await run.text("a")
             await run.reasoning("b")
         await run.reasoning("c")
@@ -102,28 +102,65 @@ async def test_an_answer_has_a_limit_of_parts() -> None:
     async with house() as h:
         ended = await _ended(h, agent)
         assert (ended["reason"], ended["error"]["code"]) == ("failed", "limit_reached")
-        assert {event["part"] for event in h.of("r1", "run.chunk")} == set(range(4_096))
+        assert {event["part"] for event in h.of("r1", "run.chunk")} == set(range(2_048))
         assert h.of("r1", "run.chunk")[-1]["delta"] == "bc"
 
 
 async def test_the_end_of_a_stopped_answer_fits_into_an_event() -> None:
-    """However many parts an answer has, what is kept of it can be told."""
+    """However many parts an answer has, what is kept of it can be told, with its usage and steers."""
 
     async def agent(run: Run) -> None:
-        for _ in range(2_048):
+        await run.usage({"more": "x" * 16_000})
+        for _ in range(1_024):
             await run.text("a")
             await run.reasoning("b")
         await asyncio.Event().wait()
 
     async with house() as h:
         device = await _sent(h, agent)
-        await device.wire.until(lambda message: message.get("part") == 4_095)
+        await device.wire.until(lambda message: message.get("part") == 2_047)
+        for number in range(40):
+            await device.send("steer", id=f"s{number}", text="x" * 4_000, boundary="step")
+        last = await device.send("steer", id="last", text="y" * 4_000, boundary="step")
+        assert last["code"] == "limit_reached"
         seen = device.cursor()
         assert seen is not None
         await device.send("cancel", id="k1", runId="r1", seen={"epoch": seen["epoch"], "seq": seen["seq"]})
         ended = h.of("r1", "run.ended")[0]
-        assert len(ended["kept"]) == 4_096
+        assert len(ended["kept"]) == 2_048
+        assert len(ended["returned"]) == 40
         assert len(JSON_CODEC.encode(ended)) < 256 * 1024
+
+
+async def test_a_run_that_asks_for_much_fits_into_a_snapshot() -> None:
+    """Of requests and steers so many are open that a snapshot's message holds them, in either encoding."""
+    refused: list[AgentError] = []
+    floats: list[JSON] = [0.5] * 14_000
+
+    async def agent(run: Run) -> None:
+        async def ask() -> None:
+            try:
+                await run.ask("approval", call_id="c", name="n", input=floats)
+            except AgentError as error:
+                refused.append(error)
+
+        await asyncio.gather(*[ask() for _ in range(8)])
+
+    async with house() as h:
+        device = await _sent(h, agent)
+        await device.wire.event("run.requested")
+        await settled()
+        assert [error.code for error in refused] == ["limit_reached"] * 4
+        for number in range(40):
+            await device.send("steer", id=f"s{number}", text="x" * 4_000, boundary="step")
+        for codec in (JSON_CODEC, MSGPACK_CODEC):
+            late = await Device(device.session, device="late", codec=codec).join()
+            cut = [message for message in late.wire.received if message["type"] == "snapshot"]
+            (run,) = [run for message in cut for run in message["runs"]]
+            assert (len(run["requests"]), len(run["steers"])) == (4, 40)
+            assert max(len(codec.encode(message)) for message in cut) <= MESSAGE_BYTES
+            late.leave()
+        await device.send("cancel", id="k1", runId="r1")
 
 
 async def test_the_log_names_the_cause_of_an_error_by_its_type_only() -> None:

@@ -365,12 +365,14 @@ def _accept_steer(
     seen: SeenPosition | None = None,
 ) -> None:
     waiting = draft.state.pending_steers(run.run_id)
-    # They may all go back to their senders in one event, the run's terminal.
-    returned = [{"steerId": steer["steerId"], "parts": steer["parts"]} for steer in waiting]
-    returned.append({"steerId": steer_id, "parts": parts})
-    size = len(JSON_CODEC.encode({"returned": returned}))
     limits = draft.context.limits
-    if len(waiting) >= limits.steers or (waiting and size > min(limits.steers_bytes, _CONTENT_BYTES)):
+    # They may all go back to their senders in one event, the run's terminal.
+    returned = [{"steerId": steer_id, "parts": parts}]
+    if _returned_bytes(returned) > limits.steers_bytes:
+        path = "$.text" if isinstance(ask.command, (Send, Steer)) and ask.command.text is not None else "$.parts"
+        raise CommandError("too_large", f"a steer holds at most {limits.steers_bytes} bytes", path=path)
+    returned.extend({"steerId": steer["steerId"], "parts": steer["parts"]} for steer in waiting)
+    if len(waiting) >= limits.steers or _returned_bytes(returned) > limits.steers_bytes:
         raise _limit("this run has too many steers that were not applied yet")
     draft.emit(
         "steer.accepted",
@@ -383,6 +385,10 @@ def _accept_steer(
         device=ask.device,
         seen=draft.usable(seen),
     )
+
+
+def _returned_bytes(steers: list[dict[str, Any]]) -> int:
+    return len(JSON_CODEC.encode({"returned": steers}))
 
 
 def _withdraw(draft: Draft, command: Withdraw) -> Ack:

@@ -32,8 +32,10 @@ class RunLimits:
     """So many nodes may die under a restartable run: then it is `lost`, for it may be what they died of."""
     alongside: int = 16
     steers: int = 100
-    steers_bytes: int = 256 * 1024
-    """Pending, for one run: none is accepted beyond either, so that a run fits into one message of a snapshot."""
+    steers_bytes: int = 160 * 1024
+    """Pending, for one run: none is accepted beyond either, so that all can come back in one event with what is kept of
+    the answer, its end, and a run fits into one message of a snapshot.
+    """
 
 
 Due: TypeAlias = tuple[str, str | None]
