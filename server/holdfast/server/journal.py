@@ -245,17 +245,22 @@ class Journal:
             start = after + 1 - recent[0]["seq"]
             return self._cut(recent[start : last + 1 - recent[0]["seq"]], start, max_bytes)
         events: list[Event] = []
+        taken = 0.0
         while after < last:
             limit = _READ_BYTES if max_bytes is None else max_bytes
             tail = await self._until_available(partial(self._store.read, self.session, after, limit))
             if tail.floor > after or not tail.batches or tail.head.epoch != self.head.epoch:
                 return None
             for batch in tail.batches:
+                weight = len(batch.payload) / (batch.last_seq - batch.first_seq + 1)
                 for record in decode_batch(batch.payload):
                     if after < record.event["seq"] <= last:
                         if record.event["seq"] != after + 1:
                             return None
+                        if max_bytes is not None and events and taken + weight > max_bytes:
+                            return events  # one batch may hold much more than was asked for
                         events.append(record.event)
+                        taken += weight
                         after = record.event["seq"]
             if max_bytes is not None:
                 break

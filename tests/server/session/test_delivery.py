@@ -85,6 +85,43 @@ async def test_a_catch_up_takes_a_little_at_a_time() -> None:
         await slow.wire.event("run.ended")
 
 
+async def test_a_large_batch_is_read_a_little_at_a_time() -> None:
+    """Of a commit of megabytes a reader that is behind is given some, and all of it when it reads."""
+    settings = SessionSettings(waiting_bytes=64 * 1024 * 1024, recent_events=2, catch_up_bytes=100_000)
+    async with house(settings=settings) as h:
+        device = await h.device()
+        cursor = device.cursor()
+        await device.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        h.road.pause("append")
+        call.say("a", "b" * 2_000_000)
+        await settled()
+        h.road.resume()
+        await settled()
+        call.end()
+        await device.wire.event("run.ended")
+        head = len(h.events())
+        late = Device(device.session, device="late")
+        h.devices.append(late)
+        late.reader.epoch = device.reader.epoch
+        write = late.wire.write
+
+        def one(frames: bytes) -> None:
+            write(frames)
+            late.wire.congested = True
+
+        late.wire.write = one  # type: ignore[method-assign]
+        joining = asyncio.create_task(late.join(cursor))
+        for _ in range(4):
+            late.wire.flow()
+            await settled(20)
+        assert late.subscriber.seq < head - 30
+        late.wire.write = write  # type: ignore[method-assign]
+        late.wire.flow()
+        await joining
+        assert late.text("r1") == device.text("r1") == "a" + "b" * 2_000_000
+
+
 async def test_a_reader_that_does_not_read_holds_up_no_stop() -> None:
     """What it would have been sent is not waited for."""
     async with house() as h:
