@@ -29,6 +29,8 @@ PATIENCE_SECONDS = 30
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty directory, and an environment without settings."""
+    # What runs here sets up no logging: loggers keep it, and other tests read what they say.
+    monkeypatch.setattr("holdfast.server.cli.configure_logging", lambda *_: None)
     for name in list(os.environ):
         if name.startswith(("HOLDFAST_", "OPENAI_")):
             monkeypatch.delenv(name)

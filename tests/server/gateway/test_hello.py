@@ -10,6 +10,7 @@ import pytest
 from holdfast.server.auth import AuthError, Principal, TokenAuthenticator
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
+from tests.server.doubles import FakeClock
 from tests.server.gateway.harness import Gate, Served, served, until
 
 TOKENS = TokenAuthenticator({"secret-a": "ana", "secret-b": "bob"})
@@ -277,3 +278,15 @@ async def test_presence_names_everybody_once() -> None:
 
 async def _arrived(server: Served) -> None:
     await until(lambda: server.gateway.connections > 0)
+
+
+async def test_a_token_that_lives_longer_than_a_timer_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time to its end is waited for in pieces, and at its end it ends."""
+    monkeypatch.setattr("holdfast.server.door._LONGEST_WAIT_SECONDS", 10.0)
+    token = f"until:{FakeClock().now() + 30_000}"
+    async with served(authenticator=Expiring()) as server, server.client(hello={"token": token}) as client:
+        for number in range(2):
+            server.clock.advance(11_000)
+            assert (await client.ask("ping", id=f"p{number}"))["outcome"] == "pong"
+        server.clock.advance(8_000)
+        assert await client.closed() == 4002

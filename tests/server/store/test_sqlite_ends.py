@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast.server.store import Appended, Batch, Head, SqliteStore, StoreUnavailable
+from holdfast.server.store import Appended, Batch, Checkpoint, Head, SqliteStore, StoreUnavailable
 from holdfast.server.store.sqlite_file import FileLock, connect_writer
 from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
 
@@ -123,3 +124,19 @@ async def test_the_lock_is_let_go_when_the_writer_has_stopped(tmp_path: Path, mo
     monkeypatch.setattr(FileLock, "release", released)
     await store.close()
     assert writing == [False]
+
+
+async def test_trimmed_rows_are_deleted_by_the_process_that_trims_them(tmp_path: Path) -> None:
+    """Whatever it has swept before: a trim begins the sweep again."""
+    path = tmp_path / "x.db"
+    store = SqliteStore(path)
+    await store.start()
+    await store.open("s", "e1")
+    for seq in range(1, 101):
+        await _append(store, seq)
+    assert await store.compact("s", "e1", Checkpoint(100, b""), messages=[], records={}, trim_to=90)
+    for seq in range(101, 201):
+        await _append(store, seq)
+    await store.close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM batch").fetchone() == (110,)
