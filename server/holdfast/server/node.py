@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -251,7 +251,8 @@ class Node:
                 continue
             if self.store.exclusive and session_id in self.sessions:
                 continue  # it is at work, and there is no other node that could leave something
-            (await self._opened(session_id)).chore(Sweep())
+            with suppress(SessionFailed):  # since the index was read; the log has it, and a later sweep looks again
+                (await self._opened(session_id)).chore(Sweep())
 
     def _tick(self) -> None:
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)

@@ -129,6 +129,27 @@ async def test_nothing_of_a_failed_session_is_left() -> None:
         assert h.clock.waiting == 1
 
 
+async def test_one_that_fails_while_the_index_is_read_keeps_no_other_one() -> None:
+    """It is left alone for now; what is owed in the others is done in the same round."""
+    async with house(exclusive=False) as h:
+        device, other = await h.device(), await h.device("d2", session="t")
+        for each in (device, other):
+            await each.send("send", id="r1", text="go")
+        await fail(h, device, "r2")
+        device.leave()
+        again = await h.device("d3")
+        await again.send("send", id="r4", text="go")
+        h.road.pause("unfinished")
+        await h.clock.pass_ms(5_000, 500)
+        await fail(h, again, "r3")
+        assert again.session.failed
+        asked = h.road.calls["live_nodes"]
+        h.road.resume()
+        await settled()
+        assert h.road.calls["live_nodes"] > asked, "the other one was not looked after"
+        await h.clock.pass_ms(1_000, 500)
+
+
 async def test_a_session_that_fails_again_and_again_stays_shut() -> None:
     """After a bounded number of tries the server leaves it alone and says why; others go on, and asking tries again."""
     async with house() as h:
