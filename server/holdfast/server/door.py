@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -364,29 +364,30 @@ class Door:
                 _log.exception("reading failed", session=self.session_id, connection=self.connection)
                 subscriber.control(error_message(internal(), command.id))
             self._landed()
-            await self._delivered(session, subscriber)
+            await self._delivered(subscriber)
         self._reads = self._reading = None
 
     async def _pages(self, session: Session, subscriber: Subscriber, command: History) -> None:
         """Writes the answer as its reader takes it. Raises TimeoutError where the store does not answer in time."""
         async with within(self._clock, self._settings.unavailable_seconds):
             pages = await session.history(command.id, command.before, command.limit)
-        await self._delivered(session, subscriber)  # now everything up to where they were cut has been written
         async with aclosing(pages):
-            while not self.wire.closed:
-                async with within(self._clock, self._settings.unavailable_seconds):
-                    page = await anext(pages, None)
-                if page is None:
-                    return
-                await self.wire.drained()
+            page = await self._next(pages)  # first of all: a store that says nothing may hold up the catch-up as well
+            await self._delivered(subscriber)  # now everything up to where they were cut has been written
+            while page is not None and not self.wire.closed:
                 subscriber.write(page)
+                page = await self._next(pages)
+                await self.wire.drained()
 
-    async def _delivered(self, session: Session, subscriber: Subscriber) -> None:
+    async def _next(self, pages: AsyncGenerator[dict[str, Any]]) -> dict[str, Any] | None:
+        async with within(self._clock, self._settings.unavailable_seconds):
+            return await anext(pages, None)
+
+    async def _delivered(self, subscriber: Subscriber) -> None:
         """Returns when what was answered has left the server, or the connection has ended."""
         await self.wire.drained()
-        while subscriber.behind and not self.wire.closed:
-            # Its catch-up goes through the actor as well: this waits one step of it, and never spins.
-            await session.between_commits(_nothing)
+        if subscriber.behind and not self.wire.closed:
+            await subscriber.live()
             await self.wire.drained()
 
     # Watched from outside

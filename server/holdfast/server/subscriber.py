@@ -7,6 +7,7 @@ in pieces, as fast as it reads. Joining is the same thing: a subscriber that beg
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -80,6 +81,13 @@ class Subscriber:
     waiting_bytes: int = 0
     presence: bytes = b""
     """The newest presence that waits for the catch-up, as a frame: it replaces the ones before."""
+    _until_live: asyncio.Future[None] | None = field(default=None, init=False)
+
+    async def live(self) -> None:
+        """Returns when it has caught up. For one caller at a time, who gives up himself when the wire is closed."""
+        if self.behind:
+            self._until_live = asyncio.get_running_loop().create_future()
+            await self._until_live
 
     def control(self, message: Mapping[str, Any]) -> None:
         """Sends a control message, after all events that were committed before it.
@@ -115,6 +123,8 @@ class Subscriber:
         if self.waiting or self.presence:
             self.wire.write(b"".join([*self.waiting, self.presence]))
             self._forget_waiting()
+        if self._until_live is not None and not self._until_live.done():
+            self._until_live.set_result(None)
 
     def _forget_waiting(self) -> None:
         self.waiting, self.waiting_bytes, self.presence = [], 0, b""

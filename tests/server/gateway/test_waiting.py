@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import cast
 
 import pytest
@@ -13,9 +13,11 @@ from typing_extensions import override
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import join_continued
 from holdfast.server.door import Door
+from holdfast.server.jobs import Jobs
+from holdfast.server.journal import Journal
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.socket import WAITING_BYTES, WRITE_LIMIT, Socket
-from holdfast.server.store import MemoryStore, StoredMessage
+from holdfast.server.store import MemoryStore, StoredMessage, StoredSize
 from tests.server.gateway.harness import Client, Gate, Served, served, until
 from tests.server.gateway.raw import PING, RawClient, frame
 
@@ -210,3 +212,60 @@ async def test_history_waits_for_everything_before_it() -> None:
             assert page["messages"][-1]["seq"] <= max(events)
         await writer.send("cancel", id="k", runId=f"r{number - 1}")
         await writer.until("run.settled", runId=f"r{number - 1}")
+
+
+class Held(Silent):
+    """A store that knows which messages there are, and gives none of them while it is `held`."""
+
+    held = False
+    asked = 0
+
+    @override
+    async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
+        if self.held:
+            self.asked += 1
+            await asyncio.get_running_loop().create_future()
+        return await super().messages(session, before, limit)
+
+    @override
+    async def message_sizes(self, session: str, before: int | None, limit: int) -> list[StoredSize]:
+        found = await super().messages(session, before, limit)
+        return [StoredSize(message.seq, message.message_id, len(message.payload)) for message in found]
+
+
+async def test_who_waits_for_a_catch_up_does_not_keep_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the store holds up a snapshot, the commands behind it take no turn of the actor but their own; and
+    history, which needs the same messages, is told that they cannot be had.
+    """
+    store = Held()
+    asked = 0
+    jobs = Jobs.run
+
+    async def counted(self: Jobs, job: Callable[[Journal], Awaitable[object]]) -> object:
+        nonlocal asked
+        asked += 1
+        return await jobs(self, job)
+
+    async with served(settings=UNMETERED, store=store) as server, server.client(hello={}) as writer:
+        await writer.send("send", id="r1", text="hi")
+        await writer.until("run.ended")
+        server.clock.advance(2_000)
+        await until(lambda: len(store.archived) == 2)
+        store.held = True
+        monkeypatch.setattr(Jobs, "run", counted)
+        async with server.client() as client:
+            await client.send("hello")
+            await client.until("welcome")
+            for kind in ("ping", "history", "ping"):
+                await client.send(kind, id=kind)
+            for _ in range(500):
+                await asyncio.sleep(0)
+            assert asked < 10
+        store.asked = 0
+        async with server.client() as client:
+            await client.send("hello")
+            await client.until("welcome")
+            await client.send("history", id="h")
+            await until(lambda: store.asked == 2)
+            server.clock.advance(5_000)
+            assert (await client.until("error", id="h"))["code"] == "unavailable"
