@@ -303,3 +303,16 @@ async def test_a_session_that_fails() -> None:
         store.broken = None
         async with server.client(hello={}) as client:
             assert (await client.ask("send", id="r0", text="x"))["outcome"] == "started"
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [("{", "malformed"), ('{"type":"nope","id":"a"}', "unknown_type"), ('{"type":"history","id":""}', "invalid")],
+)
+async def test_every_kind_of_bad_frame_is_a_violation(frame: str, code: str) -> None:
+    """What no correct client sends closes the connection for good when it is repeated, whatever is wrong with it."""
+    async with served() as server, server.client(hello={}) as client:
+        for _ in range(20):
+            await client.raw(frame)
+        assert await client.closed() == 4503
+        assert {error["code"] for error in client.of_type("error")} == {code}
