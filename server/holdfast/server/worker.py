@@ -419,7 +419,8 @@ class RunWorker:
         self._call = self._current = None
         interrupted, run.over = run.over, True  # a task that it has left behind adds nothing to the next call
         self._tasks.leave_behind()
-        error = self._exit or (asyncio.CancelledError() if call.cancelled() else call.exception())
+        raised = asyncio.CancelledError() if call.cancelled() else call.exception()
+        error = self._exit or raised
         usage = self._usage or None
         if self.stage is Stage.CALLING and error is None:
             return Finish(self.owner, "completed", usage=usage, resume_on_steer=not self._agent.takes_steers)

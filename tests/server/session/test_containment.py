@@ -78,7 +78,12 @@ async def _though_it_is_caught(error: BaseException) -> None:
 async def test_what_would_end_the_process_fails_the_run(
     where: Callable[[BaseException], Awaitable[None]], error: BaseException
 ) -> None:
-    """Wherever in the agent it is raised: the client is told one sentence, the log has the rest, all else goes on."""
+    """Wherever in the agent it is raised: the client is told one sentence, the log has the rest, all else goes on.
+
+    And what a task of it raised for that is not told a second time, as an error that nobody asked for.
+    """
+    unasked: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
 
     async def agent(run: Run) -> None:
         await run.text("so far ")
@@ -95,6 +100,8 @@ async def test_what_would_end_the_process_fails_the_run(
         assert device.text("r1") == "so far "
         await settled()
         assert not device.session.workers
+        gc.collect()
+        assert unasked == []
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
