@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from holdfast.server.store import (
     StoreUnavailable,
 )
 from holdfast.server.store import sqlite as sqlite_module
+from holdfast.server.store.sqlite_writer import Transaction
 
 
 @pytest.fixture
@@ -99,6 +101,63 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(
     for _ in range(3):
         await store.renew("n1", 1_000)
     assert capsys.readouterr().out.count("database lost") == 1
+
+
+def log_truncated(tool: sqlite3.Connection) -> None:
+    """The write-ahead log, by the checkpoint of a tool for backups."""
+    assert tool.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+
+
+def vacuumed(tool: sqlite3.Connection) -> None:
+    """The database, by somebody who wants the room."""
+    tool.execute("DROP TABLE ballast")
+    tool.execute("VACUUM")
+    tool.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+@pytest.mark.parametrize("shrink", [log_truncated, vacuumed])
+async def test_files_that_another_tool_has_shortened_are_whole(
+    store: SqliteStore, path: Path, shrink: Callable[[sqlite3.Connection], None]
+) -> None:
+    """Nothing is lost by that: reads and writes go on, and a cut is noticed as before."""
+    files = [path, path.with_name("holdfast.db-wal")]
+    with closing(sqlite3.connect(path, isolation_level=None)) as tool:
+        tool.execute("CREATE TABLE ballast (payload)")
+        tool.execute("INSERT INTO ballast VALUES (zeroblob(100000))")
+        tool.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        await append(store, 2)
+        sizes = [file.stat().st_size for file in files]
+        shrink(tool)
+        assert any(file.stat().st_size < size for file, size in zip(files, sizes, strict=True))
+        assert (await store.open("s", "x")).head.seq == 2
+        await append(store, 3)
+        await store.ping()
+        assert (await store.open("s", "x")).head.seq == 3
+    os.truncate(path, 4096)
+    with pytest.raises(StoreUnavailable, match="cut short"):
+        await append(store, 4)
+
+
+async def test_a_database_that_another_tool_shortens_during_a_commit_is_whole(store: SqliteStore, path: Path) -> None:
+    """What that commit adds lies in the write-ahead log at first, and nothing is short of it."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as tool:
+        tool.execute("PRAGMA wal_autocheckpoint = 0")
+        tool.execute("CREATE TABLE ballast (payload)")
+        tool.execute("INSERT INTO ballast VALUES (zeroblob(100000))")
+        tool.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        await append(store, 2)
+        size = os.stat(path).st_size
+        tool.execute("DROP TABLE ballast")
+        tool.execute("VACUUM")
+
+        def grow(transaction: Transaction) -> None:
+            tool.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            transaction.create("s" * 50_000, "e1")
+
+        await store._write(grow)  # pyright: ignore[reportPrivateUsage] - a pause within a transaction
+        assert os.stat(path).st_size < size
+    await append(store, 3)
+    assert (await store.open("s", "x")).head.seq == 3
 
 
 async def test_a_file_that_comes_back_is_used_again(store: SqliteStore, path: Path) -> None:

@@ -168,7 +168,7 @@ class SqliteStore(LocalStore):
             undo.pop_all()
         reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="holdfast-sqlite-reader")
         number = incarnation.number
-        writer = Writer(connection, self._path, loop, self._committed, check=watch.check, incarnation=number)
+        writer = Writer(connection, self._path, loop, self._committed, watch=watch, incarnation=number)
         return _OpenFile(lock, watch, incarnation, writer, reader, reading, loop)
 
     @override
@@ -226,7 +226,7 @@ class SqliteStore(LocalStore):
     def _query(self, file: _OpenFile, query: Callable[[sqlite3.Connection], _T]) -> _T:
         reader = file.reader
         with errors_translated(self._path):
-            file.watch.check()
+            file.watch.check(reader)
             reader.execute("BEGIN")
             try:
                 return query(reader)

@@ -5,6 +5,7 @@ still whole, and what errors mean.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import sqlite3
 import stat
@@ -26,6 +27,10 @@ _CHECKPOINT_PAGES: Final = 1_000
 """How far SQLite lets the write-ahead log grow before a commit copies it back and waits for the disk. Measured at
 10,000 appends a second: 1,000 pages give a p99 of 6 ms, 4,096 one of 19 ms, 16,384 one of 35 ms, and all cost the
 same CPU."""
+
+_LOG_HEADER: Final = 32
+_FRAME_HEADER: Final = 24
+"""In bytes: what stands before the write-ahead log, and before each page in it."""
 
 # The head of a log is its last batch, or the base where none is above it: so an append is one insert and no
 # update. Only what trims batches or jumps (a compaction, a new epoch) moves the base.
@@ -170,19 +175,45 @@ class FileWatch:
         self._database = database
         self._files = [database, database.with_name(f"{database.name}-wal")]
         self._known = [self._seen(path) for path in self._files]
+        self._pages = math.inf
+        """Of the database, when the last transaction began."""
 
-    def check(self) -> None:
-        """Raises `StoreUnavailable` for files that are gone, others, or shorter than they have been."""
+    def began(self, connection: sqlite3.Connection) -> None:
+        """The server's only writer has begun a transaction: now nobody else can make the database shorter."""
+        (self._pages,) = connection.execute("PRAGMA page_count").fetchone()
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raises `StoreUnavailable` for files that are gone, others, or cut short.
+
+        Other tools may make them shorter, and nothing is lost: `VACUUM` does, and a checkpoint that truncates. So
+        SQLite is asked how long they have to be, by way of `connection`, which is in no transaction.
+        """
         for number, (path, known) in enumerate(zip(self._files, self._known, strict=True)):
             found = self._seen(path)
             if found[:2] != known[:2]:
                 raise StoreUnavailable(f"{path} was removed or replaced while this server uses it")
-            if found[2] < known[2]:
+            if found[2] < known[2] and not self._is_whole(path, found[2], connection):
                 raise StoreUnavailable(f"{path} was cut short while this server uses it")
             self._known[number] = found
 
+    def _is_whole(self, path: Path, size: int, connection: sqlite3.Connection) -> bool:
+        """Whether a file that is shorter than it was holds what SQLite believes that it does."""
+        page_size: int
+        pages: int
+        frames: int
+        try:
+            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+            if path == self._database:
+                # Shortened to what was in it; what came since may be in the write-ahead log alone.
+                (pages,) = connection.execute("PRAGMA page_count").fetchone()
+                return size >= min(pages, self._pages) * page_size
+            _, frames, _ = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:  # it cannot read what it is asked for
+            return False
+        return frames <= 0 or self._seen(path)[2] >= _LOG_HEADER + frames * (_FRAME_HEADER + page_size)
+
     def _seen(self, path: Path) -> tuple[int, int, int]:
-        """Device, inode and size; SQLite never makes these files shorter as long as it has them open."""
+        """Device, inode and size. This process never makes these files shorter as long as it has them open."""
         try:
             found = os.stat(path)
         except OSError:

@@ -20,7 +20,7 @@ from holdfast.server.store.base import (
     StoredMessage,
     StoreUnavailable,
 )
-from holdfast.server.store.sqlite_file import close_writer, translated
+from holdfast.server.store.sqlite_file import FileWatch, close_writer, translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
 _ROWS_PER_SWEEP: Final = 64
@@ -218,17 +218,17 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         report: Callable[[Committed], None],
         *,
-        check: Callable[[], None],
+        watch: FileWatch,
         incarnation: int,
     ) -> None:
-        """Start the thread. It owns `connection` until `stop`; `report` is called on `loop`. `check` raises where
-        the file is not what it was: looked at before a commit, for that may hide it, and after.
+        """Start the thread. It owns `connection` until `stop`; `report` is called on `loop`. `watch` raises where
+        the file is not what it was: asked before a commit, for that may hide it, and after.
         """
         self._connection = connection
         self._path = path
         self._loop = loop
         self._report = report
-        self._check = check
+        self._watch = watch
         self._incarnation = incarnation
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         # Nobody else may write to the file, and entries are made only by a commit that succeeded: what is
@@ -315,12 +315,13 @@ class Writer:
     def _commit(self, requests: Sequence[_Request], committed: Committed) -> None:
         transaction = Transaction(self._connection, self._cache, self._incarnation)
         try:
-            self._check()
+            self._watch.check(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
+            self._watch.began(self._connection)
             outcomes = [(outcome, operation(transaction)) for operation, outcome in requests]
             transaction.flush()
             self._connection.execute("COMMIT")
-            self._check()
+            self._watch.check(self._connection)
         except Exception as error:
             self._roll_back()
             # What the surroundings caused they would cause again; what one operation caused must not cost
