@@ -552,6 +552,8 @@ class RunWorker:
         if self._grace is not None:
             self._grace.cancel()
         error = None if task.cancelled() else task.exception()
+        if task.cancelled() and self.stage is Stage.CALLING:  # by nobody who may: code of an agent can, on many a loop
+            error = asyncio.CancelledError()
         if error is not None:
             _log.error("working on a run failed", **self._ids_for_log(), exc_info=error)
             failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}

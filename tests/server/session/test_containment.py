@@ -293,6 +293,24 @@ async def test_what_ended_a_run_is_told_once() -> None:
     assert told == []
 
 
+async def test_a_run_whose_own_task_an_agent_cancels_ends() -> None:
+    """Where nothing keeps agents from it: it has failed, and does not go on for ever with nobody to work on it."""
+
+    async def agent(run: Run) -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name() == "run r1":
+                task.cancel()
+
+    async with house() as h:
+        with capture_logs() as logs:
+            device = await _started(h, agent)
+            ended = await device.wire.event("run.ended", runId="r1")
+            await settled()
+        assert (ended["reason"], ended["error"]["code"]) == ("failed", "internal")
+        assert [entry["run"] for entry in logs if entry["event"] == "working on a run failed"] == ["r1"]
+        assert not device.session.workers
+
+
 async def test_a_task_begun_after_the_end_takes_no_step() -> None:
     """A callback of an agent that was closed for good still comes: what it starts is told of, and does not begin."""
     begun: list[str] = []
