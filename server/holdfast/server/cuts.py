@@ -1,8 +1,8 @@
 """Transcript messages as they were at one seq, taken in one moment and read piece by piece while the log goes on.
 
 Messages that have ended do not change any more, in memory or in the archive; of those whose run goes on the cut holds
-the text so far, which is shared and not copied. So what is sent of a cut is of one seq however long its reader takes,
-and takes no more memory than the piece in hand.
+the text so far, which is shared and not copied. So what is sent of a cut is of one seq however long its reader takes.
+Nothing is copied but the piece in hand; what the session lets go of meanwhile stays in memory until the cut is read.
 """
 
 from __future__ import annotations
