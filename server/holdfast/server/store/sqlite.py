@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -140,7 +141,8 @@ class SqliteStore(LocalStore):
         self._open_file: _OpenFile | None = None
         self._pending = 0
         self._payloads: dict[tuple[str, int], bytes] = {}
-        """By session and seq, the latest last. The reader's thread fills it."""
+        """By session and seq, the latest last. The reader's thread fills it, and the event loop takes out of it."""
+        self._payloads_lock = threading.Lock()
 
     @override
     async def start(self) -> None:
@@ -340,8 +342,9 @@ class SqliteStore(LocalStore):
         written = await self._write(
             lambda transaction: transaction.compact(session, epoch, checkpoint, archived, kept, trim_to)
         )
-        for message in archived:
-            self._payloads.pop((session, message.seq), None)
+        with self._payloads_lock:
+            for message in archived:
+                self._payloads.pop((session, message.seq), None)
         return written
 
     @override
@@ -369,15 +372,17 @@ class SqliteStore(LocalStore):
     async def message_piece(self, session: str, seq: int, start: int, size: int) -> bytes:
         def query(reader: sqlite3.Connection) -> bytes:
             payloads = self._payloads
-            payload: bytes | None = payloads.pop((session, seq), None)
-            if payload is None:
+            with self._payloads_lock:
+                payload: bytes | None = payloads.pop((session, seq), None)
+            if payload is None:  # read without the lock: the event loop takes it too
                 row: tuple[bytes] | None = reader.execute(_MESSAGE, (session, seq)).fetchone()
                 payload = b"" if row is None else row[0]
-                left = _PAYLOADS_BYTES - len(payload)
-                while payloads and sum(map(len, payloads.values())) > left:
-                    del payloads[next(iter(payloads))]
             if start + size < len(payload):  # there is more to come
-                payloads[session, seq] = payload
+                left = _PAYLOADS_BYTES - len(payload)
+                with self._payloads_lock:
+                    while payloads and sum(map(len, payloads.values())) > left:
+                        del payloads[next(iter(payloads))]
+                    payloads[session, seq] = payload
             return payload[start : start + size]
 
         return await self._read(query)
