@@ -7,12 +7,12 @@ Nothing is copied but the piece in hand; what the session lets go of meanwhile s
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Message, RunInfo
@@ -22,6 +22,7 @@ from holdfast.server.records import MessageReader
 from holdfast.server.slices import Slices
 from holdfast.server.store import StoredMessage, StoredSize, StoreError
 
+_T = TypeVar("_T")
 _READ_BYTES: Final = 256 * 1024
 """Read from the archive at a time."""
 
@@ -57,14 +58,9 @@ class Cut:
     archive: Archive
     slices: Slices
 
-    async def entries(self) -> AsyncGenerator[tuple[Message, int]]:
+    def entries(self) -> AsyncGenerator[tuple[Message, int]]:
         """All messages in entries of bounded size, with about how many bytes of JSON."""
-        for group in _grouped(self.messages):
-            async with aclosing(self._read(group)) as readings:
-                async for found in readings:
-                    cut = chain.from_iterable(map(entries, found))
-                    while (entry := await self.slices.call(partial(next, cut, None))) is not None:
-                        yield entry
+        return self._each(entries)
 
     def newest(self, max_bytes: int) -> Cut:
         """The same without the oldest messages that, with all behind them, are larger than this in the archive."""
@@ -80,8 +76,8 @@ class Cut:
         """All messages, as long as they are."""
         messages: list[Message] = []
         pieces: list[Message] = []
-        async with aclosing(self.entries()) as found:
-            async for entry, _ in found:
+        async with aclosing(self._each(_uncut)) as found:
+            async for entry in found:
                 if pieces and not entry.get("continued"):
                     messages.append(whole(pieces))
                     pieces = []
@@ -89,6 +85,15 @@ class Cut:
         if pieces:
             messages.append(whole(pieces))
         return messages
+
+    async def _each(self, cut: Callable[[Message | OpenMessage], Iterable[_T]]) -> AsyncGenerator[_T]:
+        """What `cut` makes of all messages, one after the other; none of it is None."""
+        for group in _grouped(self.messages):
+            async with aclosing(self._read(group)) as readings:
+                async for found in readings:
+                    pieces = chain.from_iterable(map(cut, found))
+                    while (piece := await self.slices.call(partial(next, pieces, None))) is not None:
+                        yield piece
 
     async def _read(
         self, group: Message | OpenMessage | list[StoredSize]
@@ -108,6 +113,11 @@ class Cut:
                 raise StoreError("an archived message is shorter than it was")
             start += len(piece)
             yield reader.feed(piece)
+
+
+def _uncut(message: Message | OpenMessage) -> Iterable[Message]:
+    """A message as the archive has it, which need not be measured; one that goes on is joined from small entries."""
+    return (entry for entry, _ in entries(message)) if isinstance(message, OpenMessage) else (message,)
 
 
 def _grouped(

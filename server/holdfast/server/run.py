@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast
 
 import structlog
 
@@ -20,6 +20,8 @@ _log = structlog.get_logger("holdfast.run")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _CHUNK_BYTES = EVENT_BYTES - 2048
+_REFUSAL_SECONDS: Final = 0.01
+"""How long each refusal but the first takes."""
 _REQUEST_BYTES = 64 * 1024
 """Of one request: all that a run may have open fit into one message of a snapshot."""
 _CAMEL = {"call_id": "callId"}
@@ -180,6 +182,7 @@ class Run:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self.over = False
+        self._refused = False
         """Whether this call of the agent has returned, or a `now` steer has ended it: the next has a run of its own."""
 
     @property
@@ -234,12 +237,14 @@ class Run:
 
     async def text(self, delta: str) -> None:
         """Adds to the answer's text. Raises TypeError for anything but a string."""
-        self._check()
+        if self._is_over:
+            await self._refuse()
         await self._desk.write_text("text", _text(delta))
 
     async def reasoning(self, delta: str) -> None:
         """Adds to the answer's reasoning."""
-        self._check()
+        if self._is_over:
+            await self._refuse()
         await self._desk.write_text("reasoning", _text(delta))
 
     async def tool_call(self, name: str, input: JSON, *, call_id: str | None = None) -> str:
@@ -285,7 +290,8 @@ class Run:
         `schema`. After `expires_ms`, if given, nobody may answer any more. Cancelled, it takes the request back. Any
         device of the session may answer.
         """
-        self._check()
+        if self._is_over:
+            await self._refuse()
         named = {
             _CAMEL.get(name, name): value for name, value in fields.items() if value is not None or name == "input"
         }
@@ -302,7 +308,8 @@ class Run:
         makes this call a boundary, at which the `step` ones are applied without that. Cancelled, it loses nothing: the
         next one returns what was applied.
         """
-        self._check()
+        if self._is_over:
+            await self._refuse()
         return [
             Steer(item["steerId"], item["parts"], item["by"], item["device"]) for item in await self._desk.take_steers()
         ]
@@ -318,7 +325,8 @@ class Run:
         The block ends at its await; `scope.interrupted` tells. A steer that waits already interrupts at the first
         await. Stopping the run is not an interruption: it goes on out of the block.
         """
-        self._check()
+        if self._is_over:
+            await self._refuse()
         task = asyncio.current_task()
         assert task is not None, "an agent runs in a task"
         scope = InterruptScope(task)
@@ -354,7 +362,8 @@ class Run:
         the function raises, but a RuntimeError from it where that would mean something to a coroutine or to the event
         loop: StopIteration, and what is no Exception.
         """
-        self._check()
+        if self._is_over:
+            await self._refuse()
         loop = asyncio.get_running_loop()
         returned: asyncio.Future[_Returned[_R] | _Raised] = loop.create_future()
 
@@ -388,16 +397,26 @@ class Run:
             _log.warning("a thread of an agent goes on", session=self.session_id, run=self.run_id)
 
     async def _write(self, kind: str, fields: dict[str, JSON]) -> None:
-        self._check()
+        if self._is_over:
+            await self._refuse()
         for name in ("callId", "name"):
             if name in fields and not isinstance(fields[name], str):
                 raise TypeError(f"{name} is a string")
         await self._desk.write(kind, _checked(fields))
 
-    def _check(self) -> None:
-        """Whoever goes on after being stopped, interrupted, or left behind is told again."""
-        if self.over or self._desk.stopping:
-            raise asyncio.CancelledError
+    @property
+    def _is_over(self) -> bool:
+        """Whether the run was stopped, or this call of the agent interrupted or left behind."""
+        return self.over or self._desk.stopping
+
+    async def _refuse(self) -> NoReturn:
+        """Tells whoever goes on all the same again.
+
+        Everybody else has a turn before: one who does not listen, and asks on and on, would hold the event loop.
+        """
+        await asyncio.sleep(_REFUSAL_SECONDS if self._refused else 0)
+        self._refused = True
+        raise asyncio.CancelledError
 
 
 def _text(delta: object) -> str:

@@ -361,6 +361,24 @@ async def _deaf_child(run: Run) -> None:
     await asyncio.create_task(_deaf())
 
 
+async def _writes_on(run: Run) -> None:
+    await run.text("x")
+    while not _let_go:
+        try:
+            await (run.text("on") if run.cancelled else asyncio.Event().wait())
+        except asyncio.CancelledError:
+            continue
+
+
+async def _asks_on(run: Run) -> None:
+    await run.text("x")
+    while not _let_go:
+        try:
+            await (run.steers() if run.cancelled else asyncio.Event().wait())
+        except asyncio.CancelledError:
+            continue
+
+
 async def _deaf_thing_left(run: Run) -> AsyncIterator[str]:
     task = asyncio.create_task(_deaf())
     await asyncio.sleep(0)
@@ -370,7 +388,7 @@ async def _deaf_thing_left(run: Run) -> AsyncIterator[str]:
     del task
 
 
-@pytest.mark.parametrize("agent", [_deaf_itself, _deaf_child, _deaf_thing_left])
+@pytest.mark.parametrize("agent", [_deaf_itself, _deaf_child, _deaf_thing_left, _writes_on, _asks_on])
 async def test_what_ignores_its_cancellation_is_given_up_and_counted(agent: AgentFunction) -> None:
     """After one grace nobody waits for it, after a second one it is ended all the same: no task is left."""
     async with house() as h:

@@ -91,7 +91,7 @@ _RECORDS = """
 """
 _MESSAGES = """
     SELECT seq, message_id, payload FROM message
-    WHERE session_id = (SELECT id FROM session WHERE name = ?) AND (?2 IS NULL OR seq < ?2)
+    WHERE session_id = (SELECT id FROM session WHERE name = ?) AND seq < ifnull(?2, 9223372036854775807)
     ORDER BY seq DESC LIMIT ?3
 """
 _SIZES = _MESSAGES.replace("payload", "length(payload)")
