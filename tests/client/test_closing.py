@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ OUTCOMES = {
 }
 
 
-tasks: list[asyncio.Task[CancelOutcome]] = []
+tasks: list[asyncio.Task[Any]] = []
 """Those that nobody waits for."""
 
 
@@ -62,6 +63,15 @@ async def left_alone(session: Session) -> None:
 async def made_a_task(session: Session) -> None:
     """A task that has not begun when the block is left."""
     tasks.append(asyncio.create_task(session.cancel("r-1")))
+
+
+async def made_a_task_of_its_own(session: Session) -> None:
+    """The same, of a coroutine that gives the command only when it begins."""
+
+    async def stop() -> None:
+        await session.cancel("r-1")
+
+    tasks.append(asyncio.create_task(stop()))
 
 
 async def gathered_and_cancelled(session: Session) -> None:
@@ -99,7 +109,15 @@ async def in_a_finally(session: Session) -> None:
 
 @pytest.mark.parametrize(
     "way",
-    [left_alone, made_a_task, gathered_and_cancelled, waited_too_short, left_by_an_error, in_a_finally],
+    [
+        left_alone,
+        made_a_task,
+        made_a_task_of_its_own,
+        gathered_and_cancelled,
+        waited_too_short,
+        left_by_an_error,
+        in_a_finally,
+    ],
     ids=lambda way: way.__name__,
 )
 async def test_a_cancel_that_is_left_at_once_has_been_sent(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -301,7 +302,10 @@ class Session:
         connection has to be made first; without such commands it does not wait. One that is left then raises
         ClientClosedError where it is awaited, and is named in the log. Cancelling this ends the wait for answers.
         """
-        await self._link.close()
+        try:
+            await asyncio.sleep(0)  # a task that was made just before gives its command first
+        finally:
+            await self._link.close()
 
     # ---- for runs
 
