@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from holdfast.server.node import Node
 from holdfast.server.store import MemoryStore, StoreUnavailable
-from tests.server.doubles import FakeClock, settled
+from tests.server.doubles import Device, FakeClock, settled
 from tests.server.session.house import house
 
 PATIENCE_SECONDS = 10
@@ -110,4 +110,18 @@ async def test_a_session_with_a_time_to_come_is_not_closed() -> None:
         await h.clock.pass_ms(11_000, 1_000)
         assert h.of("r2", "run.ended")[0]["cause"] == "deadline"
         await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}
+
+
+async def test_a_session_that_is_held_open_is_not_closed() -> None:
+    """However long nothing goes on in it: whoever holds it may be about to join."""
+    async with house() as h:
+        session = await h.session()
+        await h.clock.pass_ms(70_000, 1_000)
+        assert h.nodes[0].sessions == {"s": session}
+        device = await Device(session).join()
+        assert device.wire.received[0]["type"] == "welcome"
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(70_000, 1_000)
         assert h.nodes[0].sessions == {}

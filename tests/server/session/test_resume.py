@@ -186,3 +186,18 @@ async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> Non
         h.road.resume()
         await settled()
         assert list(device.session.delivery.subscribers) == [device.subscriber]
+
+
+async def test_a_cursor_in_the_middle_with_another_time_is_reset() -> None:
+    """The time is compared with the event's own wherever the cursor stands: the log may have been written anew."""
+    async with house() as h:
+        device = await h.device()
+        await _talk(h, device)
+        event = h.events()[1]
+        for at, resume in ((event["at"], "tail"), (event["at"] + 1, "reset")):
+            cursor = {"epoch": device.reader.epoch, "seq": event["seq"], "at": at}
+            late = Device(device.session, device="late")
+            late.reader.epoch, late.reader.seq = device.reader.epoch, event["seq"]
+            await late.join(cursor)
+            assert late.wire.received[0]["resume"] == resume
+            late.leave()
