@@ -131,3 +131,29 @@ async def test_an_end_that_is_told_again_changes_nothing() -> None:
         device.session.workers["r1"].ended(None)
         release.set()
         assert (await device.wire.event("run.settled", runId="r1"))["confirmed"] is True
+
+
+async def test_what_is_kept_in_memory_of_an_epoch_ends_with_it() -> None:
+    """Another node opened a new one far above what is known here: a reader that lags then gets what is behind it."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        one, two = await h.device("d1"), await h.device("d2", number=1)
+        await one.send("send", id="r1", text="go")
+        saved = h.store.save()
+        h.road.deaf = True
+        for number in range(10):
+            await two.send("send", id=f"lost{number}", text="on")
+        h.store.roll_back(saved)
+        two.session.store_moved()
+        await settled()
+        assert two.reader.epoch != one.reader.epoch
+        one.session.store_moved()
+        await settled()
+        assert one.reader.epoch == two.reader.epoch
+        one.wire.congested = True
+        for number in range(3):
+            await one.send("send", id=f"new{number}", text="on")
+        one.wire.flow()
+        await settled()
+        assert one.reader.seq == two.reader.seq == h.events()[-1]["seq"]
+        h.road.deaf = False
