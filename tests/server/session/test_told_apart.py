@@ -1,0 +1,61 @@
+"""Histories that look alike, and what tells them apart."""
+
+from __future__ import annotations
+
+from tests.server.doubles import settled
+from tests.server.session.house import house
+
+
+async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> None:
+    """Nobody is taken back: where a store forgot a session and others began it again, a further epoch begins above."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        saved = h.store.save()
+        one = await h.device("d1")
+        await one.send("send", id="r1", text="mine")
+        await settled()
+        old = one.cursor()
+        assert old is not None
+        h.roads[0].deaf = True
+        h.store.roll_back(saved)
+        two = await h.device("d2", number=1)
+        await one.send("cancel", id="k1", runId="r9")
+        await h.clock.pass_ms(1_100)
+        snapshot = await one.wire.event("snapshot", reset=True)
+        assert snapshot["seq"] >= old["seq"]
+        assert one.reader.epoch == two.reader.epoch != old["epoch"]
+
+
+async def test_another_event_in_the_place_of_the_last_one_is_noticed() -> None:
+    """A store that lost one event, and was given one by another node since, has lost something: readers are reset."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        one = await h.device("d1")
+        await one.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        await settled()
+        saved = h.store.save()
+        h.road.deaf = True
+        call.say("mine")
+        await settled()
+        seen = one.reader.seq
+        h.store.roll_back(saved)
+        two = await h.device("d2", number=1)
+        await two.send("cancel", id="k1", runId="r1")
+        assert two.reader.seq == seen
+        await h.clock.pass_ms(1_100)
+        assert any(message.get("reset") for message in one.wire.received)
+        assert one.messages == two.messages
+
+
+async def test_every_answer_that_is_being_given_is_in_a_snapshot() -> None:
+    """Runs alongside each other have an answer each: whoever joins is shown all of them, once."""
+    async with house() as h:
+        one = await h.device("d1")
+        for number, run_id in enumerate(("r1", "r2")):
+            await one.send("send", id=run_id, text="go", whenBusy="alongside")
+            (await h.puppet.call(number)).say(f"of {run_id}")
+        await settled()
+        two = await h.device("d2")
+        assert [two.text(run_id) for run_id in ("r1", "r2")] == ["of r1", "of r2"]
+        assert one.messages == two.messages
