@@ -176,6 +176,20 @@ async def test_counts_of_a_lost_lease_do_not_count(store: Store, clock: Clock) -
     assert await store.unobserved_since("s") == ended
 
 
+async def test_who_left_last_is_not_forgotten_for_who_was_gone_before(store: Store, clock: Clock) -> None:
+    """Observers whose lease had run out long ago, taken away late, do not set the time back."""
+    await store.renew("n1", 1_000)
+    await store.renew("n2", 60_000)
+    await store.observe("s", "n1", 1)
+    await store.observe("s", "n2", 1)
+    clock.advance(5_000)
+    await store.observe("s", "n2", 0)
+    left = clock.now
+    clock.advance(10)
+    await store.observe("s", "n1", 0)
+    assert await store.unobserved_since("s") == left
+
+
 async def test_counts_of_a_renewed_lease_count_again(store: Store, clock: Clock) -> None:
     """A node that comes back still has its observers, and they leave when they leave."""
     await store.renew("n1", 1_000)
