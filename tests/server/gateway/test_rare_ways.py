@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from holdfast.protocol import CloseCode
+from holdfast.server import http
 from holdfast.server.limits import GatewaySettings
 from tests.server.gateway.harness import served, until
+from tests.server.gateway.raw import CLOSE, RawClient, message
 from tests.server.gateway.test_rates import SLOW
 from tests.server.gateway.test_waiting import Held
 
@@ -36,3 +43,26 @@ async def test_one_that_catches_up_gets_no_heartbeat() -> None:
             server.clock.advance(1_000)
             assert (await client.ask("nonsense", id="n"))["code"] == "unknown_type"
             assert not client.of_type("ping")
+
+
+async def test_one_without_a_hello_is_sent_away_when_the_drain_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that had shaken hands, and had no place yet, is closed at once; its hello is not heard."""
+    answer_to = http.answer
+
+    def answer_and_drain(*arguments: Any, **named: Any) -> Any:
+        answer = answer_to(*arguments, **named)
+        server.gateway._draining = True  # pyright: ignore[reportPrivateUsage]
+        return answer
+
+    monkeypatch.setattr(http, "answer", answer_and_drain)
+    async with served() as server, RawClient.open(server) as client:
+        client.send(message("hello"))
+        opcode, payload = await client.frame()
+        assert (opcode, int.from_bytes(payload[:2])) == (CLOSE, CloseCode.DRAINING)
+
+
+async def test_not_ready_while_the_node_drains() -> None:
+    """A node that starts no run any more is no place for connections, though its gateway still takes them."""
+    async with served() as server:
+        await server.node.drain(0)
+        assert (await server.get("/readyz"))[0] == 503
