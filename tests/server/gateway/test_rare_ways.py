@@ -66,3 +66,14 @@ async def test_not_ready_while_the_node_drains() -> None:
     async with served() as server:
         await server.node.drain(0)
         assert (await server.get("/readyz"))[0] == 503
+
+
+async def test_a_reason_is_cut_to_what_a_close_frame_holds() -> None:
+    """One that is too long closes with its code all the same, and is cut between two characters."""
+    async with served() as server, RawClient.open(server, live=True) as client:
+        (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
+        door.wire.close(CloseCode.GOING_AWAY, "ü" * 100)
+        opcode, payload = 0, b""
+        while opcode != CLOSE:
+            opcode, payload = await client.frame()
+        assert (int.from_bytes(payload[:2]), payload[2:].decode()) == (CloseCode.GOING_AWAY, "ü" * 61)
