@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
-from tests.server.doubles import settled
+from holdfast.server.jobs import Jobs
+from holdfast.server.journal import Journal
+from tests.server.doubles import Device, settled
 from tests.server.session.house import house
 
 
@@ -19,3 +22,55 @@ async def test_one_catch_up_at_a_time_brings_a_reader_up() -> None:
         going_on = [task for task in asyncio.all_tasks() if task.get_name() == "catch up c-d1"]
         device.wire.flow()
         assert len(going_on) == 1
+
+
+async def test_nothing_is_read_for_a_connection_that_is_closed() -> None:
+    """One that was closed while it joined is not brought up: what the log holds is left where it is."""
+    async with house() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        (await h.puppet.call()).end()
+        await device.wire.event("run.ended")
+        late = Device(device.session, device="late")
+        late.leave()
+        await late.join()
+        assert late.subscriber.snapshot, "it is still what it would need next"
+        assert late.subscriber.seq == 0
+
+
+async def test_a_job_whose_asker_has_gone_is_not_run() -> None:
+    """Also where it was taken already, and waits for those before it."""
+    done: list[str] = []
+
+    async def job(_: Journal) -> None:
+        done.append("read")
+
+    jobs = Jobs(cast(Journal, None), lambda: None)
+    gone, waits = asyncio.create_task(jobs.run(job)), asyncio.create_task(jobs.run(job))
+    await settled()
+    taken = jobs.take()
+    gone.cancel()
+    await settled()
+    for run in taken:
+        await run()
+    await waits
+    assert gone.cancelled()
+    assert done == ["read"]
+
+
+async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:
+    """Its sender has left and the store says nothing: the command gets into the log, and its run is worked on."""
+    async with house() as h:
+        device = await h.device()
+        h.road.pause("append")
+        answer = device.ask("send", id="r1", text="go")
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(60_000, 1_000)
+        assert (await answer)["code"] == "unavailable"
+        assert h.nodes[0].sessions == {"s": device.session}
+        h.road.resume()
+        call = await h.puppet.call()
+        call.end()
+        await settled()
+        assert h.kinds("r1")[-1] == "run.ended"
