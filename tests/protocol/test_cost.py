@@ -17,9 +17,9 @@ from holdfast.protocol.commands import parse_command
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import MESSAGE_BYTES
 
-SECONDS: Final = 0.020
-"""Of the event loop's time, for the largest frame that a client may send."""
-GENERATIONS: Final = 40
+TIMES: Final = 4
+"""What a frame may cost, of what one costs that is full of plain values: about 3 ms, of the 20 that the loop has."""
+GENERATIONS: Final = 25
 FAMILY: Final = 4
 
 LEAVES: Final[dict[str, tuple[str, bytes]]] = {
@@ -124,8 +124,11 @@ class Recipe:
         return head + value + tail
 
 
-def seconds(codec: Codec, frame: str | bytes) -> float:
-    """Of this thread, to find out what the frame says; the least of a few tries, which no neighbour has disturbed."""
+def seconds(codec: Codec, frame: str | bytes, enough: float = 0.0) -> float:
+    """Of this thread, to find out what the frame says; the least of a few tries, which no neighbour has disturbed.
+
+    A try that takes less than `enough` is the last one.
+    """
     least = 9.0
     for _ in range(3):
         began = time.thread_time()
@@ -136,7 +139,7 @@ def seconds(codec: Codec, frame: str | bytes) -> float:
         except CommandError:
             """Refused, which has its price too."""
         least = min(least, time.thread_time() - began)
-        if least < SECONDS / 4:
+        if least < enough:
             break
     return least
 
@@ -145,13 +148,18 @@ def seconds(codec: Codec, frame: str | bytes) -> float:
 def test_no_frame_is_dear(codec: Codec) -> None:
     """The dearest frame that a search finds costs less than what the loop may be held up for."""
     dice = random.Random(7)
+    plain = Recipe(
+        "largest", "value", (COMMAND_VALUES // COMMAND_ITEMS - 1, COMMAND_ITEMS), objects=False, broken=False
+    )
+    floor = seconds(codec, plain.frame(codec))
     starts = [Recipe(leaf, "value", (COMMAND_ITEMS, COMMAND_ITEMS), objects=False, broken=False) for leaf in LEAVES]
     starts += [replace(starts[0], key=key) for key in KEYS]
     starts += [replace(starts[0], widths=(1,) * 31), replace(starts[0], widths=(1,) * 900)]
-    found = sorted(((seconds(codec, recipe.frame(codec)), recipe) for recipe in starts), key=lambda pair: -pair[0])
+    found = [(seconds(codec, recipe.frame(codec), floor), recipe) for recipe in starts]
+    found.sort(key=lambda pair: -pair[0])
     for _ in range(GENERATIONS):
         children = [recipe.changed(dice) for _, recipe in found[:FAMILY]]
-        found += [(seconds(codec, recipe.frame(codec)), recipe) for recipe in children]
+        found += [(seconds(codec, recipe.frame(codec), floor), recipe) for recipe in children]
         found.sort(key=lambda pair: -pair[0])
     worst, recipe = found[0]
-    assert worst < SECONDS, f"{worst * 1000:.1f} ms for {recipe!r:.300}"
+    assert worst < TIMES * floor, f"{worst * 1000:.1f} ms, {worst / floor:.1f} times the plain one, for {recipe!r:.300}"
