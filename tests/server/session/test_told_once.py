@@ -1,0 +1,65 @@
+"""One of each: a call that adds to the log, an answer to a command, a timer of a name, a worker of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from holdfast.protocol import CommandError
+from holdfast.protocol.control import Ack
+from holdfast.server.agent import Agent
+from holdfast.server.inbox import Inbox
+from holdfast.server.run import Run
+from tests.server.doubles import settled
+from tests.server.session.house import house
+
+
+async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> None:
+    """The agent is called again for a steer: what its first call has started, and not ended, is refused its text."""
+    end, late, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def stays(run: Run) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await late.wait()
+        await run.text("late")
+
+    async def agent(run: Run) -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(stays(run)))
+            await end.wait()
+        else:
+            await run.text("next")
+            await over.wait()
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await settled()
+        await device.send("steer", id="s1", text="on", boundary="step")
+        end.set()
+        await settled()
+        assert h.text("r1") == "next"
+        late.set()
+        await settled()
+        assert tasks[0].cancelled()
+        over.set()
+        await device.wire.event("run.ended", runId="r1")
+        assert h.text("r1") == "next"
+
+
+def test_a_command_is_answered_once() -> None:
+    """Its sender was told that the store does not answer: what becomes of it then is not told to it."""
+    answers: list[Ack | CommandError] = []
+    late, closed = (CommandError("unavailable", reason) for reason in ("late", "closed"))
+    ask: Any = None
+    inbox = Inbox()
+    inbox.command(ask, 1.0, answers.append)
+    inbox.take()
+    inbox.refuse_older(1.0, late)
+    assert inbox.oldest_unanswered() is None
+    inbox.refuse_all(closed)
+    assert answers == [late]
