@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 from holdfast.protocol import CommandError
 from holdfast.protocol.control import Ack
 from holdfast.server.agent import Agent
+from holdfast.server.crew import Crew
 from holdfast.server.inbox import Inbox
+from holdfast.server.registry import Owner, Phase
 from holdfast.server.run import Run
 from tests.server.doubles import settled
 from tests.server.session.house import house
+
+
+def _crew(*runs: Any) -> Crew:
+    journal: Any = SimpleNamespace(state=SimpleNamespace(runs={run.run_id: run for run in runs}))
+    nobody: Any = None
+    return Crew(journal, "n1", start=nobody, chore=nobody)
 
 
 async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> None:
@@ -49,6 +58,31 @@ async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> 
         over.set()
         await device.wire.event("run.ended", runId="r1")
         assert h.text("r1") == "next"
+
+
+def test_the_end_of_an_earlier_attempt_leaves_the_later_one_its_place() -> None:
+    """Its worker stops when the next one of the same run is at work here: that one stays."""
+    crew = _crew()
+    earlier, later = (SimpleNamespace(owner=Owner("r1", "n1", attempt)) for attempt in (1, 2))
+    workers: dict[str, Any] = {"r1": later}
+    crew.workers = workers
+    done: Any = earlier
+    crew.done(done)
+    assert crew.workers == {"r1": later}
+    done = later
+    crew.done(done)
+    assert crew.workers == {}
+
+
+def test_a_worker_that_missed_the_end_of_its_run_is_told_how_it_ended() -> None:
+    """The run was cancelled, and waits to be settled: that is due from the worker, as if it had heard of it."""
+    told: list[Any] = []
+    run = SimpleNamespace(run_id="r1", node="n1", attempt=1, phase=Phase.STOPPING, reason="cancelled")
+    crew = _crew(run)
+    workers: dict[str, Any] = {"r1": SimpleNamespace(owner=Owner("r1", "n1", 1), ended=told.append, over=False)}
+    crew.workers = workers
+    crew.reconcile()
+    assert told == [{"reason": "cancelled"}]
 
 
 def test_a_command_is_answered_once() -> None:
