@@ -14,7 +14,8 @@ from holdfast.server.crew import Crew
 from holdfast.server.inbox import Inbox
 from holdfast.server.registry import Owner, Phase
 from holdfast.server.run import Run
-from tests.server.doubles import settled
+from holdfast.server.timers import Timers
+from tests.server.doubles import FakeClock, settled
 from tests.server.session.house import house
 
 
@@ -97,3 +98,15 @@ def test_a_command_is_answered_once() -> None:
     assert inbox.oldest_unanswered() is None
     inbox.refuse_all(closed)
     assert answers == [late]
+
+
+def test_a_timer_takes_the_place_of_the_one_of_its_name() -> None:
+    """What waited under the name is not called, and what waits under another is."""
+    clock, called = FakeClock(), list[str]()
+    timers = Timers(clock)
+    timers.after("a", 1, lambda: called.append("first"))
+    timers.after("b", 1, lambda: called.append("other"))
+    timers.after("a", 2, lambda: called.append("second"))
+    clock.advance(3_000)
+    assert called == ["other", "second"]
+    assert not timers
