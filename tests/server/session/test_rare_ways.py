@@ -74,3 +74,21 @@ async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:
         call.end()
         await settled()
         assert h.kinds("r1")[-1] == "run.ended"
+
+
+async def test_an_observer_whose_node_has_died_is_missed() -> None:
+    """Nobody says that it has gone: the node that works on the run looks again by itself, and ends it as abandoned."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        sender = await h.device("d1")
+        await h.device("d2", number=1)
+        await sender.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})
+        await h.puppet.call()
+        sender.leave()
+        await h.clock.pass_ms(30_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        await h.kill(1)
+        await h.clock.pass_ms(9_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        await h.clock.pass_ms(7_000, 1_000)
+        assert h.of("r1", "run.ended")[0]["cause"] == "abandoned"
