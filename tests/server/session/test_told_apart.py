@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tests.server.doubles import settled
+from typing import Any
+
+from holdfast.server.records import decode_batch, encoding_checkpoint, encoding_message
+from holdfast.server.registry import SessionState, compact, fold
+from holdfast.server.registry.compaction import finished
+from holdfast.server.store import Checkpoint, StoredMessage
+from tests.server.doubles import Device, settled
 from tests.server.session.house import house
 
 
@@ -59,3 +65,43 @@ async def test_every_answer_that_is_being_given_is_in_a_snapshot() -> None:
         two = await h.device("d2")
         assert [two.text(run_id) for run_id in ("r1", "r2")] == ["of r1", "of r2"]
         assert one.messages == two.messages
+
+
+async def test_a_checkpoint_within_a_batch_counts_its_events_once() -> None:
+    """A batch may begin before the checkpoint that a session is opened with: what that stands for is left out."""
+    async with house(exclusive=False) as h:
+        one = await h.device("d1")
+        await one.send("send", id="r1", text="go")
+        log = await h.store.open("s", "unused")
+        first, second = decode_batch(log.batches[0].payload)
+        state = SessionState(log.head.epoch)
+        fold(state, first)
+        compaction = compact(state, now=h.clock.now(), replay_window_ms=60_000)
+        checkpoint = Checkpoint(1, finished(encoding_checkpoint(compaction.checkpoint)))
+        message: Any = compaction.messages[0]
+        stored = StoredMessage(1, message["id"], finished(encoding_message(message)))
+        await h.store.compact("s", log.head.epoch, checkpoint, messages=[stored], records={}, trim_to=0)
+        assert (await h.store.open("s", "unused")).batches[0].first_seq == 1 < second.event["seq"]
+        await h.start()
+        two = await h.device("d2", number=1)
+        assert two.messages == one.messages
+
+
+async def test_what_an_epoch_left_out_is_not_passed_over() -> None:
+    """A tail has no gap: who would read across the place of lost events is shown how it stands instead."""
+    async with house() as h:
+        one = await h.device("d1")
+        await one.send("send", id="r1", text="go")
+        call = await h.puppet.call()
+        await settled()
+        saved = h.store.save()
+        call.say("lost")
+        await settled()
+        h.store.roll_back(saved)
+        await one.send("send", id="r2", text="then", whenBusy="alongside")
+        await settled()
+        seqs = [event["seq"] for event in h.events()]
+        assert seqs[:3] == [1, 2, 4]
+        late = await Device(one.session, device="late").join({"epoch": one.reader.epoch, "seq": 0})
+        assert late.wire.events == []
+        assert (await late.wire.event("snapshot"))["seq"] == seqs[-1]
