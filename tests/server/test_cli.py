@@ -26,11 +26,15 @@ from holdfast.server.errors import ConfigError
 PATIENCE_SECONDS = 30
 
 
+def _nothing(*_: object) -> None:
+    """In the place of what is not done here."""
+
+
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty directory, and an environment without settings."""
     # What runs here sets up no logging: loggers keep it, and other tests read what they say.
-    monkeypatch.setattr("holdfast.server.cli.configure_logging", lambda *_: None)
+    monkeypatch.setattr("holdfast.server.cli.configure_logging", _nothing)
     for name in list(os.environ):
         if name.startswith(("HOLDFAST_", "OPENAI_")):
             monkeypatch.delenv(name)
