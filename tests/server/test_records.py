@@ -9,15 +9,19 @@ from typing import Any, TypeVar, cast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.protocol.events import Message
+from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.events import Event, Message
 from holdfast.server.paging import whole
 from holdfast.server.records import (
     MessageReader,
+    decode_batch,
     decoding_checkpoint,
+    encode_batch,
     encode_value,
     encoding_checkpoint,
     encoding_message,
 )
+from holdfast.server.registry import Note, Record
 from holdfast.server.registry.compaction import finished
 from tests.protocol.wire import json_values, texts
 
@@ -31,6 +35,23 @@ def test_a_checkpoint_comes_back(checkpoint: dict[str, Any]) -> None:
     """Encoded in steps or at once, it is decoded to what it was."""
     assert finished(decoding_checkpoint(finished(encoding_checkpoint(checkpoint)))) == checkpoint
     assert finished(decoding_checkpoint(encode_value(checkpoint))) == checkpoint
+
+
+def _event(seq: int) -> Event:
+    event = {"type": "run.chunk", "seq": seq, "at": 1, "runId": "r", "part": 0, "kind": "text", "delta": "x"}
+    return cast("Event", event)
+
+
+def _batch(records: list[Record]) -> bytes:
+    return encode_batch(records, [MSGPACK_CODEC.encode(record.event) for record in records])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5))
+def test_a_batch_comes_back(noted: list[bool]) -> None:
+    """Of one event or of several, each with its note where it has one."""
+    note = cast("Note", {"terms": {"acceptedAt": 1}})
+    records = [Record(_event(seq), note if has_one else None) for seq, has_one in enumerate(noted, 1)]
+    assert decode_batch(_batch(records)) == records
 
 
 def _message(*texts: str) -> Message:

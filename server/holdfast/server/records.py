@@ -32,7 +32,11 @@ def encode_batch(records: Sequence[Record], events: Sequence[bytes]) -> bytes:
 
 def decode_batch(payload: bytes) -> list[Record]:
     """The records of a batch."""
-    unpacker = msgpack.Unpacker(max_buffer_size=0, strict_map_key=True)
+    try:
+        # Nearly always: a chunk. An Unpacker costs a megabyte of buffer for each batch.
+        return [Record(msgpack.unpackb(payload, strict_map_key=True))]
+    except msgpack.ExtraData:
+        unpacker = msgpack.Unpacker(max_buffer_size=0, strict_map_key=True)
     unpacker.feed(payload)
     values: list[Any] = list(unpacker)
     notes: dict[str, Note] = {}
