@@ -207,7 +207,7 @@ def test_config_prints_what_is_in_effect() -> None:
 
 MODULE = """
 from holdfast.server import SessionSettings
-from holdfast.server.app import Server
+from holdfast.server.server import Server
 
 server = Server(settings=SessionSettings(grace_ms=1, history_messages=3))
 empty = Server()

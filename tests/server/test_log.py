@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from holdfast.server.log import LogFormat, configure_logging
+from holdfast.server.logs import LogFormat, configure_logging
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from holdfast.server.agents.demo import WORDS_PER_SECOND
 from holdfast.server.auth import Authenticator, TokenAuthenticator
 from holdfast.server.errors import ConfigError
 from holdfast.server.limits import GatewaySettings
-from holdfast.server.log import LogFormat, LogLevel
+from holdfast.server.logs import LogFormat, LogLevel
 from holdfast.server.settings import DRAIN_MS, SessionSettings
 
 FILE: Final = "holdfast.toml"
