@@ -22,7 +22,7 @@ from holdfast.server.records import (
     encoding_message,
 )
 from holdfast.server.registry import Note, Record
-from holdfast.server.registry.compaction import finished
+from holdfast.server.registry.checkpoint import finished
 from tests.protocol.wire import json_values, texts
 
 _T = TypeVar("_T")

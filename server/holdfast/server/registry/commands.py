@@ -18,7 +18,7 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Part, UserMessage
 from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry.draft import Draft, derived_id
-from holdfast.server.registry.lookups import command_key, message_key, run_key, steer_key
+from holdfast.server.registry.keys import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import Memory, RunState, SessionState, SteerStatus, Terms
 from holdfast.server.registry.upkeep import request_passed
 from holdfast.server.registry.work import Ask, Context, Decision

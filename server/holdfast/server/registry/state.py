@@ -2,7 +2,7 @@
 
 Theory of operation: `SessionState` is nothing but the fold of a log (`fold.py`), or of a checkpoint and the log behind
 it. The part that clients see too is the `Transcript`; what only the server needs stands beside it in `RunState`. What
-has ended and was archived leaves the state: its ids are then found by `lookups.py`.
+has ended and was archived leaves the state: its ids are then found by `keys.py`.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Context:
     """When what expires does so, for `Upkeep` and `answer`, by a clock that stands at `now`: it may have been set since
     the log was written, see `SteadyDues`. What is not in here expires when the log says."""
     archive: Mapping[str, Any] = field(default_factory=lambda: {})
-    """The archive's records for the keys that `lookups.keys` named."""
+    """The archive's records for the keys that `keys` named."""
     limits: RunLimits = RunLimits()
 
 

@@ -1,6 +1,6 @@
 """Taking what has ended out of a state: checkpoints, and what goes to the archive.
 
-A checkpoint is the state without its closed runs; their messages, and records under the keys of `lookups.py`, go to
+A checkpoint is the state without its closed runs; their messages, and records under the keys of `keys.py`, go to
 the archive in the same step. So opening a session costs its recent past, and an id of long ago is still known.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.transcript import Run as RunView
-from holdfast.server.registry.lookups import command_key, message_key, run_key, steer_key
+from holdfast.server.registry.keys import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import (
     BOUNDARIES_KEPT,
     MEMORIES_KEPT,
