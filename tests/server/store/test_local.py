@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.server.store import Batch, Head, MemoryStore, local
+from holdfast.server.store import Batch, Head, MemoryStore, leases
 
 
 async def test_the_longest_unobserved_session_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound a session's time starts again, and that of the others stays."""
-    monkeypatch.setattr(local, "REMEMBERED_SESSIONS", 2)
+    monkeypatch.setattr(leases, "REMEMBERED_SESSIONS", 2)
     times = iter([1, 2, 3, 10, 10, 10])
     store = MemoryStore(lambda: next(times))
     assert [await store.unobserved_since(session) for session in ("a", "b", "c")] == [1, 2, 3]
@@ -18,7 +18,7 @@ async def test_the_longest_unobserved_session_is_forgotten_first(monkeypatch: py
 
 async def test_old_marks_are_swept_with_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Races lost in sessions that nobody appends to again do not pile up."""
-    monkeypatch.setattr(local, "_MARKS_BEFORE_SWEEP", 3)
+    monkeypatch.setattr(leases, "_MARKS_BEFORE_SWEEP", 3)
     now = 0
     store = MemoryStore(lambda: now)
     for number in range(50):

@@ -23,7 +23,7 @@ from holdfast.server.store.base import (
     Tail,
     check_follows,
 )
-from holdfast.server.store.local import LocalStore, wall_clock_ms
+from holdfast.server.store.leases import LocalStore, wall_clock_ms
 
 _end = attrgetter("last_seq")
 
