@@ -32,7 +32,7 @@ from holdfast.server import Agent, AgentFunction, MemoryStore, Node, Run
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.prompt import chat_completions
 from holdfast.server.registry import Ask
-from holdfast.server.subscriber import Subscriber
+from holdfast.server.session.subscriber import Subscriber
 from tests.server.agents.fake_run import FakeRun, user
 
 CHUNKS_PER_SECOND = 50

@@ -14,8 +14,8 @@ from holdfast.protocol.control import Ack
 from holdfast.protocol.events import EVENT_TYPES, Message
 from holdfast.server.registry import Ask
 from holdfast.server.run import Run
-from holdfast.server.session import Session
-from holdfast.server.subscriber import Subscriber
+from holdfast.server.session.actor import Session
+from holdfast.server.session.subscriber import Subscriber
 from tests.server.witnesses import Reader
 
 MOST_CALLS = 100_000

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from holdfast.protocol.events import Event
-from holdfast.server.records import decode_batch
+from holdfast.server.session.records import decode_batch
 from holdfast.server.store import (
     Appended,
     Batch,

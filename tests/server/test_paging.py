@@ -12,7 +12,7 @@ from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Transcript
 from holdfast.protocol.events import Event, Message, Part
 from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.values import EVENT_BYTES, JSON, MESSAGE_BYTES
-from holdfast.server.paging import entries, merged, whole
+from holdfast.server.session.paging import entries, merged, whole
 
 _SIZES = st.sampled_from([0, 10, 39_999, 40_000, 40_001, 90_000, 700_000])
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
-from holdfast.server.paging import whole
-from holdfast.server.records import (
+from holdfast.server.registry import Note, Record
+from holdfast.server.registry.checkpoint import finished
+from holdfast.server.session.paging import whole
+from holdfast.server.session.records import (
     MessageReader,
     decode_batch,
     decoding_checkpoint,
@@ -21,8 +23,6 @@ from holdfast.server.records import (
     encoding_checkpoint,
     encoding_message,
 )
-from holdfast.server.registry import Note, Record
-from holdfast.server.registry.checkpoint import finished
 from tests.protocol.wire import json_values, texts
 
 _T = TypeVar("_T")

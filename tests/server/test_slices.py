@@ -8,7 +8,7 @@ from time import thread_time
 
 import pytest
 
-from holdfast.server.slices import SLICE_SECONDS, Slices
+from holdfast.server.session.slices import SLICE_SECONDS, Slices
 
 
 def busy(milliseconds: int) -> Generator[None, None, str]:

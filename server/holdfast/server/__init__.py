@@ -13,10 +13,10 @@
 from holdfast.server.agent import Agent, AgentFunction
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.node import Node
-from holdfast.server.roles import SessionFailed
 from holdfast.server.run import Answer, OutputTooLarge, Run, Steer
 from holdfast.server.server import Running, Server
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
+from holdfast.server.session.ports import SessionFailed
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, StoreUnavailable, open_store
 

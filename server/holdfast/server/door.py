@@ -29,11 +29,11 @@ from holdfast.server.hello import admit, authenticated, decoded, receive_hello, 
 from holdfast.server.limits import GatewaySettings, Strikes
 from holdfast.server.refusals import Refused, error_message, internal, unavailable
 from holdfast.server.registry import Ask
-from holdfast.server.roles import SessionFailed
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
+from holdfast.server.session.ports import SessionFailed
+from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.socket import Socket
 from holdfast.server.store import Store
-from holdfast.server.subscriber import Subscriber
 from holdfast.server.wire import INTERNAL_ERROR, SocketWire
 
 _log = structlog.get_logger("holdfast.gateway")

@@ -15,12 +15,12 @@ from holdfast.server.agent_tasks import contain
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
 from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
-from holdfast.server.roles import SessionFailed, Worker
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
+from holdfast.server.session.ports import SessionFailed, Worker
+from holdfast.server.session.slices import Slices
+from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from holdfast.server.slices import Slices
 from holdfast.server.store import Head, Store, StoreError
-from holdfast.server.worker import RunWorker
 
 LEASE_MS: Final = 10_000
 """How long a node that says nothing counts as alive; its runs are ended or taken over then."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.server.agent import Agent
 from holdfast.server.node import Node
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, FakeClock, Puppet, settled
 from tests.server.faults import FaultyStore, SharedStore

@@ -215,7 +215,7 @@ async def test_the_usage_of_a_stopped_run_is_in_its_settling() -> None:
 
 async def test_a_failure_of_the_server_fails_the_run_and_not_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output that cannot be decided ends its run as failed: an agent never goes on over a hole in its answer."""
-    from holdfast.server import session as module
+    from holdfast.server.session import actor as module
 
     decide = module.decide_chunk  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 

@@ -136,7 +136,7 @@ async def test_the_bound_of_an_answer_is_over_all_attempts() -> None:
 
 async def test_the_parts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over all attempts, counted as they are written: the one too many is refused to the agent, and not in the log."""
-    monkeypatch.setattr("holdfast.server.worker._PARTS", 4)
+    monkeypatch.setattr("holdfast.server.session.worker._PARTS", 4)
 
     async def agent(run: Run) -> None:
         for number in range(3):

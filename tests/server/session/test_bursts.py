@@ -10,9 +10,9 @@ import pytest
 from holdfast.protocol import CloseCode, Codec
 from holdfast.server.agent import Agent
 from holdfast.server.run import Run
+from holdfast.server.session.subscriber import WAITING_CONTROL_BYTES, WAITING_CONTROLS
+from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from holdfast.server.subscriber import WAITING_CONTROL_BYTES, WAITING_CONTROLS
-from holdfast.server.worker import RunWorker
 from tests.server.doubles import Device, ListWire, settled
 from tests.server.gateway.harness import CODECS
 from tests.server.session.house import House, house

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.protocol import CloseCode
-from holdfast.server.subscriber import Subscriber
+from holdfast.server.session.subscriber import Subscriber
 from tests.server.doubles import settled
 from tests.server.session.house import house
 

@@ -10,8 +10,8 @@ from time import thread_time
 import pytest
 
 from holdfast.protocol.codec import MSGPACK_CODEC
-from holdfast.server.records import encode_batch
 from holdfast.server.registry import Record
+from holdfast.server.session.records import encode_batch
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Batch, Head
 from tests.server.doubles import Device, settled

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from holdfast.server.jobs import Jobs
-from holdfast.server.journal import Journal
+from holdfast.server.session.jobs import Jobs
+from holdfast.server.session.journal import Journal
 from tests.server.doubles import Device, settled
 from tests.server.session.house import house
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast.protocol import MSGPACK_CODEC, CloseCode
+from holdfast.server.session.subscriber import WAITING_CONTROLS
 from holdfast.server.settings import SessionSettings
-from holdfast.server.subscriber import WAITING_CONTROLS
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 

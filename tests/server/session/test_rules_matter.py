@@ -11,11 +11,11 @@ import pytest
 
 from holdfast.server import run as run_module
 from holdfast.server.agent import Agent
-from holdfast.server.journal import Journal
 from holdfast.server.registry import Decision, SessionState
 from holdfast.server.registry import decide as decide_function
 from holdfast.server.run import Run
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
+from holdfast.server.session.journal import Journal
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Conflict, StoreUnavailable
 from tests.server.doubles import settled

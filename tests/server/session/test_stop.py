@@ -211,7 +211,7 @@ async def test_an_agent_that_ignores_the_end_of_its_failed_run(monkeypatch: pyte
             except asyncio.CancelledError:
                 continue
 
-    monkeypatch.setattr("holdfast.server.session.decide_chunk", broken)
+    monkeypatch.setattr("holdfast.server.session.actor.decide_chunk", broken)
     async with house() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
@@ -352,7 +352,7 @@ async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
     monkeypatch: pytest.MonkeyPatch, half_way: bool
 ) -> None:
     """The agent has stopped for it already: its run ends as failed, also where deciding had begun to end it."""
-    from holdfast.server import session as module
+    from holdfast.server.session import actor as module
 
     decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.server.records import decode_batch, encoding_checkpoint, encoding_message
 from holdfast.server.registry import SessionState, compact, fold
 from holdfast.server.registry.checkpoint import finished
+from holdfast.server.session.records import decode_batch, encoding_checkpoint, encoding_message
 from holdfast.server.store import Checkpoint, StoredMessage
 from tests.server.doubles import Device, settled
 from tests.server.session.house import house

@@ -10,10 +10,10 @@ from typing import Any
 from holdfast.protocol import CommandError
 from holdfast.protocol.control import Ack
 from holdfast.server.agent import Agent
-from holdfast.server.crew import Crew
-from holdfast.server.inbox import Inbox
 from holdfast.server.registry import Owner, Phase
 from holdfast.server.run import Run
+from holdfast.server.session.mailbox import Inbox
+from holdfast.server.session.workers import Crew
 from holdfast.server.timers import Timers
 from tests.server.doubles import FakeClock, settled
 from tests.server.session.house import house

@@ -20,7 +20,7 @@ from holdfast.server.agent import Agent
 from holdfast.server.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.run import Run
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, FakeClock, NodeClock, settled
 from tests.server.faults import FaultyStore, SharedStore

@@ -10,7 +10,7 @@ import structlog
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Decision, Finish, Settle, Stop, Sweep, Upkeep
-from holdfast.server.roles import Answer
+from holdfast.server.session.ports import Answer
 
 Chore: TypeAlias = Finish | Settle | Stop | Sweep | Upkeep
 """Work of the server's own."""

@@ -14,11 +14,11 @@ from holdfast.protocol.commands import Cursor
 from holdfast.protocol.control import Resume
 from holdfast.protocol.events import Event
 from holdfast.server.clock import Clock, Timer
-from holdfast.server.cuts import snapshots
-from holdfast.server.journal import Journal
-from holdfast.server.paging import merged
+from holdfast.server.session.cuts import snapshots
+from holdfast.server.session.journal import Journal
+from holdfast.server.session.paging import merged
+from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.settings import SessionSettings
-from holdfast.server.subscriber import Subscriber
 
 _PRESENCE_ENTRIES: Final = 50
 _FAN_OUT_BYTES: Final = 256 * 1024

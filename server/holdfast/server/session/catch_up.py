@@ -11,11 +11,11 @@ from typing import Any
 import structlog
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.server.delivery import Delivery
-from holdfast.server.jobs import Jobs
-from holdfast.server.roles import SessionFailed
-from holdfast.server.slices import Slices
-from holdfast.server.subscriber import Subscriber
+from holdfast.server.session.jobs import Jobs
+from holdfast.server.session.ports import SessionFailed
+from holdfast.server.session.slices import Slices
+from holdfast.server.session.subscriber import Subscriber
+from holdfast.server.session.subscribers import Delivery
 
 _log = structlog.get_logger("holdfast.session")
 

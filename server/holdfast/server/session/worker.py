@@ -29,7 +29,6 @@ from holdfast.server.agent import Agent
 from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.clock import Clock, Timer
-from holdfast.server.failure import failure_of
 from holdfast.server.registry import (
     Chunk,
     Decision,
@@ -43,9 +42,10 @@ from holdfast.server.registry import (
     TakeSteers,
     part_number,
 )
-from holdfast.server.roles import Output
 from holdfast.server.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
-from holdfast.server.session import Session
+from holdfast.server.session.actor import Session
+from holdfast.server.session.failure import failure_of
+from holdfast.server.session.ports import Output
 from holdfast.server.settings import SessionSettings
 
 _TEXT_LENGTH: Final = 40_000

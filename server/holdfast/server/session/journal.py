@@ -20,8 +20,9 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
 from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Clock, pause
-from holdfast.server.cuts import Cut, as_it_is
-from holdfast.server.records import (
+from holdfast.server.registry import Compaction, Record, SessionState, compact, compacted, fold, loading
+from holdfast.server.session.cuts import Cut, as_it_is
+from holdfast.server.session.records import (
     decode_batch,
     decode_value,
     decoding_checkpoint,
@@ -30,9 +31,8 @@ from holdfast.server.records import (
     encoding_checkpoint,
     encoding_message,
 )
-from holdfast.server.registry import Compaction, Record, SessionState, compact, compacted, fold, loading
+from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
-from holdfast.server.slices import Slices
 from holdfast.server.store import (
     NO_LOG,
     Appended,

@@ -16,8 +16,8 @@ import msgpack
 
 from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Message
-from holdfast.server.paging import entries
 from holdfast.server.registry import Note, Record
+from holdfast.server.session.paging import entries
 
 
 def encode_batch(records: Sequence[Record], events: Sequence[bytes]) -> bytes:

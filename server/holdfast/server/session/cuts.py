@@ -17,9 +17,9 @@ from typing import Any, Final, Protocol, TypeVar
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Message, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart
-from holdfast.server.paging import ENTRIES_BYTES, entries, whole
-from holdfast.server.records import MessageReader
-from holdfast.server.slices import Slices
+from holdfast.server.session.paging import ENTRIES_BYTES, entries, whole
+from holdfast.server.session.records import MessageReader
+from holdfast.server.session.slices import Slices
 from holdfast.server.store import StoredMessage, StoredSize, StoreError
 
 _T = TypeVar("_T")

@@ -22,13 +22,6 @@ from holdfast.protocol.commands import Answer as AnswerCommand
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
-from holdfast.server.catch_up import CatchUps
-from holdfast.server.crew import Crew
-from holdfast.server.cuts import Cut, pages
-from holdfast.server.delivery import Delivery
-from holdfast.server.inbox import Chore, Inbox, Item
-from holdfast.server.jobs import Jobs
-from holdfast.server.journal import Journal
 from holdfast.server.registry import (
     Ask,
     Chunk,
@@ -51,9 +44,16 @@ from holdfast.server.registry import (
     due_times,
     keys,
 )
-from holdfast.server.roles import Answer, Host, Output, SessionFailed, Worker
+from holdfast.server.session.catch_up import CatchUps
+from holdfast.server.session.cuts import Cut, pages
+from holdfast.server.session.jobs import Jobs
+from holdfast.server.session.journal import Journal
+from holdfast.server.session.mailbox import Chore, Inbox, Item
+from holdfast.server.session.ports import Answer, Host, Output, SessionFailed, Worker
+from holdfast.server.session.subscriber import Subscriber
+from holdfast.server.session.subscribers import Delivery
+from holdfast.server.session.workers import Crew
 from holdfast.server.store import StoreError
-from holdfast.server.subscriber import Subscriber
 from holdfast.server.timers import Timers
 
 _T = TypeVar("_T")

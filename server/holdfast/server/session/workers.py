@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdfast.protocol.commands import Cancel
-from holdfast.server.journal import Journal
 from holdfast.server.registry import Owner, Phase, RunState, Settle, Sweep
-from holdfast.server.roles import Worker
+from holdfast.server.session.journal import Journal
+from holdfast.server.session.ports import Worker
 
 
 class Crew:

@@ -11,12 +11,12 @@ from holdfast.protocol.errors import CommandError, HoldfastError
 from holdfast.protocol.events import RunInfo
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
+from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
-from holdfast.server.slices import Slices
 from holdfast.server.store import Store
 
 if TYPE_CHECKING:
-    from holdfast.server.session import Session
+    from holdfast.server.session.actor import Session
 
 Answer = Callable[[Ack | CommandError], None]
 """Takes a command's outcome, once, after everything that was committed with it has been written."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from holdfast.server.journal import Journal
+from holdfast.server.session.journal import Journal
 
 _T = TypeVar("_T")
 
