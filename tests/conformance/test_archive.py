@@ -29,7 +29,7 @@ async def test_compact_writes_everything_in_one_step(writer: Writer) -> None:
     assert await writer.store.open("s", "e9") == Log(
         Head("e1", 6, "b3"), Checkpoint(4, b"state 4"), (Batch("b3", 5, 6, b"b3."),)
     )
-    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert (await writer.store.read("s", 0)).floor == 4
     assert await writer.store.messages("s", None, 9) == [_message(1), _message(3)]
     assert await writer.store.find("s", ["r1", "r2"]) == {"r1": b"x"}
 
@@ -43,7 +43,7 @@ async def test_an_older_checkpoint_never_replaces_a_later_one(writer: Writer) ->
     assert log.checkpoint == Checkpoint(4, b"state 4")
     assert await writer.store.messages("s", None, 9) == [_message(1)]
     assert await writer.store.find("s", ["r1"]) == {"r1": b"x"}
-    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert (await writer.store.read("s", 0)).floor == 4
 
 
 async def test_a_later_checkpoint_replaces(writer: Writer) -> None:
@@ -60,7 +60,7 @@ async def test_nothing_after_the_checkpoint_is_trimmed(writer: Writer) -> None:
     """Whatever the caller says, what the checkpoint does not cover stays."""
     await _fill(writer, 3)
     assert await _compact(writer, 3, trim_to=6)
-    tail = await writer.store.read("s", 2, 999)
+    tail = await writer.store.read("s", 2)
     assert tail.floor == 2
     assert [batch.batch_id for batch in tail.batches] == ["b2", "b3"]
 
@@ -69,7 +69,7 @@ async def test_only_whole_batches_are_trimmed(writer: Writer) -> None:
     """A batch that straddles the trim stays whole, and the floor says what is really gone."""
     await _fill(writer, 3)
     assert await _compact(writer, 6, trim_to=3)
-    tail = await writer.store.read("s", 0, 999)
+    tail = await writer.store.read("s", 0)
     assert tail.floor == 2
     assert [(batch.first_seq, batch.last_seq) for batch in tail.batches] == [(3, 4), (5, 6)]
 
@@ -79,7 +79,7 @@ async def test_the_floor_never_goes_back(writer: Writer) -> None:
     await _fill(writer, 3)
     assert await _compact(writer, 4, trim_to=4)
     assert await _compact(writer, 5, trim_to=2)
-    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert (await writer.store.read("s", 0)).floor == 4
 
 
 async def test_a_log_trimmed_to_its_head_goes_on(writer: Writer) -> None:
@@ -104,7 +104,7 @@ async def test_compaction_of_another_epoch_is_refused(writer: Writer) -> None:
     assert (await writer.store.open("s", "e9")).checkpoint is None
     assert await writer.store.messages("s", None, 9) == []
     assert await writer.store.find("s", ["r"]) == {}
-    assert (await writer.store.read("s", 0, 999)).floor == 0
+    assert (await writer.store.read("s", 0)).floor == 0
 
 
 async def test_a_checkpoint_beyond_the_head_is_refused(writer: Writer) -> None:
@@ -133,7 +133,7 @@ async def test_contents_survive_a_new_epoch(writer: Writer) -> None:
     assert await writer.store.find("s", ["r"]) == {"r": b"x"}
     writer.head = Head("e2", 8, "b2")
     assert await _compact(writer, 8, 8)
-    assert (await writer.store.read("s", 0, 999)).floor == 4
+    assert (await writer.store.read("s", 0)).floor == 4
     assert await writer.store.head("s") == Head("e2", 8, "b2")
 
 

@@ -116,8 +116,9 @@ async def look(store: Store, session: str) -> tuple[object, ...]:
     assert now is not None
     return (
         await store.open(session, "x"),
-        await store.read(session, 0, 1_000),
-        await store.read(session, max(0, now.seq - 3), 4),
+        await store.read(session, 0),
+        await store.read(session, max(0, now.seq - 3), count=2),
+        await store.catch_up(session, now._replace(seq=max(0, now.seq - 2))),
         await store.messages(session, 7, 3),
         await store.find(session, [f"r{key}" for key in range(4)]),
         sorted(await store.unfinished()),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from holdfast.server.store import NO_LOG, Batch, Checkpoint, Head, Log, Store, Tail
+from holdfast.server.store import NO_LOG, PAGE_BYTES, Batch, Checkpoint, Head, Log, Store, Tail
 from tests.conformance.harness import Writer
 
 
@@ -51,7 +51,7 @@ async def test_read_returns_what_ends_after_a_seq(writer: Writer) -> None:
     await writer.append("b1", 2)
     await writer.append("b2", 2)
     head = (await writer.append("b3")).head
-    ids = {after: [b.batch_id for b in (await writer.store.read("s", after, 99)).batches] for after in range(6)}
+    ids = {after: [b.batch_id for b in (await writer.store.read("s", after)).batches] for after in range(6)}
     assert ids == {
         0: ["b1", "b2", "b3"],
         1: ["b1", "b2", "b3"],
@@ -60,22 +60,41 @@ async def test_read_returns_what_ends_after_a_seq(writer: Writer) -> None:
         4: ["b3"],
         5: [],
     }
-    assert await writer.store.read("s", 5, 99) == Tail(head, 0, ())
-    assert await writer.store.read("s", 50, 99) == Tail(head, 0, ())
+    assert await writer.store.read("s", 5) == Tail(head, 0, ())
+    assert await writer.store.read("s", 50) == Tail(head, 0, ())
 
 
-async def test_read_is_cut_by_size_but_never_empty(writer: Writer) -> None:
-    """A reader with little room gets whole batches, at least one, and can go on from the last."""
+async def test_read_gives_no_more_than_it_was_asked_for(writer: Writer) -> None:
+    """A reader gets whole batches, at most so many, and can go on from the last."""
     for name in ("b1", "b2", "b3"):
-        await writer.append(name, size=10)
-    counts = {size: len((await writer.store.read("s", 0, size)).batches) for size in (1, 10, 19, 20, 29, 30)}
-    assert counts == {1: 1, 10: 1, 19: 1, 20: 2, 29: 2, 30: 3}
-    assert [batch.batch_id for batch in (await writer.store.read("s", 1, 1)).batches] == ["b2"]
+        await writer.append(name, 2)
+    counts = {count: len((await writer.store.read("s", 0, count=count)).batches) for count in (1, 2, 3, 4)}
+    assert counts == {1: 1, 2: 2, 3: 3, 4: 3}
+    tail = await writer.store.read("s", 2, count=1)
+    assert [batch.batch_id for batch in tail.batches] == ["b2"]
+    assert tail.head == writer.head, "it says that there is more"
+
+
+async def test_large_batches_are_read_in_portions(writer: Writer) -> None:
+    """An answer stays small, but never so small that whoever knows its first batch learns nothing; all are reached."""
+    for number in range(8):
+        await writer.append(f"b{number}", size=PAGE_BYTES // 3)
+    await writer.append("large", size=3 * PAGE_BYTES)
+    await writer.append("last")
+    read: list[str] = []
+    seq = 0
+    while seq < writer.head.seq:
+        tail = await writer.store.read("s", seq)
+        assert len(tail.batches) == 2 or sum(len(batch.payload) for batch in tail.batches) <= 2 * PAGE_BYTES
+        assert len(tail.batches) >= min(2, writer.head.seq - seq)
+        read += [batch.batch_id for batch in tail.batches]
+        seq = tail.batches[-1].last_seq
+    assert read == [*(f"b{number}" for number in range(8)), "large", "last"]
 
 
 async def test_read_of_no_log_is_empty(store: Store) -> None:
     """A session without a log reads as one with nothing in it, and is not made by that."""
-    assert await store.read("s", 0, 99) == Tail(NO_LOG, 0, ())
+    assert await store.read("s", 0) == Tail(NO_LOG, 0, ())
     assert await store.head("s") is None
 
 
@@ -125,7 +144,7 @@ async def test_a_new_epoch_in_place_refuses_the_old_one(writer: Writer) -> None:
     assert await writer.store.new_epoch("s", head, "e2", 1)
     stale = await writer.store.append("s", head, Batch("x", 2, 2, b""), node="n1", unfinished=True)
     assert stale.head == Head("e2", 1, "b1")
-    assert len((await writer.store.read("s", 0, 99)).batches) == 1
+    assert len((await writer.store.read("s", 0)).batches) == 1
 
 
 async def test_a_new_epoch_never_goes_back(writer: Writer) -> None:

@@ -183,9 +183,9 @@ class FaultyStore(Store):
         return head
 
     @override
-    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+    async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
         loss = await self._enter("read")
-        tail = await self.inner.read(session, after, max_bytes)
+        tail = await self.inner.read(session, after, count=count)
         self.batches_read += len(tail.batches)
         self._leave("read", loss)
         return tail

@@ -78,7 +78,7 @@ async def test_what_was_seen_is_kept_though_its_events_were_trimmed() -> None:
             await h.clock.pass_ms(50)
             if number == 99:
                 seen = device.reader.seq
-        tail = await h.store.read("s", 0, 100)
+        tail = await h.store.read("s", 0)
         assert tail.floor > seen
         position = {"epoch": device.reader.epoch, "seq": seen}
         await device.send("cancel", id="k1", runId="r1", seen=position)

@@ -220,7 +220,7 @@ async def test_a_batch_and_its_acknowledgement_are_one() -> None:
         h.road.resume()
         await answer
         assert [event["type"] for event in device.wire.events[:2]] == ["message", "run.started"]
-        tail = await h.store.read("s", 0, 10_000)
+        tail = await h.store.read("s", 0)
         assert len(decode_batch(tail.batches[0].payload)) == 2
 
 

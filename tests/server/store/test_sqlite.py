@@ -95,7 +95,7 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
     again = SqliteStore(path)
     await again.start()
     assert await again.open("s", "x") == before
-    assert (await again.read("s", 0, 99)).floor == 2
+    assert (await again.read("s", 0)).floor == 2
     assert await again.messages("s", None, 9) == [message]
     assert await again.find("s", ["r"]) == {"r": b"r"}
     assert await again.unfinished() == ["s"]
@@ -245,7 +245,7 @@ async def test_damage_that_comes_later_is_a_store_error(store: SqliteStore, path
     content = _content(path)
     _overwrite(path, content[:8192].ljust(len(content), b"\xff"))
     with pytest.raises(StoreError) as caught:
-        await store.read("s", 0, 1_000_000)
+        await store.read("s", 0)
     assert not isinstance(caught.value, StoreUnavailable)
 
 
@@ -419,20 +419,20 @@ async def test_trimmed_rows_are_unseen_at_once_and_deleted_later(
     with monkeypatch.context() as unswept:
         unswept.setattr(Writer, "_sweep", leave)
         assert await store.compact("s", "e1", Checkpoint(300, b""), messages=[], records={}, trim_to=290)
-        assert [batch.last_seq for batch in (await store.read("s", 0, 99)).batches] == list(range(291, 301))
+        assert [batch.last_seq for batch in (await store.read("s", 0)).batches] == list(range(291, 301))
         await store.close()
     assert _count_batches(path) == 300
 
     await store.start()
-    assert [batch.last_seq for batch in (await store.read("s", 0, 99)).batches] == list(range(291, 301))
+    assert [batch.last_seq for batch in (await store.read("s", 0)).batches] == list(range(291, 301))
     for seq in range(301, 1_301):
         await _append(store, seq)
         if _count_batches(path) <= seq - 290:
             break
     else:
         pytest.fail("a thousand appends have not swept three hundred rows")
-    assert (await store.read("s", 0, 99)).floor == 290
-    assert (await store.read("s", 290, 99)).batches[0].last_seq == 291
+    assert (await store.read("s", 0)).floor == 290
+    assert (await store.read("s", 290)).batches[0].last_seq == 291
 
 
 def _count_batches(path: Path) -> int:

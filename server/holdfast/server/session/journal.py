@@ -48,7 +48,8 @@ from holdfast.server.store import (
 )
 
 _T = TypeVar("_T")
-_READ_BYTES: Final = 256 * 1024
+_READ_BATCHES: Final = 1_000
+_LEAST_EVENT_BYTES: Final = 64
 _EVENT_WEIGHT: Final = 512
 """What an event counts at least when the log behind a checkpoint is weighed: folding a short one costs as much."""
 _RETRY_SECONDS: Final = (0.02, 0.05, 0.1, 0.25, 0.5)
@@ -137,9 +138,7 @@ class Journal:
         return True
 
     async def _has_batch(self, batch: Batch) -> bool:
-        tail = await self._until_available(
-            lambda: self._store.read(self.session, batch.first_seq - 1, len(batch.payload))
-        )
+        tail = await self._until_available(lambda: self._store.read(self.session, batch.first_seq - 1, count=1))
         return any(found.batch_id == batch.batch_id for found in tail.batches)
 
     async def reload(self) -> list[Event] | None:
@@ -187,7 +186,7 @@ class Journal:
             return True
         if now == before or before.seq == 0:
             return False
-        tail = await self._until_available(lambda: self._store.read(self.session, before.seq - 1, 1))
+        tail = await self._until_available(lambda: self._store.read(self.session, before.seq - 1, count=1))
         if tail.floor >= before.seq or not tail.batches:
             return False
         at_head = tail.batches[0]
@@ -247,8 +246,8 @@ class Journal:
         events: list[Event] = []
         taken = 0.0
         while after < last:
-            limit = _READ_BYTES if max_bytes is None else max_bytes
-            tail = await self._until_available(partial(self._store.read, self.session, after, limit))
+            count = _READ_BATCHES if max_bytes is None else max(1, min(_READ_BATCHES, max_bytes // _LEAST_EVENT_BYTES))
+            tail = await self._until_available(partial(self._store.read, self.session, after, count=count))
             if tail.floor > after or not tail.batches or tail.head.epoch != self.head.epoch:
                 return None
             for batch in tail.batches:

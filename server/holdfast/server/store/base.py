@@ -9,7 +9,7 @@ race by design.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,13 @@ from holdfast.protocol.errors import HoldfastError
 
 FORMAT = 1
 """The format of a log written by this version. A store that finds another raises `UnknownFormat`."""
+
+PAGE_BYTES = 128 * 1024
+"""About so many bytes of batches come with one answer of a store, but two batches where there are two: the first may be
+one that whoever asks knows, to be compared."""
+
+CONFLICT_BATCHES = 64
+"""So many batches come with a conflict at most. Whoever has missed more reads on."""
 
 CONTENTION_MS = 200
 """How long a lost race for a session is remembered, so that its winner can make room for the loser."""
@@ -92,11 +99,11 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """What `Store.read` returns, cut at one point.
+    """What `Store.read` and `Store.catch_up` return, cut at one point.
 
     Events with seq <= `floor` have been trimmed, so the tail is complete only if `floor` <= the `after`
-    asked for. `batches` are ascending; the first may begin at or before `after`. They end before `head`
-    where `max_bytes` cut.
+    asked for. `batches` are ascending; the first may begin at or before `after`. None ends behind `head`, and they
+    end before it where there were too many for one answer.
     """
 
     head: Head
@@ -112,12 +119,26 @@ class Appended(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Diverged:
+    """The log, which stands at `head` now, is not known to go on from where it was believed to stand: it has another
+    epoch, is shorter, has other contents up to there, or was trimmed too far to tell. It is to be opened anew.
+    """
+
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
 class Conflict:
     """Nothing was added: the log stands at `head` (`NO_LOG` where there is none) and not where the writer
     believed.
     """
 
     head: Head
+    batches: tuple[Batch, ...] = ()
+    """Those that end at or after the seq that was expected, so that the first shows whether the log is the one that the
+    writer has folded: see `behind`. At most `CONFLICT_BATCHES`, and about `PAGE_BYTES`; where that cut they end before
+    `head`. None where the log has another epoch, is shorter, or was trimmed up to there.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +164,32 @@ def check_follows(expected: Head, batch: Batch) -> None:
     """Raises ValueError unless the batch holds an event and begins right after `expected`."""
     if batch.first_seq != expected.seq + 1 or batch.last_seq < batch.first_seq:
         raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected.seq}")
+
+
+def page(batches: Iterable[Batch], count: int) -> tuple[Batch, ...]:
+    """The first `count` batches, or as many as make one answer."""
+    taken: list[Batch] = []
+    size = 0
+    for batch in batches:
+        size += len(batch.payload)
+        if len(taken) == count or (size > PAGE_BYTES and len(taken) > 1):
+            break
+        taken.append(batch)
+    return tuple(taken)
+
+
+def behind(head: Head, batches: Sequence[Batch]) -> Sequence[Batch] | None:
+    """Those of `batches` that follow exactly `head`; None where they belong to a log that is not the one it names.
+
+    `batches` are of the epoch of `head`: from the one that holds its seq on, as a `Conflict` has them, or from the one
+    right behind it, if it is the seq that a log or an epoch began at.
+    """
+    if not batches:
+        return None
+    first = batches[0]
+    if first.first_seq == head.seq + 1:
+        return batches
+    return batches[1:] if (first.last_seq, first.batch_id) == (head.seq, head.batch_id) else None
 
 
 class Store(ABC):
@@ -198,10 +245,10 @@ class Store(ABC):
            name of `node`;
         3. the batch is written and the head moves: `Appended`.
 
-        A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds
-        its `batch_id` among the batches it reads. `unfinished` enters the session into the index with the
-        append, or takes it out after it. `batch` begins right after `expected`; anything else is a
-        `ValueError`.
+        A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds it right
+        `behind` its head in that; where no batches are in it, among those that it reads. `unfinished` enters the
+        session into the index with the append, or takes it out after it. `batch` begins right after `expected`;
+        anything else is a `ValueError`.
         """
 
     @abstractmethod
@@ -209,10 +256,22 @@ class Store(ABC):
         """Where the log ends now, or None if there is no log."""
 
     @abstractmethod
-    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
-        """Return the batches that end after seq `after`, as many as fit into `max_bytes` but at least one if
-        any.
+    async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
+        """Return the batches that end after seq `after`: at most `count`, and about `PAGE_BYTES`, see there."""
+
+    async def catch_up(self, session: str, head: Head, *, count: int = 1_000) -> Tail | Diverged:
+        """Return the batches behind exactly `head`, or say that the log is not known to go on from there.
+
+        At most `count`, and about `PAGE_BYTES`: whoever has folded them asks again from where they end, until that is
+        the head of the tail.
         """
+        tail = await self.read(session, head.seq - 1, count=count + 1)
+        if tail.head == head:
+            return Tail(head, tail.floor, ())
+        if tail.head.epoch != head.epoch or tail.floor >= max(1, head.seq):
+            return Diverged(tail.head)
+        batches = behind(head, tail.batches)
+        return Diverged(tail.head) if batches is None else Tail(tail.head, tail.floor, tuple(batches[:count]))
 
     @abstractmethod
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:

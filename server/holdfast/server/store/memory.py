@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing_extensions import override
 
 from holdfast.server.store.base import (
+    CONFLICT_BATCHES,
     NO_LOG,
     Appended,
     Batch,
@@ -22,6 +23,7 @@ from holdfast.server.store.base import (
     StoredSize,
     Tail,
     check_follows,
+    page,
 )
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
 
@@ -45,6 +47,11 @@ class _SessionLog:
     def batches_after(self, seq: int) -> int:
         """The index of the first batch that ends after `seq`."""
         return bisect_right(self.batches, seq, key=_end)
+
+    def page(self, after: int, count: int) -> tuple[Batch, ...]:
+        """The batches that end after `after`, as one answer holds them."""
+        first = self.batches_after(after)
+        return page(self.batches[first : first + count], count)
 
 
 class MemoryStore(LocalStore):
@@ -105,7 +112,9 @@ class MemoryStore(LocalStore):
                 self._wake_others(session, head, node)
             return Appended(head, bool(self._marks) and self._contended(session, node))
         self._mark(session, node)
-        return Conflict(head)
+        if head.epoch != expected.epoch or log.floor >= max(1, expected.seq):
+            return Conflict(head)
+        return Conflict(head, log.page(expected.seq - 1, CONFLICT_BATCHES))
 
     @override
     async def head(self, session: str) -> Head | None:
@@ -113,18 +122,9 @@ class MemoryStore(LocalStore):
         return log.head if log else None
 
     @override
-    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+    async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
         log = self._logs.get(session)
-        if log is None:
-            return Tail(NO_LOG, 0, ())
-        first = end = log.batches_after(after)
-        size = 0
-        while end < len(log.batches):
-            size += len(log.batches[end].payload)
-            if size > max_bytes and end > first:
-                break
-            end += 1
-        return Tail(log.head, log.floor, tuple(log.batches[first:end]))
+        return Tail(NO_LOG, 0, ()) if log is None else Tail(log.head, log.floor, log.page(after, count))
 
     @override
     async def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:

@@ -41,6 +41,7 @@ from holdfast.server.store.sqlite_file import (
     connect_reader,
     connect_writer,
     errors_translated,
+    read_page,
 )
 from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
 
@@ -302,21 +303,13 @@ class SqliteStore(LocalStore):
         return await self._read(query)
 
     @override
-    async def read(self, session: str, after: int, max_bytes: int) -> Tail:
+    async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
         def query(reader: sqlite3.Connection) -> Tail:
             found = reader.execute(_HEAD, (session,)).fetchone()
             if found is None:
                 return Tail(NO_LOG, 0, ())
             session_id, epoch, floor, seq, batch_id, _ = found
-            batches: list[Batch] = []
-            size = 0
-            for row in reader.execute(_BATCHES, (session_id, max(after, floor))):
-                batch = Batch(*row)
-                size += len(batch.payload)
-                if size > max_bytes and batches:
-                    break
-                batches.append(batch)
-            return Tail(Head(epoch, seq, batch_id), floor, tuple(batches))
+            return Tail(Head(epoch, seq, batch_id), floor, read_page(reader, session_id, max(after, floor), count))
 
         return await self._read(query)
 

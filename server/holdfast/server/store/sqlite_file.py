@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 import structlog
 
-from holdfast.server.store.base import FORMAT, StoreError, StoreUnavailable, UnknownFormat
+from holdfast.server.store.base import FORMAT, Batch, StoreError, StoreUnavailable, UnknownFormat, page
 
 Synchronous = Literal["normal", "full"]
 
@@ -317,6 +317,16 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
         return connection
+
+
+def read_page(connection: sqlite3.Connection, session_id: int, after: int, count: int) -> tuple[Batch, ...]:
+    """The batches of a session that end after seq `after`, as one answer holds them."""
+    rows = connection.execute(
+        "SELECT batch_id, first_seq, last_seq, payload FROM batch"
+        " WHERE session_id = ? AND last_seq > ? ORDER BY last_seq LIMIT ?",
+        (session_id, after, count),
+    )
+    return page((Batch(*row) for row in rows), count)
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:

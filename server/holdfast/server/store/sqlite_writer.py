@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from holdfast.server.store.base import (
+    CONFLICT_BATCHES,
     NO_LOG,
     Batch,
     Checkpoint,
@@ -20,7 +21,7 @@ from holdfast.server.store.base import (
     StoredMessage,
     StoreUnavailable,
 )
-from holdfast.server.store.sqlite_file import FileWatch, close_writer, translated
+from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_page, translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
 _ROWS_PER_SWEEP: Final = 64
@@ -90,7 +91,14 @@ class Transaction:
             self.moved.append((session, head, node))
             return head
         self.lost.append((session, node))
-        return Conflict(head)
+        return Conflict(head, self._missed(log, expected) if head.epoch == expected.epoch else ())
+
+    def _missed(self, log: _KnownLog, expected: Head) -> tuple[Batch, ...]:
+        self.flush()
+        (floor,) = self._connection.execute("SELECT floor FROM session WHERE id = ?", (log.id,)).fetchone()
+        if floor >= max(1, expected.seq):
+            return ()
+        return read_page(self._connection, log.id, expected.seq - 1, CONFLICT_BATCHES)
 
     def new_epoch(self, session: str, expected: Head, epoch: str, seq: int) -> bool:
         """Compare and begin a new epoch."""
