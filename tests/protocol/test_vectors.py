@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import pytest
 
@@ -19,13 +18,8 @@ from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, Codec, negotiate
 from holdfast.protocol.commands import Command, Send, parse_command, parse_hello
 from holdfast.protocol.errors import CommandError, MalformedError
 from holdfast.protocol.transcript import Transcript
+from tests.vectors import TEXT, VECTORS, Case
 
-PROTOCOL: Final = Path(__file__).parents[2] / "protocol"
-Case: TypeAlias = dict[str, Any]
-VECTORS: Final[dict[str, list[Case]]] = {
-    path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((PROTOCOL / "vectors").glob("*.json"))
-}
-TEXT: Final = (PROTOCOL / "PROTOCOL.md").read_text(encoding="utf-8")
 ANCHORS: Final[list[str]] = re.findall(r"\*\*([A-Z]+\.\d+)", TEXT)
 
 

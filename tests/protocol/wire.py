@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from holdfast.protocol.values import MAX_INTEGER
+from tests.vectors import ENDS, ends_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 scalars = (
@@ -86,7 +87,7 @@ class LogMaker:
 
     def _queued(self, run_id: str, run: dict[str, Any], what: int, text: str) -> None:
         if what < 2:
-            self._end(run_id, run, "expired", kept=None)
+            self._end(run_id, run, _of("queued", len(text)), kept=None)
         elif what < 5:
             self._steer(run_id, run, text)
         else:
@@ -95,7 +96,7 @@ class LogMaker:
     def _active(self, run_id: str, run: dict[str, Any], what: int, kind: str, text: str, *, flag: bool) -> None:
         match what:
             case 0:
-                reason = ("completed", "failed", "lost", "cancelled")[len(text) % 4]
+                reason = _of("running", len(text))
                 self._end(run_id, run, reason, kept=len(text) if flag and reason == "cancelled" else None)
             case 1:
                 self._attempt(run_id, run)
@@ -156,9 +157,15 @@ class LogMaker:
         returned = [{"steerId": steer_id, "parts": nothing} for steer_id in run["steers"]]
         cut = {} if kept is None else {"kept": self._kept(run, kept)[:-1]}
         self._emit("run.ended", runId=run_id, reason=reason, returned=returned, **cut)
-        if reason in ("cancelled", "expired") and run["status"] == "active":
+        if ENDS[reason]["settles"] and run["status"] == "active":
             self._emit("run.settled", runId=run_id, stoppedAfterMs=1, confirmed=True)
         run["status"] = "ended"
+
+
+def _of(state: str, number: int) -> str:
+    """One of the reasons for which a run of this state can end."""
+    reasons = ends_of(state)
+    return reasons[number % len(reasons)]
 
 
 def _log(chosen: list[tuple[int, int, str, str, bool]]) -> list[dict[str, Any]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
+
+from holdfast.protocol.ends import AgentReason
+from tests.vectors import ENDS
 
 Place = tuple[str, int]
 """(epoch, seq)."""
 CUT_KINDS: Final = frozenset({"text", "reasoning"})
-_SENDS_STEERS: Final = frozenset({"completed", "failed", "expired"})
-_SETTLES: Final = frozenset({"cancelled", "expired"})
 
 
 class Author(NamedTuple):
@@ -82,6 +83,10 @@ class RunStory:
     def texts(self) -> list[str]:
         """What a reader is left with of the text and reasoning parts."""
         return [part.text() for part in self.parts if part.kind in CUT_KINDS and part.cut != -1]
+
+
+def _settles(story: RunStory) -> bool:
+    return bool(story.starts) and story.ended is not None and bool(ENDS[story.ended["reason"]]["settles"])
 
 
 class LogModel:
@@ -256,16 +261,19 @@ class LogModel:
         else:
             require(event.get("cause") != "prevented", f"{run_id} is prevented after it was sent")
         require(story.ended is None, f"run {run_id} ends once")
-        if not story.starts:
-            require(reason in _SETTLES, f"{run_id} cannot end {reason} before it starts")
+        end = ENDS[reason]
+        require(story.starts or "queued" in end["of"], f"{run_id} cannot end {reason} before it starts")
+        cause = event.get("cause")
+        require(cause in end["causes"] if end["causes"] else cause is None, f"{run_id} ends {reason} for cause {cause}")
         story.ended = event
-        sends = [steer["steerId"] for steer in story.pending if reason in _SENDS_STEERS and steer["ifEnded"] == "send"]
+        sent = end["steers"] == "sent"
+        sends = [steer["steerId"] for steer in story.pending if sent and steer["ifEnded"] == "send"]
         returned = [steer["steerId"] for steer in story.pending if steer["steerId"] not in sends]
         told = [steer["steerId"] for steer in event["returned"]]
         require(told == returned, f"steers not applied are returned, or sent: {told} for {returned}")
         self.steers.update(dict.fromkeys(returned, "returned") | dict.fromkeys(sends, "sent"))
         self._to_send, story.pending = sends, []
-        if story.starts and reason in ("completed", "failed"):
+        if story.starts and reason in get_args(AgentReason):
             left = set(self.produced.get(story.author, ())[story.taken :]) - self.lost_texts
             require(not left or story.may_skip, f"{run_id} ended by itself with all that was produced")
         self._cut(story, event)
@@ -282,8 +290,7 @@ class LogModel:
                 part.cut = left.get(number, -1)
 
     def _settled(self, place: Place, event: Mapping[str, Any], story: RunStory | None) -> None:
-        due = story is not None and story.starts and story.ended is not None and story.ended["reason"] in _SETTLES
-        require(due, "only a started run that was cancelled or expired settles")
+        require(story is not None and _settles(story), "only a started run whose end stops its agent settles")
         assert story is not None
         require(not story.settled, f"run {event['runId']} settles once")
         story.settled = True
@@ -293,9 +300,7 @@ class LogModel:
         require(not self._to_send, "steers to be sent are sent in the append of the terminal")
         for run_id, story in self.runs.items():
             require(story.ended is not None, f"run {run_id} is left without an end")
-            assert story.ended is not None
-            due = bool(story.starts) and story.ended["reason"] in _SETTLES
-            require(story.settled == due, f"run {run_id} is left without its run.settled")
+            require(story.settled == _settles(story), f"run {run_id} is left without its run.settled")
         left = [steer_id for steer_id, fate in self.steers.items() if fate == "pending"]
         require(not left, f"steers {left} vanished")
         sent = [steer_id for steer_id, fate in self.steers.items() if fate == "sent"]

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict  # pydantic needs this one before Python
 
 RunStatus = Literal["queued", "running", "waiting", "ended"]
 EndReason = Literal["completed", "cancelled", "failed", "expired", "lost"]
+Cause = Literal["user", "superseded", "abandoned", "shutdown", "deadline", "prevented", "unknown_agent"]
 RequestKind = Literal["approval", "input", "tool"]
 RequestOutcome = Literal["answered", "expired", "withdrawn"]
 Boundary = Literal["now", "step"]

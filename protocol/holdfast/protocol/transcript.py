@@ -15,19 +15,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, cast
 
 from holdfast.protocol.control import Snapshot
-from holdfast.protocol.events import EndReason, Message, MessageStatus, RunInfo
+from holdfast.protocol.ends import end_of
+from holdfast.protocol.events import Message, RunInfo
 from holdfast.protocol.messages import OpenMessage, join_continued, reopen
 
 ENDED_RUNS_KEPT: Final = 32
 """How many ended runs a view of a session keeps beside those that have not ended; the oldest go first."""
-
-STATUS_OF_REASON: Final[Mapping[EndReason, MessageStatus]] = {
-    "completed": "complete",
-    "cancelled": "interrupted",
-    "expired": "interrupted",
-    "lost": "interrupted",
-    "failed": "error",
-}
 
 
 class Run:
@@ -291,9 +284,8 @@ class Transcript:
         kept = event.get("kept")
         if kept is not None:
             answer.keep(kept)
-        reason: EndReason = event["reason"]
-        answer.fields["status"] = STATUS_OF_REASON.get(reason, "interrupted")
-        answer.fields["reason"] = reason
+        answer.fields["status"] = end_of(event["reason"]).status
+        answer.fields["reason"] = event["reason"]
         self._messages[answer.fields["id"]] = answer.view()
 
     # One table for all transcripts: a server holds one for every open session.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -12,11 +11,11 @@ import pytest
 from holdfast.protocol.events import EVENT_TYPES
 from holdfast.server.registry import ACTIVE, OPEN, TABLE, IllegalEvent, Phase, Record, fold
 from tests.server.registry.session import Session, dump
+from tests.vectors import ENDS, TEXT
 
-REASONS: Final = ("completed", "cancelled", "failed", "expired", "lost")
 SYMBOLS: Final = sorted(
     (EVENT_TYPES - {"run.ended", "run.resolved"})
-    | {f"run.ended:{reason}" for reason in REASONS}
+    | {f"run.ended:{reason}" for reason in ENDS}
     | {"run.resolved:some", "run.resolved:last"}
 )
 _MESSAGE: Final[Mapping[str, Any]] = {"id": "m", "role": "user", "parts": [], "by": "ana", "device": "phone", "at": 1}
@@ -142,6 +141,18 @@ def test_phases_are_sorted_by_what_they_mean() -> None:
         assert set(TABLE[phase]) <= {"run.settled"}
 
 
+@pytest.mark.parametrize("reason", ENDS)
+def test_what_an_end_leads_to(reason: str) -> None:
+    """A run can end so in the states that the shared table names; its agent is waited for where that says so."""
+    end = ENDS[reason]
+    for phase in Phase:
+        to = TABLE[phase].get(f"run.ended:{reason}")
+        if phase.value not in end["of"]:
+            assert to is None
+        else:
+            assert to is (Phase.STOPPING if end["settles"] and phase in ACTIVE else Phase.CLOSED)
+
+
 def test_a_terminal_is_the_end() -> None:
     """From no phase that an end leads to does anything but `run.settled` lead away, and that only once."""
     ends = {to for cells in TABLE.values() for symbol, to in cells.items() if symbol.startswith("run.ended")}
@@ -163,8 +174,7 @@ _NAMES: Final = {
 
 
 def _text_table() -> dict[tuple[str, str], str]:
-    text = (Path(__file__).parents[3] / "protocol" / "PROTOCOL.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\|(.+)\|$", text[text.index("**LIFE.1 Table.**") :].split("\n- **", 1)[0], flags=re.M)
+    rows = re.findall(r"^\|(.+)\|$", TEXT[TEXT.index("**LIFE.1 Table.**") :].split("\n- **", 1)[0], flags=re.M)
     header, _, *lines = ([cell.strip() for cell in row.split("|")] for row in rows)
     return {
         (line[0], symbol.replace("`", "")): cell

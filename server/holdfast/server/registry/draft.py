@@ -6,7 +6,8 @@ import hashlib
 from typing import Any, cast
 
 from holdfast.protocol.commands import SeenPosition
-from holdfast.protocol.events import Event, Failure, Kept, PendingSteer, Position, UserMessage
+from holdfast.protocol.ends import ENDS
+from holdfast.protocol.events import Cause, EndReason, Event, Failure, Kept, PendingSteer, Position, UserMessage
 from holdfast.protocol.values import JSON
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState, Terms
@@ -127,9 +128,9 @@ class Draft:
     def end(
         self,
         run: RunState,
-        reason: str,
+        reason: EndReason,
         *,
-        cause: str | None = None,
+        cause: Cause | None = None,
         by: str | None = None,
         device: str | None = None,
         seen: SeenPosition | None = None,
@@ -145,8 +146,7 @@ class Draft:
         was_active = run.active
         agent = run.agent
         steers = list(self.state.pending_steers(run.run_id))
-        sends = reason in ("completed", "failed", "expired")
-        to_send = [steer for steer in steers if sends and steer["ifEnded"] == "send"]
+        to_send = [steer for steer in steers if ENDS[reason].sends_steers and steer["ifEnded"] == "send"]
         kept: list[Kept] | None = None
         position = self.usable(seen)
         if position is not None and was_active:

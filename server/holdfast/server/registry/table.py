@@ -3,8 +3,9 @@
     queued ──► running ⇄ waiting ──► ended ──► settled
        └─────────────────────────────► ended
 
-`STOPPING` and `CLOSED` are the two halves of "ended": a run that was cancelled or expired while an agent worked on it
-is STOPPING until `run.settled` says whether the work has stopped; every other end closes it at once.
+`STOPPING` and `CLOSED` are the two halves of "ended": a run whose end stops its agent is STOPPING until `run.settled`
+says whether the work has stopped; every other end closes it at once. Which ends are which, and what can end how, says
+`holdfast.protocol.ends`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+from holdfast.protocol.ends import ENDS
 from holdfast.protocol.errors import HoldfastError
 
 
@@ -37,20 +39,29 @@ OPEN: Final = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.WAITING})
 
 _U, _Q, _R, _W, _S, _C = Phase
 
+
+def _ends(phase: Phase) -> dict[str, Phase]:
+    """The cells for the ends of a run of this phase: `run.ended:` and the reason."""
+    return {
+        f"run.ended:{reason}": _S if end.settles and phase in ACTIVE else _C
+        for reason, end in ENDS.items()
+        if phase.value in end.of
+    }
+
+
 TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
     Phase.UNKNOWN: {
         "message": _U,
         "run.queued": _Q,
         "run.started": _R,
-        "run.ended:cancelled": _C,  # prevented: entered as ended before it was ever sent
+        **_ends(Phase.UNKNOWN),  # prevented: entered as ended before it was ever sent
     },
     Phase.QUEUED: {
         "message": _Q,
         "run.started": _R,
         "steer.accepted": _Q,
         "steer.withdrawn": _Q,
-        "run.ended:cancelled": _C,
-        "run.ended:expired": _C,
+        **_ends(Phase.QUEUED),
     },
     Phase.RUNNING: {
         "run.started": _R,  # another attempt, by a node that took the run over
@@ -59,11 +70,7 @@ TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
         "steer.accepted": _R,
         "steer.applied": _R,
         "steer.withdrawn": _R,
-        "run.ended:completed": _C,
-        "run.ended:failed": _C,
-        "run.ended:lost": _C,
-        "run.ended:cancelled": _S,
-        "run.ended:expired": _S,
+        **_ends(Phase.RUNNING),
     },
     Phase.WAITING: {
         "run.started": _R,
@@ -74,11 +81,7 @@ TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
         "steer.accepted": _W,
         "steer.applied": _W,
         "steer.withdrawn": _W,
-        "run.ended:completed": _C,
-        "run.ended:failed": _C,
-        "run.ended:lost": _C,
-        "run.ended:cancelled": _S,
-        "run.ended:expired": _S,
+        **_ends(Phase.WAITING),
     },
     Phase.STOPPING: {"run.settled": _C},
     Phase.CLOSED: {},

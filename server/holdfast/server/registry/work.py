@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from holdfast.protocol.commands import Answer, Cancel, Send, Steer, Withdraw
 from holdfast.protocol.control import Ack
+from holdfast.protocol.ends import AgentReason
 from holdfast.protocol.events import Failure, PendingSteer, Request
 from holdfast.protocol.values import JSON
 from holdfast.server.registry.state import Record
@@ -132,7 +133,7 @@ class Finish:
     """The agent is done. With `resume_on_steer` pending steers are applied instead: it is called again."""
 
     owner: Owner
-    reason: Literal["completed", "failed"]
+    reason: AgentReason
     error: Failure | None = None
     usage: dict[str, JSON] | None = None
     resume_on_steer: bool = False

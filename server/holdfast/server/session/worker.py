@@ -2,8 +2,8 @@
 
     CALLING ──halt──► HALTED
        │                │
-       └─────ended──────┴─┬─cancelled, expired─► SETTLING ─┬─agent has stopped, or its grace is over─► ENDED
-                          └─any other end──────► LEAVING ──┘
+       └─────ended──────┴─┬─an end that stops it─► SETTLING ─┬─agent has stopped, or its grace is over─► ENDED
+                          └─any other end────────► LEAVING ──┘
 
 The session's actor owns the log; this owns the agent's task. A cancel is entered by the actor; what is cancelled here
 is only the agent, and never the writing of what it has said before.
@@ -22,6 +22,7 @@ from typing import Any, Final, Literal, cast
 import structlog
 
 from holdfast.protocol.codec import JSON_CODEC
+from holdfast.protocol.ends import end_of
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
 from holdfast.protocol.values import JSON, MAX_INTEGER
@@ -210,12 +211,12 @@ class RunWorker:
     def ended(self, event: Mapping[str, Any] | None) -> None:
         """The run has ended, by this event or (None) for this worker only: its agent stops, or has its grace to.
 
-        For a run that was cancelled or expired the settling is due from here. Told again, it does nothing.
+        After an end that stops the agent the settling is due from here. Told again, it does nothing.
         """
         if self.over:
             return
         self.halt()
-        due = event is not None and event["reason"] in ("cancelled", "expired")
+        due = event is not None and end_of(event["reason"]).settles
         self.stage = Stage.SETTLING if due else Stage.LEAVING
         if self.task.done():
             self._close(confirmed=True)

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,6 +21,7 @@ from holdfast.client.opening import ID_RULE, Opening, connect
 from holdfast.client.phases import Status
 from holdfast.client.session import Session
 from holdfast.protocol import CommandError, HoldfastError
+from holdfast.protocol.ends import end_of
 from holdfast.protocol.events import EndReason
 from holdfast.protocol.values import is_id
 
@@ -41,18 +42,9 @@ class Exit(IntEnum):
     STOPPED = 130
 
 
-_EXIT_OF_REASON: Final[Mapping[EndReason, Exit]] = {
-    "completed": Exit.DONE,
-    "cancelled": Exit.STOPPED,
-    "failed": Exit.FAILED,
-    "expired": Exit.FAILED,
-    "lost": Exit.FAILED,
-}
-
-
 def exit_of(reason: EndReason) -> Exit:
-    """The exit code for the end of a run; it failed where a newer server gives a reason that is not known here."""
-    return _EXIT_OF_REASON.get(reason, Exit.FAILED)
+    """The exit code for the end of a run; FAILED for a reason of a newer server, which this program does not know."""
+    return Exit(end_of(reason).exit_code)
 
 
 class NoConnection(click.ClickException):

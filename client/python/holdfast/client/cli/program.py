@@ -59,7 +59,7 @@ def _missing(found: EntryPoint, error: ModuleNotFoundError) -> click.Command:
 _EXIT_CODES: Final = """\b
 Exit codes:
   0    done
-  1    the run failed, expired or was lost
+  1    the run failed, expired, was lost, or ended for a reason that is not known here
   2    wrong usage
   3    no connection, or the token was not accepted
   4    the server refused

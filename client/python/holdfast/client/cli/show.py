@@ -11,7 +11,7 @@ from holdfast.client.feed import Lagged
 from holdfast.client.outcomes import CancelOutcome, RunResult, SteerOutcome
 from holdfast.client.view import Reset
 from holdfast.protocol import Event, Message, Part, Transcript
-from holdfast.protocol.events import Request
+from holdfast.protocol.events import Cause, Request
 
 
 def wire(item: Event | Reset | Lagged) -> Mapping[str, Any]:
@@ -25,14 +25,16 @@ def wire(item: Event | Reset | Lagged) -> Mapping[str, Any]:
             return item
 
 
-_CAUSES: Final[Mapping[str, str]] = {
+_CAUSES: Final[Mapping[Cause, str]] = {
+    "user": "",
+    "prevented": "",
     "shutdown": "the server shut down",
     "superseded": "a newer message took its place",
     "abandoned": "nobody watched it any more",
     "deadline": "its time was over",
     "unknown_agent": "no server has its agent any more",
 }
-"""Why runs end that no person stopped."""
+"""Why runs end; empty where who stopped it says it all."""
 
 
 def event_text(event: Event) -> str:
@@ -70,9 +72,10 @@ def result_text(result: RunResult) -> str:
 
 
 def _why(ending: Mapping[str, Any]) -> str:
-    cause = str(ending.get("cause"))
-    if cause in _CAUSES:
-        return f": {_CAUSES[cause]}"
+    cause: Any = ending.get("cause") or ""  # that of a newer server may be another one
+    why = _CAUSES.get(cause, _words(cause))
+    if why:
+        return f": {why}"
     if not ending.get("by"):
         return ""
     device = f" ({ending['device']})" if ending.get("device") else ""
