@@ -30,7 +30,7 @@ from holdfast.protocol import JSON_CODEC, CloseCode
 from holdfast.protocol.commands import Send
 from holdfast.server import Agent, AgentFunction, MemoryStore, Node, Run
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
-from holdfast.server.prompt import chat_completions
+from holdfast.server.agents.prompt import chat_completions
 from holdfast.server.registry import Ask
 from holdfast.server.session.subscriber import Subscriber
 from tests.server.agents.fake_run import FakeRun, user

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from holdfast.server import Run, Server
-from holdfast.server.prompt import chat_completions
+from holdfast.server.agents.prompt import chat_completions
 
 server = Server()
 

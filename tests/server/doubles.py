@@ -12,8 +12,8 @@ from holdfast.protocol import JSON_CODEC, CloseCode, Codec, CommandError
 from holdfast.protocol.commands import Cursor, parse_command
 from holdfast.protocol.control import Ack
 from holdfast.protocol.events import EVENT_TYPES, Message
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Ask
-from holdfast.server.run import Run
 from holdfast.server.session.actor import Session
 from holdfast.server.session.subscriber import Subscriber
 from tests.server.witnesses import Reader

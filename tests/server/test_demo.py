@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.demo import WORDS_PER_SECOND, answer, demo_agent
 from holdfast.server.node import Node
 from holdfast.server.store import MemoryStore

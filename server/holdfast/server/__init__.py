@@ -10,10 +10,10 @@
 `holdfast serve my_module:server` runs it.
 """
 
-from holdfast.server.agent import Agent, AgentFunction
+from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.errors import AgentError
+from holdfast.server.agents.run import Answer, OutputTooLarge, Run, Steer
 from holdfast.server.node import Node
-from holdfast.server.run import Answer, OutputTooLarge, Run, Steer
 from holdfast.server.server import Running, Server
 from holdfast.server.session.actor import Session
 from holdfast.server.session.ports import SessionFailed

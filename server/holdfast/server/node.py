@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import structlog
 
-from holdfast.server.agent import Agent
-from holdfast.server.agent_tasks import contain
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.tasks import contain
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
 from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from holdfast.protocol import Message, Part
-from holdfast.server.prompt import INTERRUPTED, chat_completions, responses_input
+from holdfast.server.agents.prompt import INTERRUPTED, chat_completions, responses_input
 from tests.openai_rules import chat_fault, responses_fault
 from tests.server.agents.fake_run import user
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.server.agents import sse
-from holdfast.server.agents.sse import EventTooLargeError, ServerSentEvent, SseParser
+from holdfast.server.agents.openai import sse
+from holdfast.server.agents.openai.sse import EventTooLargeError, ServerSentEvent, SseParser
 
 STREAM = (
     "\ufeff: a comment\n\n"

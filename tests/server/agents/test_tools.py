@@ -15,7 +15,7 @@ from holdfast.server.agents.tools import OUTPUT_BYTES, Tool, ToolError, tool
 from tests.server.agents.fake_run import FakeRun
 
 if TYPE_CHECKING:
-    from holdfast.server.run import Run
+    from holdfast.server.agents.run import Run
 
 
 @dataclass

@@ -14,12 +14,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec
-from holdfast.server.agent import Agent, AgentFunction
+from holdfast.server.agents.agent import Agent, AgentFunction
+from holdfast.server.agents.run import Run
 from holdfast.server.auth import Authenticator
 from holdfast.server.gateway import Gateway
 from holdfast.server.limits import GatewaySettings
 from holdfast.server.node import Node
-from holdfast.server.run import Run
 from holdfast.server.static import Files
 from holdfast.server.store import MemoryStore, Store
 from tests.server.doubles import FakeClock

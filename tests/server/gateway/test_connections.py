@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from holdfast.protocol.transcript import Transcript
+from holdfast.server.agents.run import Run
 from holdfast.server.door import Door
 from holdfast.server.limits import GatewaySettings
-from holdfast.server.run import Run
 from holdfast.server.socket import WAITING_BYTES
 from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from holdfast.protocol import CloseCode
+from holdfast.server.agents.run import Run
 from holdfast.server.limits import GatewaySettings
-from holdfast.server.run import Run
 from tests.server.gateway.harness import Gate, served, until
 from tests.server.gateway.raw import PING, TEXT, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
 from holdfast.server.node import Node
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from holdfast.server.agent import Agent, AgentFunction
-from holdfast.server.run import Run
+from holdfast.server.agents.agent import Agent, AgentFunction
+from holdfast.server.agents.run import Run
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import settled
 from tests.server.session.house import House, house

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.agent import Agent
-from holdfast.server.run import Run
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Sweep
-from holdfast.server.run import Run
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import settled
 from tests.server.session.house import house

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from holdfast.protocol import CloseCode, Codec
-from holdfast.server.agent import Agent
-from holdfast.server.run import Run
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.session.subscriber import WAITING_CONTROL_BYTES, WAITING_CONTROLS
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings

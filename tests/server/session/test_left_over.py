@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Finish
-from holdfast.server.run import Run
 from holdfast.server.store import NO_LOG, Batch
 from tests.server.doubles import settled
 from tests.server.session.house import house

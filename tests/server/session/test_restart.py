@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
 from holdfast.server.node import Node
 from holdfast.server.store import SqliteStore
 from tests.server.doubles import Device, FakeClock, Puppet, settled

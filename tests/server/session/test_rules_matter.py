@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.server import run as run_module
-from holdfast.server.agent import Agent
+from holdfast.server.agents import run as run_module
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Decision, SessionState
 from holdfast.server.registry import decide as decide_function
-from holdfast.server.run import Run
 from holdfast.server.session.actor import Session
 from holdfast.server.session.journal import Journal
 from holdfast.server.settings import SessionSettings

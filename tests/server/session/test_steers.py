@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.server.agent import Agent
-from holdfast.server.run import Run
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from tests.server.doubles import settled
 from tests.server.session.house import house
 

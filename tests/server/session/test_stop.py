@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdfast.protocol.commands import Cancel
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Ask
-from holdfast.server.run import Run
 from tests.server.doubles import settled
 from tests.server.session.house import house
 

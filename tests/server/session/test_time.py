@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.server.agent import Agent
-from holdfast.server.run import Answer, Run
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Answer, Run
 from tests.server.doubles import settled
 from tests.server.session.house import House, house
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from holdfast.protocol import CommandError
 from holdfast.protocol.control import Ack
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import Owner, Phase
-from holdfast.server.run import Run
 from holdfast.server.session.mailbox import Inbox
 from holdfast.server.session.workers import Crew
 from holdfast.server.timers import Timers

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from holdfast.server.agent import Agent, AgentFunction
-from holdfast.server.run import Run
+from holdfast.server.agents.agent import Agent, AgentFunction
+from holdfast.server.agents.run import Run
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
-from holdfast.server.agent import Agent
+from holdfast.server.agents.agent import Agent
+from holdfast.server.agents.run import Run
 from holdfast.server.node import Node
 from holdfast.server.registry import Ask
-from holdfast.server.run import Run
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, FakeClock, NodeClock, settled

@@ -1,1 +1,1 @@
-"""The agents that come with the server: `demo`, and `openai` for any compatible endpoint."""
+"""What the author of an agent uses, and the agents that come with the server: `demo`, and `openai` for any endpoint."""

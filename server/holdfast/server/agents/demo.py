@@ -26,7 +26,7 @@ from zlib import crc32
 
 if TYPE_CHECKING:
     from holdfast.protocol.events import Message
-    from holdfast.server.run import Run
+    from holdfast.server.agents.run import Run
 
 WORDS_PER_SECOND: Final = 20.0
 MAX_COUNT: Final = 10_000

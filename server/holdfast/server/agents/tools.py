@@ -25,7 +25,7 @@ from holdfast.protocol.errors import HoldfastError, MalformedError
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean
 
 if TYPE_CHECKING:
-    from holdfast.server.run import Run
+    from holdfast.server.agents.run import Run
 
 Function: TypeAlias = Callable[..., Any]
 

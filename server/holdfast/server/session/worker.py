@@ -26,9 +26,10 @@ from holdfast.protocol.ends import end_of
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
 from holdfast.protocol.values import JSON, MAX_INTEGER
-from holdfast.server.agent import Agent
-from holdfast.server.agent_tasks import AgentTasks
+from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.errors import AgentError
+from holdfast.server.agents.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
+from holdfast.server.agents.tasks import AgentTasks
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.registry import (
     Chunk,
@@ -43,7 +44,6 @@ from holdfast.server.registry import (
     TakeSteers,
     part_number,
 )
-from holdfast.server.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
 from holdfast.server.session.actor import Session
 from holdfast.server.session.failure import failure_of
 from holdfast.server.session.ports import Output

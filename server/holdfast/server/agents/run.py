@@ -225,8 +225,8 @@ class Run:
         """The transcript as the next model call should see it: last this run's own answer, if it has parts.
 
         Stopped runs are in it with what was kept, applied steers as parts of the answer they went into.
-        `holdfast.server.prompt` has it in the forms of the usual APIs. Bounded by the server's `history_messages` and
-        `history_bytes`.
+        `holdfast.server.agents.prompt` has it in the forms of the usual APIs. Bounded by the server's
+        `history_messages` and `history_bytes`.
         """
         return self._desk.messages()
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 from holdfast.protocol.values import JSON
 from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.openai_errors import stream_error, upstream_error
-from holdfast.server.prompt import to_json
+from holdfast.server.agents.openai.errors import stream_error, upstream_error
+from holdfast.server.agents.prompt import to_json
 
 
 @dataclass(slots=True)

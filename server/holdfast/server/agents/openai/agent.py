@@ -26,8 +26,9 @@ from pydantic import JsonValue
 
 from holdfast.protocol.values import JSON, is_id
 from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.openai_errors import request_error, upstream_error
-from holdfast.server.agents.openai_stream import (
+from holdfast.server.agents.openai.errors import request_error, upstream_error
+from holdfast.server.agents.openai.sse import EventTooLargeError, SseParser
+from holdfast.server.agents.openai.stream import (
     Call,
     CallDelta,
     ChatReader,
@@ -37,13 +38,12 @@ from holdfast.server.agents.openai_stream import (
     Source,
     TextDelta,
 )
-from holdfast.server.agents.sse import EventTooLargeError, SseParser
+from holdfast.server.agents.prompt import chat_completions, parse_json, responses_input
 from holdfast.server.agents.tools import Tool, ToolError
-from holdfast.server.prompt import chat_completions, parse_json, responses_input
 
 if TYPE_CHECKING:
     from holdfast.protocol.events import Message
-    from holdfast.server.run import Run
+    from holdfast.server.agents.run import Run
 
 Api: TypeAlias = Literal["chat", "responses"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from holdfast.server.registry import AgentTraits
 
 if TYPE_CHECKING:
-    from holdfast.server.run import Run
+    from holdfast.server.agents.run import Run
 
 AgentFunction: TypeAlias = "Callable[[Run], AsyncIterator[str] | Awaitable[None]]"
 """Either an async generator of strings, which are the answer's text, or a coroutine function that uses the run."""
