@@ -5,6 +5,15 @@
 /** How many endings are remembered: of the runs still kept, and of later ones that somebody may hold. */
 export const ENDINGS_KEPT = 256;
 
+/** The reasons, and the status of a message whose run ended so: `protocol/vectors/ends.json` has the whole table. */
+export const STATUS_OF_REASON = /** @satisfies {Record<string, MessageStatus>} */ ({
+  completed: "complete",
+  cancelled: "interrupted",
+  failed: "error",
+  expired: "interrupted",
+  lost: "interrupted",
+});
+
 const TOLD = /** @type {const} */ (["cause", "error", "usage", "returned"]);
 const ENDER = /** @type {const} */ (["by", "device"]);
 
@@ -97,12 +106,12 @@ function pick(source, names) {
 }
 
 /**
- * The status of the answer of a run that ended so.
- * @param {EndReason} reason
+ * The status of the answer of a run that ended so: as interrupted where a newer server gives a reason of its own.
+ * @param {string} reason
  * @returns {MessageStatus}
  */
 export function statusOf(reason) {
-  return reason === "completed" ? "complete" : reason === "failed" ? "error" : "interrupted";
+  return Object.hasOwn(STATUS_OF_REASON, reason) ? STATUS_OF_REASON[/** @type {EndReason} */ (reason)] : "interrupted";
 }
 
 /**

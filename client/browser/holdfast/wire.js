@@ -7,7 +7,8 @@
 
 /**
  * @typedef {"queued" | "running" | "waiting" | "ended"} RunStatus
- * @typedef {"completed" | "cancelled" | "failed" | "expired" | "lost"} EndReason
+ * @typedef {keyof typeof import("./endings.js").STATUS_OF_REASON} EndReason
+ * @typedef {"user" | "superseded" | "abandoned" | "shutdown" | "prevented" | "unknown_agent" | "deadline"} Cause
  * @typedef {"streaming" | "complete" | "interrupted" | "error"} MessageStatus
  */
 

@@ -1,6 +1,6 @@
 /** Words for what the wire says in codes. */
 
-/** @import {AnyPart} from "../holdfast/wire.js" */
+/** @import {AnyPart, Cause, EndReason} from "../holdfast/wire.js" */
 
 /**
  * The text of a message's parts, in one piece; files by their names.
@@ -54,7 +54,8 @@ export function who(by, device) {
  */
 export function resolution({ outcome, value, kind }, actor) {
   if (outcome === "expired") return "Expired";
-  if (outcome !== "answered") return "Not answered";
+  if (outcome === "withdrawn") return "Not answered";
+  if (outcome !== "answered") return `Not answered: ${words(outcome)}`; // of a newer server
   const verb = kind !== "approval" ? "Answered" : value === true ? "Approved" : "Refused";
   return actor === "" ? verb : `${verb} by ${actor}`;
 }
@@ -76,6 +77,37 @@ export function duration(ms) {
   return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1_000)} s`;
 }
 
+/** How runs end; nothing of one that is simply complete. @type {Record<EndReason, string>} */
+const ENDS = {
+  completed: "",
+  cancelled: "Stopped",
+  failed: "Failed",
+  expired: "Expired",
+  lost: "Lost: the server that ran it went away",
+};
+
+/** Why, behind how and by whom. @type {Record<Cause, string>} */
+const CAUSES = {
+  user: "",
+  prevented: " before it began",
+  superseded: ": another message took its place",
+  abandoned: ": nobody was watching any more",
+  shutdown: ": the server was shut down",
+  unknown_agent: ": no server has its agent any more",
+  deadline: ": its time was up",
+};
+
+/** The causes that nobody is behind but the server. */
+const OF_SERVER = ["abandoned", "shutdown", "unknown_agent", "deadline"];
+
+/**
+ * What a table has for a word of the wire; undefined for one of a newer server.
+ *
+ * @param {Record<string, string>} table
+ * @param {string} word
+ */
+const told = (table, word) => (Object.hasOwn(table, word) ? table[word] : undefined);
+
 /**
  * How a run ended, in one line. Empty for a run that has not, and for one that is simply complete.
  *
@@ -83,33 +115,11 @@ export function duration(ms) {
  *   error?: {code: string, message: string} | undefined}} ending
  */
 export function outcome({ reason, cause, by, device, error }) {
-  const actor = by === undefined ? "" : ` by ${who(by, device)}`;
-  switch (reason) {
-    case "cancelled":
-      switch (cause) {
-        case "superseded":
-          return `Stopped${actor}: another message took its place`;
-        case "abandoned":
-          return "Stopped: nobody was watching any more";
-        case "shutdown":
-          return "Stopped: the server was shut down";
-        case "unknown_agent":
-          return "Stopped: no server has its agent any more";
-        case "prevented":
-          return `Stopped${actor} before it began`;
-        default:
-          return `Stopped${actor}`;
-      }
-    case "failed":
-      return error === undefined ? "Failed" : `Failed: ${error.message} (${error.code})`;
-    case "expired":
-      return cause === "deadline" ? "Expired: its time was up" : "Expired";
-    case "lost":
-      return "Lost: the server that ran it went away";
-    case "completed":
-    case undefined:
-      return "";
-    default: // of a newer server
-      return `Ended${actor}: ${error?.message ?? words(reason)}`;
-  }
+  if (reason === undefined) return "";
+  const actor = by === undefined || OF_SERVER.includes(cause ?? "") ? "" : ` by ${who(by, device)}`;
+  const how = told(ENDS, reason);
+  if (how === undefined) return `Ended${actor}: ${error?.message ?? words(reason)}`;
+  if (error !== undefined) return `${how}: ${error.message} (${error.code})`;
+  const why = cause === undefined ? "" : (told(CAUSES, cause) ?? `: ${words(cause)}`);
+  return how && `${how}${actor}${why}`;
 }

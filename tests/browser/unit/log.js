@@ -1,6 +1,6 @@
 /** Logs that a server could have written, with a bit of everything in them, unknown events and kinds included. */
 
-import { seeded } from "./wire.js";
+import { ENDS, endsOf, seeded } from "./wire.js";
 
 /** @import {Event} from "../../../client/browser/holdfast/wire.js" */
 
@@ -73,7 +73,12 @@ export class LogMaker {
   }
 
   #text() {
-    return /** @type {string} */ (TEXTS[this.#random.below(TEXTS.length)]);
+    return this.#oneOf(TEXTS);
+  }
+
+  /** @param {string[]} words */
+  #oneOf(words) {
+    return /** @type {string} */ (words[this.#random.below(words.length)]);
   }
 
   /** @param {Run} run */
@@ -114,7 +119,7 @@ export class LogMaker {
   /** @param {Run} run */
   #queued(run) {
     const what = this.#random.below(8);
-    if (what < 1) this.#end(run, "expired");
+    if (what < 1) this.#end(run, this.#oneOf(endsOf("queued")));
     else if (what < 3) this.#steer(run);
     else this.#start(run);
   }
@@ -124,7 +129,7 @@ export class LogMaker {
     const { id: runId } = run;
     switch (this.#random.below(16)) {
       case 0:
-        return this.#end(run, ["completed", "failed", "lost", "cancelled"][this.#random.below(4)] ?? "");
+        return this.#end(run, this.#oneOf(endsOf("running")));
       case 1:
         return this.#attempt(run);
       case 2:
@@ -199,10 +204,12 @@ export class LogMaker {
     const { id: runId, steers, status } = run;
     const returned = steers.map((steerId) => ({ steerId, parts: [] }));
     const kept = reason === "cancelled" && this.#random.chance(0.7) ? { kept: this.#kept(run).slice(0, -1) } : {};
+    const causes = ENDS[reason]?.causes ?? [];
+    const cause = causes.length > 0 ? { ...BY, cause: this.#oneOf(causes) } : {};
     const error = reason === "failed" ? { error: { code: "agent", message: "no" } } : {};
     const usage = this.#random.chance(0.5) ? { usage: { tokens: 7 } } : {};
-    this.emit("run.ended", { runId, reason, returned, ...BY, cause: "user", ...kept, ...error, ...usage });
-    if (["cancelled", "expired"].includes(reason) && status === "active") {
+    this.emit("run.ended", { runId, reason, returned, ...cause, ...kept, ...error, ...usage });
+    if (ENDS[reason]?.settles && status === "active") {
       this.emit("run.settled", { runId, stoppedAfterMs: 1, confirmed: true });
     }
     run.status = "ended";

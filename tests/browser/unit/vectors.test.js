@@ -5,8 +5,9 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { backoff } from "../../../client/browser/holdfast/backoff.js";
 import { mayReconnect } from "../../../client/browser/holdfast/close-codes.js";
+import { reasonOf, STATUS_OF_REASON, statusOf } from "../../../client/browser/holdfast/endings.js";
 import { Transcript } from "../../../client/browser/holdfast/transcript.js";
-import { caughtUp, make, open, sent, snapshot, tell, welcome } from "./wire.js";
+import { caughtUp, ENDS, make, open, sent, snapshot, tell, welcome } from "./wire.js";
 
 /** The frame-level vectors are for readers of frames that are not trusted, which are servers. */
 const OF_THE_SERVER = ["codec", "subprotocols", "commands", "hello", "seen", "resume"];
@@ -69,6 +70,29 @@ const READERS = {
     }
   },
 
+  ends: ({ in: { reason }, out: { status } }) => {
+    assert.equal(statusOf(reason), status);
+    const transcript = new Transcript();
+    const at = { seq: 9, at: 9, runId: "r" };
+    const answer = {
+      id: "a",
+      role: "assistant",
+      at: 1,
+      seq: 1,
+      after: null,
+      runId: "r",
+      status: "streaming",
+      parts: [],
+    };
+    const run = { runId: "r", status: "running", by: "p", device: "d", messageId: "a", requests: [], steers: [] };
+    fold(transcript, snapshot(8, "E", { messages: [answer], runs: [run] }));
+    fold(transcript, { type: "run.ended", ...at, reason, returned: [] });
+    assert.deepEqual([transcript.message("a")?.status, transcript.reason("r")], [status, reason]);
+    // What the message alone tells is a reason that leaves it so.
+    const told = reasonOf(/** @type {any} */ ({ status }));
+    assert.equal(statusOf(told ?? ""), status);
+  },
+
   close_codes: ({ in: { code }, out }) => {
     assert.equal(mayReconnect(code), out.reconnect);
     const connection = make();
@@ -112,6 +136,10 @@ test("every vector is either a client's and read here, or a server's", () => {
   const client = named.filter(([, reader]) => reader !== "server").map(([name]) => name);
   assert.deepEqual(new Set(client), new Set(Object.keys(READERS)));
   assert.deepEqual(new Set(server), new Set(OF_THE_SERVER));
+});
+
+test("the reasons are those of the shared table", () => {
+  assert.deepEqual(Object.keys(STATUS_OF_REASON), Object.keys(ENDS));
 });
 
 for (const [name, read] of Object.entries(READERS)) {

@@ -1,8 +1,29 @@
 /** What a server says, and a client without I/O to say it to. */
 
+import { readFileSync } from "node:fs";
 import { Connection } from "../../../client/browser/holdfast/connection.js";
 
 /** @import {Command} from "../../../client/browser/holdfast/wire.js" */
+
+/** @type {{rule: string, in: {reason: string}, out: End}[]} */
+const CASES = JSON.parse(readFileSync(new URL("../../../protocol/vectors/ends.json", import.meta.url), "utf8"));
+
+/**
+ * What follows from an end, by reason: the shared table.
+ * @typedef {{of: string[], status: string, steers: string, settles: boolean, causes: string[]}} End
+ * @type {Record<string, End>}
+ */
+export const ENDS = Object.fromEntries(
+  CASES.filter(({ rule }) => rule !== "GROW.5").map(({ in: { reason }, out }) => [reason, out]),
+);
+
+/**
+ * The reasons for which a run of this state can end.
+ * @param {string} state
+ */
+export function endsOf(state) {
+  return Object.keys(ENDS).filter((reason) => ENDS[reason]?.of.includes(state));
+}
 
 export const LIMITS = {
   frameBytes: 4096,
