@@ -19,7 +19,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from benchmarks._pace import Pace
 from benchmarks._processes import ready
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC
-from holdfast.server.wire import frame
+from holdfast.server.gateway.frames import frame
 
 _PLACE = "@" * 17
 

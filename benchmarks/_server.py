@@ -12,7 +12,7 @@ import uvloop
 
 from benchmarks._agents import agents
 from benchmarks._processes import ready
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.server import Server
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.server.auth import Principal
 from holdfast.server.config import load
 from holdfast.server.errors import ConfigError
+from holdfast.server.gateway.auth import Principal
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
 from holdfast.server.config import ENV_PREFIX, Config, Loaded, load, program
 from holdfast.server.errors import ConfigError
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.logs import LogFormat, LogLevel, configure_logging
 from holdfast.server.process import run
 from holdfast.server.server import Running, Server

@@ -28,9 +28,9 @@ from pydantic_settings import (
 
 from holdfast.protocol.values import is_id
 from holdfast.server.agents.demo import WORDS_PER_SECOND
-from holdfast.server.auth import Authenticator, TokenAuthenticator
 from holdfast.server.errors import ConfigError
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.auth import Authenticator, TokenAuthenticator
+from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.logs import LogFormat, LogLevel
 from holdfast.server.settings import DRAIN_MS, SessionSettings
 

@@ -15,9 +15,9 @@ import structlog
 from holdfast.protocol.values import is_id
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.tasks import AgentTasks
-from holdfast.server.auth import AnonymousAuthenticator, Authenticator
-from holdfast.server.gateway import Gateway
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator
+from holdfast.server.gateway.endpoint import Gateway
+from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.node import ENDING_SECONDS, STOP_SECONDS, Node
 from holdfast.server.settings import DRAIN_MS, SessionSettings
 from holdfast.server.store import Store, open_store

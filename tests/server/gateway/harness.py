@@ -16,11 +16,11 @@ from websockets.typing import Origin, Subprotocol
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from holdfast.server.auth import Authenticator
-from holdfast.server.gateway import Gateway
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.auth import Authenticator
+from holdfast.server.gateway.endpoint import Gateway
+from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.gateway.static import Files
 from holdfast.server.node import Node
-from holdfast.server.static import Files
 from holdfast.server.store import MemoryStore, Store
 from tests.server.doubles import FakeClock
 

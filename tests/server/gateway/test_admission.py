@@ -10,9 +10,9 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from holdfast.server.admission import Admission
-from holdfast.server.auth import TokenAuthenticator
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.admission import Admission
+from holdfast.server.gateway.auth import TokenAuthenticator
+from holdfast.server.gateway.rates import GatewaySettings
 from tests.server.gateway.harness import served
 
 UPGRADE = (

@@ -10,9 +10,9 @@ import pytest
 
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.agents.run import Run
-from holdfast.server.door import Door
-from holdfast.server.limits import GatewaySettings
-from holdfast.server.socket import WAITING_BYTES
+from holdfast.server.gateway.connection import Door
+from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.gateway.socket import WAITING_BYTES
 from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
 
 PIECES = 600

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from holdfast.server import http
-from holdfast.server.auth import Principal
-from holdfast.server.gateway import Gateway
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway import http
+from holdfast.server.gateway.auth import Principal
+from holdfast.server.gateway.endpoint import Gateway
+from holdfast.server.gateway.rates import GatewaySettings
 from tests.server.doubles import settled
 from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
 from tests.server.gateway.raw import PING, RawClient, close, frame, message

@@ -9,9 +9,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from holdfast.server.auth import AnonymousAuthenticator
 from holdfast.server.errors import ConfigError
-from holdfast.server.gateway import Gateway
+from holdfast.server.gateway.auth import AnonymousAuthenticator
+from holdfast.server.gateway.endpoint import Gateway
 from holdfast.server.store import MemoryStore, StoreUnavailable
 from tests.server.gateway.harness import CODECS, served
 

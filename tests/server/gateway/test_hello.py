@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.auth import AuthError, Principal, TokenAuthenticator
-from holdfast.server.limits import GatewaySettings
+from holdfast.server.gateway.auth import AuthError, Principal, TokenAuthenticator
+from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
 from tests.server.doubles import FakeClock
 from tests.server.gateway.harness import Gate, Served, served, until
@@ -282,7 +282,7 @@ async def _arrived(server: Served) -> None:
 
 async def test_a_token_that_lives_longer_than_a_timer_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time to its end is waited for in pieces, and at its end it ends."""
-    monkeypatch.setattr("holdfast.server.door._LONGEST_WAIT_SECONDS", 10.0)
+    monkeypatch.setattr("holdfast.server.gateway.connection._LONGEST_WAIT_SECONDS", 10.0)
     token = f"until:{FakeClock().now() + 30_000}"
     async with served(authenticator=Expiring()) as server, server.client(hello={"token": token}) as client:
         for number in range(2):

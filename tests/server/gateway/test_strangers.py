@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from holdfast.protocol import CloseCode
-from holdfast.server.auth import Authenticator, Principal
+from holdfast.server.gateway.auth import Authenticator, Principal
 from tests.server.gateway.harness import PATIENCE_SECONDS, echo, served, until
 from tests.server.gateway.raw import CONT, TEXT, RawClient, frame, message
 

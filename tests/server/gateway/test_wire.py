@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from websockets.frames import Frame, Opcode
 
-from holdfast.server.limits import Strikes, TokenBucket
-from holdfast.server.wire import frame
+from holdfast.server.gateway.frames import frame
+from holdfast.server.gateway.rates import Strikes, TokenBucket
 
 
 @pytest.mark.parametrize("text", [True, False])

@@ -13,10 +13,10 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
 from holdfast.protocol.commands import Hello, parse_hello
 from holdfast.protocol.errors import CommandError, MalformedError
-from holdfast.server.auth import Authenticator, AuthError, Principal
 from holdfast.server.clock import Clock
-from holdfast.server.limits import GatewaySettings
-from holdfast.server.refusals import Refused, unavailable
+from holdfast.server.gateway.auth import Authenticator, AuthError, Principal
+from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.gateway.refusals import Refused, unavailable
 
 
 @asynccontextmanager

@@ -18,9 +18,9 @@ from websockets.protocol import CLOSED, OPEN, SEND_EOF, Event
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.values import MESSAGE_BYTES
-from holdfast.server import http
 from holdfast.server.clock import Clock
-from holdfast.server.limits import Meter
+from holdfast.server.gateway import http
+from holdfast.server.gateway.rates import Meter
 
 _REASON_BYTES: Final = 123
 """What a close frame has room for."""

@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from holdfast.server.admission import host_of
+from holdfast.server.gateway.admission import host_of
 
 _CONTENT_TYPES: Final = {
     "": "text/plain; charset=utf-8",  # a LICENSE
@@ -69,7 +69,7 @@ def files_in(directory: Path) -> Files:
 def shipped() -> Files:
     """The files that came with this package, or that lie in the working copy it is run from. Read at the first call."""
     here = Path(__file__).resolve()
-    installed, working_copy = here.parents[1] / "browser", here.parents[3] / "client" / "browser"
+    installed, working_copy = here.parents[2] / "browser", here.parents[4] / "client" / "browser"
     return files_in(installed if installed.is_dir() else working_copy)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from websockets.protocol import OPEN
 
 from holdfast.protocol.codec import Codec
-from holdfast.server.socket import Socket
+from holdfast.server.gateway.socket import Socket
 
 INTERNAL_ERROR: Final = 1011
 """The standard's code for a server that failed; clients come back after it."""

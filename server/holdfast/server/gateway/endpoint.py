@@ -24,15 +24,16 @@ from websockets.typing import Subprotocol
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
-from holdfast.server import descriptors, http, static
-from holdfast.server.admission import Admission
-from holdfast.server.auth import AnonymousAuthenticator, Authenticator, is_loopback
+from holdfast.server import descriptors
 from holdfast.server.clock import Timer
-from holdfast.server.door import Door, Sessions
 from holdfast.server.errors import ConfigError
-from holdfast.server.hello import within
-from holdfast.server.limits import GatewaySettings, Meter
-from holdfast.server.socket import WRITE_LIMIT, Socket
+from holdfast.server.gateway import http, static
+from holdfast.server.gateway.admission import Admission
+from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator, is_loopback
+from holdfast.server.gateway.connection import Door, Sessions
+from holdfast.server.gateway.handshake import within
+from holdfast.server.gateway.rates import GatewaySettings, Meter
+from holdfast.server.gateway.socket import WRITE_LIMIT, Socket
 from holdfast.server.store import StoreError
 
 SEND_BUFFER_BYTES: Final = 64 * 1024

@@ -12,7 +12,7 @@ from typing import Final
 
 from websockets.datastructures import Headers
 
-from holdfast.server.auth import is_loopback
+from holdfast.server.gateway.auth import is_loopback
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[0-9a-z._~%-]+)(?P<port>:[0-9]*)?\Z")
 _DEFAULT_PORTS: Final = {"http://": ":80", "https://": ":443"}

@@ -23,18 +23,18 @@ from holdfast.protocol.commands import Auth, Hello, History, Ping, parse_command
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import is_id
-from holdfast.server.auth import Authenticator, AuthError, Principal
 from holdfast.server.clock import Clock, Timer
-from holdfast.server.hello import admit, authenticated, decoded, receive_hello, within
-from holdfast.server.limits import GatewaySettings, Strikes
-from holdfast.server.refusals import Refused, error_message, internal, unavailable
+from holdfast.server.gateway.auth import Authenticator, AuthError, Principal
+from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire
+from holdfast.server.gateway.handshake import admit, authenticated, decoded, receive_hello, within
+from holdfast.server.gateway.rates import GatewaySettings, Strikes
+from holdfast.server.gateway.refusals import Refused, error_message, internal, unavailable
+from holdfast.server.gateway.socket import Socket
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
 from holdfast.server.session.ports import SessionFailed
 from holdfast.server.session.subscriber import Subscriber
-from holdfast.server.socket import Socket
 from holdfast.server.store import Store
-from holdfast.server.wire import INTERNAL_ERROR, SocketWire
 
 _log = structlog.get_logger("holdfast.gateway")
 _LONGEST_WAIT_SECONDS = 86_400.0

@@ -12,8 +12,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from holdfast.protocol.values import is_id
-from holdfast.server import static
-from holdfast.server.admission import Admission, host_of
+from holdfast.server.gateway import static
+from holdfast.server.gateway.admission import Admission, host_of
 
 _SESSION: Final = re.compile(r"/v1/sessions/([^/]*)\Z")
 

@@ -1,0 +1,1 @@
+"""What serves the network: connections and their handshake, HTTP and the browser client's files."""
