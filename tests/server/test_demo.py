@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.demo import WORDS_PER_SECOND, answer, demo_agent
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.store import MemoryStore
 from tests.server.doubles import Device
 

@@ -13,7 +13,7 @@
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.errors import AgentError
 from holdfast.server.agents.run import Answer, OutputTooLarge, Run, Steer
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.server import Running, Server
 from holdfast.server.session.actor import Session
 from holdfast.server.session.ports import SessionFailed

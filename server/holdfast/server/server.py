@@ -18,7 +18,7 @@ from holdfast.server.agents.tasks import AgentTasks
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator
 from holdfast.server.gateway.endpoint import Gateway
 from holdfast.server.gateway.rates import GatewaySettings
-from holdfast.server.node import ENDING_SECONDS, STOP_SECONDS, Node
+from holdfast.server.node.node import ENDING_SECONDS, STOP_SECONDS, Node
 from holdfast.server.settings import DRAIN_MS, SessionSettings
 from holdfast.server.store import Store, open_store
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from holdfast.server.agents.agent import Agent
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, FakeClock, Puppet, settled

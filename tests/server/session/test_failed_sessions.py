@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.server import SessionFailed
-from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
+from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.store import Checkpoint
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.store import MemoryStore, StoreUnavailable
 from tests.server.doubles import Device, FakeClock, settled
 from tests.server.session.house import house

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.server.agents.agent import Agent
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.store import SqliteStore
 from tests.server.doubles import Device, FakeClock, Puppet, settled
 

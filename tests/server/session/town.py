@@ -18,7 +18,7 @@ from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from holdfast.server.node import Node
+from holdfast.server.node.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings

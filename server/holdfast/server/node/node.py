@@ -13,7 +13,7 @@ import structlog
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.tasks import contain
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
-from holdfast.server.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
+from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.session.actor import Session
 from holdfast.server.session.ports import SessionFailed, Worker
