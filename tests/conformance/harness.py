@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.server.store import Appended, Batch, Head, MemoryStore, SqliteStore, Store
+from holdfast.server.store import Appended, Batch, Head, MemoryStore, Owed, SqliteStore, Store
 
 
 class Clock:
@@ -31,6 +31,9 @@ STORES: dict[str, Callable[[Path, Clock], Store]] = {
 DURABLE = frozenset({"sqlite"})
 """Those that have what was acknowledged when they are started again over the same place."""
 
+OWED = Owed(frozenset({"n1"}))
+"""By a node."""
+
 START = Head("e1", 0, "")
 """Of the log that the fixture `writer` begins with."""
 
@@ -48,10 +51,10 @@ class Writer:
         """Make the batch of `count` events and `size` bytes that follows the head this writer knows."""
         return Batch(batch_id, self.head.seq + 1, self.head.seq + count, batch_id.encode().ljust(size, b".")[:size])
 
-    async def append(self, batch_id: str, count: int = 1, *, size: int = 3, unfinished: bool = True) -> Appended:
+    async def append(self, batch_id: str, count: int = 1, *, size: int = 3, owed: Owed = OWED) -> Appended:
         """Append where nobody else writes."""
         batch = self.batch(batch_id, count, size)
-        result = await self.store.append(self.session, self.head, batch, node=self.node, unfinished=unfinished)
+        result = await self.store.append(self.session, self.head, batch, node=self.node, owed=owed)
         assert isinstance(result, Appended)
         self.head = result.head
         return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.server.store import Batch, Checkpoint, Head, Log, Store, StoredMessage, StoredSize
-from tests.conformance.harness import Writer
+from tests.conformance.harness import OWED, Writer
 
 
 def _message(seq: int, text: bytes = b"") -> StoredMessage:
@@ -88,7 +88,7 @@ async def test_a_log_trimmed_to_its_head_goes_on(writer: Writer) -> None:
     last = Batch("b2", 3, 4, b"b2.")
     assert await _compact(writer, 4, trim_to=4)
     assert await writer.store.head("s") == Head("e1", 4, "b2")
-    repeat = await writer.store.append("s", Head("e1", 2, "b1"), last, node="n1", unfinished=True)
+    repeat = await writer.store.append("s", Head("e1", 2, "b1"), last, node="n1", owed=OWED)
     assert repeat.head == Head("e1", 4, "b2")
     await writer.append("b3")
     log = await writer.store.open("s", "e9")

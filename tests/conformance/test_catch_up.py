@@ -19,12 +19,12 @@ from holdfast.server.store import (
     Tail,
     behind,
 )
-from tests.conformance.harness import START, Writer
+from tests.conformance.harness import OWED, START, Writer
 
 
 async def _lose(store: Store, expected: Head, batch_id: str = "mine") -> Conflict:
     batch = Batch(batch_id, expected.seq + 1, expected.seq + 1, b"mine")
-    result = await store.append("s", expected, batch, node="n2", unfinished=True)
+    result = await store.append("s", expected, batch, node="n2", owed=OWED)
     assert isinstance(result, Conflict)
     return result
 
@@ -81,7 +81,7 @@ async def test_a_lost_reply_is_found_though_others_built_upon_it(writer: Writer)
     batch = writer.batch("mine")
     await writer.append("mine")
     await writer.append("theirs")
-    conflict = await writer.store.append("s", head, batch, node="n1", unfinished=True)
+    conflict = await writer.store.append("s", head, batch, node="n1", owed=OWED)
     assert isinstance(conflict, Conflict)
     assert _ids(list(behind(head, conflict.batches) or ())) == ["mine", "theirs"]
 
@@ -93,7 +93,7 @@ async def test_a_lost_reply_cannot_be_told_of_where_it_was_trimmed(writer: Write
     await writer.append("mine")
     await writer.append("theirs")
     await _trim(writer, writer.head.seq - 1)
-    conflict = await writer.store.append("s", head, batch, node="n1", unfinished=True)
+    conflict = await writer.store.append("s", head, batch, node="n1", owed=OWED)
     assert conflict == Conflict(writer.head)
     assert await writer.store.catch_up("s", head) == Diverged(writer.head)
     assert _ids((await writer.store.read("s", 0)).batches) == ["theirs"]

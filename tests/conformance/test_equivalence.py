@@ -11,7 +11,7 @@ from typing import TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.server.store import Batch, Checkpoint, Head, Store, StoredMessage
+from holdfast.server.store import NOTHING_OWED, Batch, Checkpoint, Head, Owed, Store, StoredMessage
 from tests.conformance.harness import STORES, Clock
 
 
@@ -25,7 +25,7 @@ class Append:
     batch: int
     count: int
     node: str
-    unfinished: bool
+    owed: Owed
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class Pass:
     observers: int
 
 
+_OWED = [
+    NOTHING_OWED,
+    NOTHING_OWED,
+    Owed(frozenset({"n1"})),
+    Owed(frozenset({"n1", "n2"}), queued=True),
+    Owed(frozenset({"n2"}), due_at=10),
+    Owed(queued=True, due_at=20),
+]
 Step: TypeAlias = Append | Compact | NewEpoch | Pass
 
 _nodes = st.sampled_from(["n1", "n2"])
@@ -69,7 +77,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
         batch=st.integers(0, 3),
         count=st.integers(1, 3),
         node=_nodes,
-        unfinished=st.booleans(),
+        owed=st.sampled_from(_OWED),
     ),
     st.builds(Compact, below=st.integers(-1, 4), epoch=_stale, trim_below=st.integers(-2, 6), facts=st.integers(0, 9)),
     st.builds(NewEpoch, behind=_stale, other=_stale, jump=st.integers(0, 3)),
@@ -88,7 +96,7 @@ async def ask(store: Store, clock: Clock, session: str, step: Step, number: int)
                 head.batch_id if step.other == 0 else "other",
             )
             batch = Batch(f"b{step.batch}", expected.seq + 1, expected.seq + step.count, b"%d" % number)
-            return await store.append(session, expected, batch, node=step.node, unfinished=step.unfinished)
+            return await store.append(session, expected, batch, node=step.node, owed=step.owed)
         case Compact():
             return await store.compact(
                 session,
@@ -121,7 +129,7 @@ async def look(store: Store, session: str) -> tuple[object, ...]:
         await store.catch_up(session, now._replace(seq=max(0, now.seq - 2))),
         await store.messages(session, 7, 3),
         await store.find(session, [f"r{key}" for key in range(4)]),
-        sorted(await store.unfinished()),
+        [await store.orphans(live, at) for live in ((), ("n1",), ("n2", "n1")) for at in (5, 15)],
         await store.unobserved_since(session),
     )
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from holdfast.server.store import NO_LOG, PAGE_BYTES, Batch, Checkpoint, Head, Log, Store, Tail
-from tests.conformance.harness import Writer
+from tests.conformance.harness import OWED, Writer
 
 
 async def test_open_makes_an_empty_log_once(store: Store) -> None:
@@ -103,7 +103,7 @@ async def test_payloads_come_back_as_they_were(writer: Writer) -> None:
     payloads = [b"", bytes(range(256)), b"\x00" * 300_000]
     for payload in payloads:
         batch = Batch(f"ü:{len(payload)}", writer.head.seq + 1, writer.head.seq + 1, payload)
-        writer.head = (await writer.store.append("s", writer.head, batch, node="n1", unfinished=True)).head
+        writer.head = (await writer.store.append("s", writer.head, batch, node="n1", owed=OWED)).head
     assert [batch.payload for batch in (await writer.store.open("s", "e1")).batches] == payloads
 
 
@@ -142,7 +142,7 @@ async def test_a_new_epoch_in_place_refuses_the_old_one(writer: Writer) -> None:
     """An epoch may begin at the head itself, and appends of the old epoch conflict from then on."""
     head = (await writer.append("b1")).head
     assert await writer.store.new_epoch("s", head, "e2", 1)
-    stale = await writer.store.append("s", head, Batch("x", 2, 2, b""), node="n1", unfinished=True)
+    stale = await writer.store.append("s", head, Batch("x", 2, 2, b""), node="n1", owed=OWED)
     assert stale.head == Head("e2", 1, "b1")
     assert len((await writer.store.read("s", 0)).batches) == 1
 

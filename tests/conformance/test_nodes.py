@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.server.store import Batch, Checkpoint, Head, Store
-from tests.conformance.harness import START, Clock, Writer
+from holdfast.server.store import NOTHING_OWED, Appended, Batch, Checkpoint, Head, Owed, Store
+from tests.conformance.harness import OWED, START, Clock, Writer
 
 
 async def test_the_index_follows_the_appends(store: Store) -> None:
@@ -13,24 +13,66 @@ async def test_the_index_follows_the_appends(store: Store) -> None:
     writers = {name: Writer(store, name) for name in ("a", "b", "c")}
     for writer in writers.values():
         await store.open(writer.session, "e1")
-    assert await store.unfinished() == []
+    assert await store.orphans((), 0) == []
     await writers["a"].append("a1")
     await writers["b"].append("b1")
-    await writers["c"].append("c1", unfinished=False)
-    assert sorted(await store.unfinished()) == ["a", "b"]
+    await writers["c"].append("c1", owed=NOTHING_OWED)
+    assert sorted(await store.orphans((), 0)) == ["a", "b"]
     await writers["a"].append("a2")
-    await writers["b"].append("b2", unfinished=False)
+    await writers["b"].append("b2", owed=NOTHING_OWED)
     await writers["c"].append("c2")
-    assert sorted(await store.unfinished()) == ["a", "c"]
+    assert sorted(await store.orphans((), 0)) == ["a", "c"]
 
 
 async def test_neither_conflict_nor_new_epoch_nor_compaction_takes_out_of_the_index(writer: Writer) -> None:
     """Only an accepted append says that nothing is open."""
     head = (await writer.append("b1")).head
-    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", unfinished=False)
+    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", owed=NOTHING_OWED)
     await writer.store.compact("s", "e1", Checkpoint(1, b""), messages=[], records={}, trim_to=1)
     await writer.store.new_epoch("s", head, "e2", 1)
-    assert await writer.store.unfinished() == ["s"]
+    assert await writer.store.orphans((), 0) == ["s"]
+
+
+async def test_orphans_are_what_nobody_who_lives_sees_to(store: Store) -> None:
+    """A dead owner, a queue that anybody may take on, a time that has passed; and nothing that its owner sees to."""
+    owed = {
+        "alive": Owed(frozenset({"n1"})),
+        "dead": Owed(frozenset({"n9"})),
+        "half": Owed(frozenset({"n1", "n9"})),
+        "queue": Owed(queued=True),
+        "due": Owed(frozenset({"n1"}), due_at=1_000),
+        "over": NOTHING_OWED,
+    }
+    for session, entry in owed.items():
+        await store.open(session, "e1")
+        await Writer(store, session).append("b1", owed=entry)
+    assert sorted(await store.orphans(["n1", "n2"], 999)) == ["dead", "half", "queue"]
+    assert sorted(await store.orphans({"n1": 0, "n9": 0}, 1_000)) == ["due", "queue"]
+    assert sorted(await store.orphans((), 0)) == sorted(owed.keys() - {"over"})
+
+
+async def test_the_index_has_what_the_last_batch_says(store: Store) -> None:
+    """A node's late leaving never takes out what another entered behind it, however they come upon each other."""
+    await store.open("s", "e1")
+
+    accepted: dict[int, Owed] = {}
+
+    async def write(node: str, owed: Owed) -> None:
+        known = START
+        for number in range(50):
+            batch = Batch(f"{node}-{number}", known.seq + 1, known.seq + 1, b"")
+            result = await store.append("s", known, batch, node=node, owed=owed)
+            known = result.head
+            if isinstance(result, Appended):
+                accepted[known.seq] = owed
+            await asyncio.sleep(0)
+
+    for nodes in (("n1", "n2"), ("n2", "n1"), ("n1", "n2")):
+        owing = Owed(frozenset({nodes[0]}))
+        await asyncio.gather(write(nodes[0], owing), write(nodes[1], NOTHING_OWED))
+        last = accepted[max(accepted)]
+        assert await store.orphans((), 0) == ([] if last == NOTHING_OWED else ["s"])
+        assert await store.orphans((nodes[0],), 0) == []
 
 
 class _Woken:
@@ -95,7 +137,7 @@ async def test_a_conflict_wakes_nobody(writer: Writer) -> None:
     await writer.append("b1")
     other = _Woken()
     cancel = writer.store.watch("n3", other)
-    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", unfinished=True)
+    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", owed=OWED)
     await writer.append("b2")
     await other.until(2)
     assert [head.seq for _, head in other.heads] == [2]

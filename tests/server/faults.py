@@ -23,6 +23,7 @@ from holdfast.server.store import (
     Head,
     Log,
     MemoryStore,
+    Owed,
     Store,
     StoredMessage,
     StoredSize,
@@ -50,11 +51,9 @@ class SharedStore(MemoryStore):
         """What was accepted once and then rolled back."""
 
     @override
-    async def append(
-        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
-    ) -> Appended | Conflict:
+    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         before = await self.head(session)
-        result = await super().append(session, expected, batch, node=node, unfinished=unfinished)
+        result = await super().append(session, expected, batch, node=node, owed=owed)
         if isinstance(result, Appended) and result.head != before:
             events = [(result.head.epoch, record.event) for record in decode_batch(batch.payload)]
             self.ledger.setdefault(session, []).extend(events)
@@ -167,11 +166,9 @@ class FaultyStore(Store):
         return log
 
     @override
-    async def append(
-        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
-    ) -> Appended | Conflict:
+    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         loss = await self._enter("append")
-        result = await self.inner.append(session, expected, batch, node=node, unfinished=unfinished)
+        result = await self.inner.append(session, expected, batch, node=node, owed=owed)
         self._leave("append", loss)
         return result
 
@@ -242,10 +239,10 @@ class FaultyStore(Store):
         return piece
 
     @override
-    async def unfinished(self) -> list[str]:
-        loss = await self._enter("unfinished")
-        sessions = await self.inner.unfinished()
-        self._leave("unfinished", loss)
+    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+        loss = await self._enter("orphans")
+        sessions = await self.inner.orphans(live, now)
+        self._leave("orphans", loss)
         return sessions
 
     @override

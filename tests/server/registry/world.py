@@ -19,7 +19,9 @@ from holdfast.server.registry import (
     Chunk,
     Finish,
     OpenRequest,
+    Phase,
     RetractRequest,
+    SessionState,
     Settle,
     Stop,
     Sweep,
@@ -376,7 +378,7 @@ class World:
             require(not writer.state.queue, f"queued runs {writer.state.queue} are left without a claimant")
         self.model.finish()
         for writer in self.writers.values():
-            require(not writer.state.unfinished, "nothing is unfinished when everything has ended")
+            require(not _unfinished(writer.state), "nothing is unfinished when everything has ended")
             require(not writer.running, f"agents {list(writer.running)} are left behind")
         for name, (_, attached) in list(self.readers.items()):
             node = next((node for node, writer in self.writers.items() if writer.name == attached), "a")
@@ -390,7 +392,7 @@ class World:
 
     def _quiet(self) -> bool:
         return not any(
-            writer.state.unfinished or writer.pending or writer.flight or writer.base != self.log.head
+            _unfinished(writer.state) or writer.pending or writer.flight or writer.base != self.log.head
             for writer in self.writers.values()
         )
 
@@ -402,3 +404,7 @@ def replay(steps: Iterable[Step], rules: Rules = ALL_RULES) -> World:
         world.take(step)
     world.end()
     return world
+
+
+def _unfinished(state: SessionState) -> bool:
+    return any(run.phase is not Phase.CLOSED for run in state.runs.values())

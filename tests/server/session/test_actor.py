@@ -6,14 +6,14 @@ import asyncio
 
 from holdfast.server.registry import Sweep
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import NO_LOG, Batch
+from holdfast.server.store import NO_LOG, Batch, Owed
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 
 
 async def lose_a_race(h: House) -> None:
     """Another node tries to append to the session, and is too late."""
-    await h.store.append("s", NO_LOG, Batch("late", 1, 1, b""), node="another", unfinished=True)
+    await h.store.append("s", NO_LOG, Batch("late", 1, 1, b""), node="another", owed=Owed(frozenset({"another"})))
 
 
 async def test_a_cancel_that_is_refused_as_another_command_stops_nobody() -> None:

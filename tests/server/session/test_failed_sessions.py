@@ -139,7 +139,7 @@ async def test_one_that_fails_while_the_index_is_read_keeps_no_other_one() -> No
         device.leave()
         again = await h.device("d3")
         await again.send("send", id="r4", text="go")
-        h.road.pause("unfinished")
+        h.road.pause("orphans")
         await h.clock.pass_ms(5_000, 500)
         await fail(h, again, "r3")
         assert again.session.failed
@@ -218,7 +218,7 @@ async def test_a_store_that_refuses_the_lease_is_asked_again() -> None:
     async with house() as h:
         await h.session()
         await h.release()
-        h.road.broken.update(("renew", "unfinished"))
+        h.road.broken.update(("renew", "orphans"))
         renewed = h.road.calls["renew"]
         with capture_logs() as logs:
             await h.clock.pass_ms(40_000, 1_000)

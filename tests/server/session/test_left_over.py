@@ -10,7 +10,7 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Finish
-from holdfast.server.store import NO_LOG, Batch
+from holdfast.server.store import NO_LOG, Batch, Owed
 from tests.server.doubles import settled
 from tests.server.session.house import house
 
@@ -21,7 +21,7 @@ async def test_one_lost_race_holds_chunks_once() -> None:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
-        await h.store.append("s", NO_LOG, Batch("late", 1, 1, b""), node="another", unfinished=True)
+        await h.store.append("s", NO_LOG, Batch("late", 1, 1, b""), node="another", owed=Owed(frozenset({"another"})))
         said = ""
         for word in ("one ", "two ", "three "):
             call.say(word)

@@ -13,7 +13,7 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.server.registry import Record
 from holdfast.server.session.records import encode_batch
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import NO_LOG, Batch, Head
+from holdfast.server.store import NO_LOG, Batch, Head, Owed
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 
@@ -135,7 +135,7 @@ async def append(h: House, head: Head, chunks: int) -> Head:
         ]  # fmt: skip
         payload = encode_batch(records, [MSGPACK_CODEC.encode(record.event) for record in records])
         batch = Batch(f"b{first}", first, first + 9, payload)
-        await h.store.append("s", head, batch, node="another", unfinished=True)
+        await h.store.append("s", head, batch, node="another", owed=Owed(frozenset({"another"})))
         head = Head(head.epoch, first + 9, f"b{first}")
     return head
 

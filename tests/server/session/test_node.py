@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 import pytest
 from typing_extensions import override
@@ -45,7 +46,7 @@ class Forgetful(MemoryStore):
     closed = False
 
     @override
-    async def unfinished(self) -> list[str]:
+    async def orphans(self, live: Collection[str], now: int) -> list[str]:
         raise StoreUnavailable("no connection")
 
     @override
@@ -125,3 +126,21 @@ async def test_a_session_that_is_held_open_is_not_closed() -> None:
         await h.release()
         await h.clock.pass_ms(70_000, 1_000)
         assert h.nodes[0].sessions == {}
+
+
+async def test_what_is_owed_stands_in_the_index() -> None:
+    """A run by its node and by its deadline; a queue by nobody, once no run has to end for it; and what is over not."""
+    async with house() as h:
+        device, node, now = await h.device(), h.nodes[0], h.clock.now()
+        await device.send("send", id="r1", text="go", deadlineMs=90_000)
+        await device.send("send", id="r2", text="then")
+        call = await h.puppet.call()
+        assert await h.store.orphans((), now) == ["s"]
+        assert await h.store.orphans((node.node,), now + 89_999) == []
+        assert await h.store.orphans((node.node,), now + 90_000) == ["s"]
+        node.accepting = False
+        call.end()
+        await device.wire.event("run.ended", runId="r1")
+        assert await h.store.orphans((node.node,), now) == ["s"]
+        await device.send("cancel", id="k1", runId="r2")
+        assert await h.store.orphans((), now + 90_000) == []

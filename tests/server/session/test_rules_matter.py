@@ -12,12 +12,13 @@ import pytest
 from holdfast.server.agents import run as run_module
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from holdfast.server.registry import Decision, SessionState
+from holdfast.server.registry import Decision
 from holdfast.server.registry import decide as decide_function
+from holdfast.server.session import journal
 from holdfast.server.session.actor import Session
 from holdfast.server.session.journal import Journal
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import NO_LOG, Conflict, StoreUnavailable
+from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed, StoreUnavailable
 from tests.server.doubles import settled
 from tests.server.session.house import house
 
@@ -46,6 +47,10 @@ def _give_up(*_: object) -> None:
 
 def _nothing_to_do(*_: object) -> Decision:
     return Decision()
+
+
+def _nothing_owed(*_: object) -> Owed:
+    return NOTHING_OWED
 
 
 def _decide_module() -> Any:
@@ -240,7 +245,7 @@ def _off_claim(patch: Patch) -> SessionSettings:
 
 
 def _off_index(patch: Patch) -> SessionSettings:
-    patch.setattr(SessionState, "unfinished", False)
+    patch.setattr(journal, "owed", _nothing_owed)
     return _ON
 
 
@@ -266,7 +271,7 @@ _RULES: list[tuple[str, Schedule, Callable[[Patch], SessionSettings]]] = [
     ("commands are decided before output", _late_stop, _off_order),
     ("a node makes room for one that lost a race", _busy_owner, _off_hold),
     ("any able node claims a queued run", _unclaimed_queue, _off_claim),
-    ("unfinished sessions stand in the index", _dead_process, _off_index),
+    ("sessions where something is owed stand in the index", _dead_process, _off_index),
     ("a dead owner's stopped run is settled by the sweep", _dead_stopper, _off_sweep),
     ("output is encoded before it is batched", _bad_output, _off_encode),
     ("lost contents begin a new epoch", _overtaken, _off_epoch),

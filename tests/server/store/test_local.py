@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.server.store import Batch, Head, MemoryStore, leases
+from tests.conformance.harness import OWED
 
 
 async def test_the_longest_unobserved_session_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,5 +25,5 @@ async def test_old_marks_are_swept_with_new_ones(monkeypatch: pytest.MonkeyPatch
     for number in range(50):
         now += 100
         await store.open(f"s{number}", "e1")
-        await store.append(f"s{number}", Head("e0", 0, ""), Batch("x", 1, 1, b""), node="n", unfinished=True)
+        await store.append(f"s{number}", Head("e0", 0, ""), Batch("x", 1, 1, b""), node="n", owed=OWED)
         assert len(store._marks) <= 3  # pyright: ignore[reportPrivateUsage]

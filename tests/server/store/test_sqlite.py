@@ -28,6 +28,7 @@ from holdfast.server.store import (
 )
 from holdfast.server.store import sqlite as sqlite_module
 from holdfast.server.store.sqlite_writer import Transaction, Writer
+from tests.conformance.harness import OWED
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def _head(seq: int) -> Head:
 
 async def _append(store: SqliteStore, seq: int, payload: bytes = b"", session: str = "s") -> Appended:
     batch = Batch(f"b{seq}", seq, seq, payload)
-    result = await store.append(session, _head(seq - 1), batch, node="n1", unfinished=True)
+    result = await store.append(session, _head(seq - 1), batch, node="n1", owed=OWED)
     assert isinstance(result, Appended)
     return result
 
@@ -98,7 +99,7 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
     assert (await again.read("s", 0)).floor == 2
     assert await again.messages("s", None, 9) == [message]
     assert await again.find("s", ["r"]) == {"r": b"r"}
-    assert await again.unfinished() == ["s"]
+    assert await again.orphans((), 0) == ["s"]
     assert await again.head("t") == Head("e2", 5, "")
     assert await again.live_nodes() == {}
     assert await _append(again, 4) == Appended(Head("e1", 4, "b4"), contended=False)
@@ -107,7 +108,7 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
 
 _WRITING_PROCESS = """
 import asyncio, sys
-from holdfast.server.store import Batch, Head, SqliteStore
+from holdfast.server.store import Batch, Head, NOTHING_OWED, SqliteStore
 
 async def main():
     store = SqliteStore(sys.argv[1])
@@ -116,7 +117,7 @@ async def main():
         head = (await store.open(session, "e1")).head
         for seq in range(1, 1_000_000):
             batch = Batch(f"b{seq}", seq, seq, b"x" * 100)
-            head = (await store.append(session, head, batch, node="n", unfinished=True)).head
+            head = (await store.append(session, head, batch, node="n", owed=NOTHING_OWED)).head
             print(session, seq, flush=True)
     await asyncio.gather(*(write(f"s{number}") for number in range(5)))
 
@@ -305,7 +306,7 @@ async def test_an_operation_that_fails_costs_its_neighbours_nothing(store: Sqlit
     too_large = Batch("big", 1, 2**63, b"")
     async with _Hold(store):
         first = asyncio.ensure_future(_append(store, 1))
-        failing = asyncio.ensure_future(store.append("t", _head(0), too_large, node="n1", unfinished=True))
+        failing = asyncio.ensure_future(store.append("t", _head(0), too_large, node="n1", owed=OWED))
         second = asyncio.ensure_future(_append(store, 2))
         await asyncio.sleep(0)
     with pytest.raises(OverflowError):

@@ -14,13 +14,14 @@ import pytest
 from holdfast.server.store import Appended, Batch, Checkpoint, Head, SqliteStore, StoreUnavailable
 from holdfast.server.store.sqlite_file import FileLock, FileWatch, connect_writer
 from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
+from tests.conformance.harness import OWED
 
 _PATIENCE_SECONDS = 20
 
 
 async def _append(store: SqliteStore, seq: int) -> Appended:
     expected = Head("e1", seq - 1, f"b{seq - 1}" if seq > 1 else "")
-    result = await store.append("s", expected, Batch(f"b{seq}", seq, seq, b""), node="n1", unfinished=True)
+    result = await store.append("s", expected, Batch(f"b{seq}", seq, seq, b""), node="n1", owed=OWED)
     assert isinstance(result, Appended)
     return result
 

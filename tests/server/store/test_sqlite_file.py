@@ -28,6 +28,7 @@ from holdfast.server.store import (
 )
 from holdfast.server.store import sqlite as sqlite_module
 from holdfast.server.store.sqlite_writer import Transaction
+from tests.conformance.harness import OWED
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 async def append(store: SqliteStore, seq: int, epoch: str = "e1") -> None:
     """Adds an event to session "s"."""
     head = Head(epoch, seq - 1, f"b{seq - 1}" if seq > 1 else "")
-    result = await store.append("s", head, Batch(f"b{seq}", seq, seq, b"x"), node="n1", unfinished=True)
+    result = await store.append("s", head, Batch(f"b{seq}", seq, seq, b"x"), node="n1", owed=OWED)
     assert isinstance(result, Appended)
 
 
@@ -329,18 +330,27 @@ async def test_synced_commits_are_not_suspected(path: Path, tmp_path: Path) -> N
 
 
 async def test_a_file_of_an_earlier_version_is_taken_over(path: Path) -> None:
-    """One without a word of whose it was is made to say it, and its logs are as good as they were."""
+    """One without a word of whose it was is made to say it, its logs are as good as they were, and what is owed in
+    them is owed by nobody who lives.
+    """
     store = SqliteStore(path)
     await store.start()
     await store.open("s", "e1")
+    await append(store, 1)
+    await store.open("over", "e1")
     await store.close()
     old = sqlite3.connect(path)
     old.execute("DROP TABLE incarnation")
-    old.execute("ALTER TABLE session DROP COLUMN incarnation")
+    for column in ("incarnation", "owners", "queued", "due_at"):
+        old.execute(f"ALTER TABLE session DROP COLUMN {column}")
     old.commit()
     old.close()
     again, log = await at_next_start(path, boot="boot-2")
     assert (log.head.epoch, log.suspect) == ("e1", False)
+    assert await again.orphans(("n1",), 0) == ["s"]
+    over = await again.append("over", Head("e1", 0, ""), Batch("b", 1, 1, b""), node="n1", owed=OWED)
+    assert isinstance(over, Appended)
+    assert await again.orphans((), 0) == ["over", "s"]
     await again.close()
 
 

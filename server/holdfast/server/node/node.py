@@ -246,7 +246,7 @@ class Node:
 
         Sessions that have failed here are in it as long as something is owed in them: this opens them again.
         """
-        for session_id in await self.store.unfinished():
+        for session_id in await self.store.orphans((), self.clock.now()):
             if session_id in self._closing or self._failed.left_alone(session_id, self.clock.monotonic()):
                 continue
             if self.store.exclusive and session_id in self.sessions:

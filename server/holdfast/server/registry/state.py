@@ -187,11 +187,6 @@ class SessionState:
         """The time of the head; events never go back behind it."""
         return self.transcript.at
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether the session belongs into the index: a run has not ended, or has not settled."""
-        return self.main is not None or any(run.phase is not Phase.CLOSED for run in self.runs.values())
-
     def open_runs(self) -> list[RunState]:
         """Runs that have not ended, oldest first."""
         return [run for run in self.runs.values() if run.open]

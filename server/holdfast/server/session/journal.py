@@ -20,7 +20,17 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.events import Event, Message
 from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Clock, pause
-from holdfast.server.registry import Compaction, Record, SessionState, compact, compacted, fold, loading
+from holdfast.server.registry import (
+    Compaction,
+    Phase,
+    Record,
+    SessionState,
+    compact,
+    compacted,
+    due_times,
+    fold,
+    loading,
+)
 from holdfast.server.session.cuts import Cut, as_it_is
 from holdfast.server.session.records import (
     decode_batch,
@@ -35,12 +45,14 @@ from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import (
     NO_LOG,
+    NOTHING_OWED,
     Appended,
     Batch,
     Checkpoint,
     Conflict,
     Head,
     Log,
+    Owed,
     Store,
     StoredMessage,
     StoredSize,
@@ -80,6 +92,7 @@ class Journal:
         """The log's head when this node last read it or appended to it; the state is the fold of exactly that log."""
         self.contended = False
         """Whether another node lost a race against the last append."""
+        self._owed = NOTHING_OWED
         self._store = store
         self._node = node
         self._clock = clock
@@ -117,10 +130,12 @@ class Journal:
             last_seq=records[-1].event["seq"],
             payload=encode_batch(records, encoded),
         )
-        unfinished, failures = self.state.unfinished, self._failures
+        if any(record.event["type"] != "run.chunk" for record in records):
+            self._owed = owed(self.state)
+        failures = self._failures
 
         def append() -> Awaitable[Appended | Conflict]:
-            return self._store.append(self.session, self.head, batch, node=self._node, unfinished=unfinished)
+            return self._store.append(self.session, self.head, batch, node=self._node, owed=self._owed)
 
         try:
             result = await append()
@@ -211,7 +226,7 @@ class Journal:
         if log.head.epoch != self.head.epoch:
             self._ended_epochs.add(self.head.epoch)
             self._forget_recent()
-        self.state, self.head = state, log.head
+        self.state, self.head, self._owed = state, log.head, owed(state)
         self._checkpoint_bytes = len(log.checkpoint.payload) if log.checkpoint else 0
         self._behind_checkpoint = sum(
             len(batch.payload) + _EVENT_WEIGHT * (batch.last_seq - batch.first_seq + 1) for batch in log.batches
@@ -421,6 +436,12 @@ def _encoding(
         records[key] = encode_value(record)
         yield
     return messages, records, (yield from encoding_checkpoint(compaction.checkpoint))
+
+
+def owed(state: SessionState) -> Owed:
+    """What the index is to say of a session."""
+    owners = frozenset(run.node for run in state.runs.values() if run.active or run.phase is Phase.STOPPING)
+    return Owed(owners, bool(state.queue) and state.main is None, min(due_times(state).values(), default=None))
 
 
 def new_epoch_name() -> str:

@@ -9,7 +9,7 @@ race by design.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -109,6 +109,28 @@ class Tail:
     head: Head
     floor: int
     batches: tuple[Batch, ...]
+
+
+class Owed(NamedTuple):
+    """What is owed in a session as its log stands: its entry in the index.
+
+    Stores compare it by identity first: a writer hands in the same object until something of it changes.
+    """
+
+    owners: frozenset[str] = frozenset()
+    """The nodes that have to end what goes on: a run, or the work of one that has ended."""
+    queued: bool = False
+    """A run is queued, and no other has to end for it to start."""
+    due_at: int | None = None
+    """When the first deadline of a run or a request passes, in ms since the Unix epoch."""
+
+    def is_orphan(self, live: Set[str], now: int) -> bool:
+        """Whether somebody has to see to it: who should is not `live`, or anybody may, or it is past due at `now`."""
+        return self.queued or not self.owners <= live or (self.due_at is not None and self.due_at <= now)
+
+
+NOTHING_OWED = Owed()
+"""Such a session is not in the index."""
 
 
 class Appended(NamedTuple):
@@ -230,9 +252,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def append(
-        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
-    ) -> Appended | Conflict:
+    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         """Add `batch` at the head of the log, if the log stands where the writer believes.
 
         Decided in this order:
@@ -246,9 +266,12 @@ class Store(ABC):
         3. the batch is written and the head moves: `Appended`.
 
         A writer whose batch was accepted and then built upon gets `Conflict` when it repeats it, and finds it right
-        `behind` its head in that; where no batches are in it, among those that it reads. `unfinished` enters the
-        session into the index with the append, or takes it out after it. `batch` begins right after `expected`;
-        anything else is a `ValueError`.
+        `behind` its head in that; where no batches are in it, among those that it reads. `batch` begins right after
+        `expected`; anything else is a `ValueError`.
+
+        `owed` is what the index says of the session from then on. It is entered before the log has the batch, and taken
+        out after it: entries may be stale for a while, but what is owed is never missing. It is that of the last batch,
+        in whatever order those of several nodes come to the index.
         """
 
     @abstractmethod
@@ -320,9 +343,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def unfinished(self) -> list[str]:
-        """The index: sessions with a run not ended or not settled. Stale entries are possible, missing ones
-        are not.
+    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+        """The sessions in the index that somebody has to see to, see `Owed.is_orphan`.
+
+        A node that leaves itself out of `live` gets all that is owed here too.
         """
 
     @abstractmethod

@@ -5,7 +5,7 @@ away.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 
 from typing_extensions import override
@@ -13,12 +13,14 @@ from typing_extensions import override
 from holdfast.server.store.base import (
     CONFLICT_BATCHES,
     NO_LOG,
+    NOTHING_OWED,
     Appended,
     Batch,
     Checkpoint,
     Conflict,
     Head,
     Log,
+    Owed,
     StoredMessage,
     StoredSize,
     Tail,
@@ -33,12 +35,13 @@ _end = attrgetter("last_seq")
 class _SessionLog:
     """All that is kept of one session."""
 
-    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "records", "seqs")
+    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "owed", "records", "seqs")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.batches: list[Batch] = []
         self.floor = 0
+        self.owed = NOTHING_OWED
         self.checkpoint: Checkpoint | None = None
         self.seqs: list[int] = []  # the keys of `archive`, ascending
         self.archive: dict[int, StoredMessage] = {}
@@ -91,9 +94,7 @@ class MemoryStore(LocalStore):
         return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
 
     @override
-    async def append(
-        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
-    ) -> Appended | Conflict:
+    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         check_follows(expected, batch)
         log = self._logs.get(session)
         if log is None:
@@ -104,10 +105,8 @@ class MemoryStore(LocalStore):
         if head == expected:
             log.batches.append(batch)
             log.head = head = Head(head.epoch, batch.last_seq, batch.batch_id)
-            if unfinished:
-                self._index.add(session)
-            else:
-                self._index.discard(session)
+            if owed is not log.owed:
+                self._enter(session, log, owed)
             if self._watchers:
                 self._wake_others(session, head, node)
             return Appended(head, bool(self._marks) and self._contended(session, node))
@@ -115,6 +114,13 @@ class MemoryStore(LocalStore):
         if head.epoch != expected.epoch or log.floor >= max(1, expected.seq):
             return Conflict(head)
         return Conflict(head, log.page(expected.seq - 1, CONFLICT_BATCHES))
+
+    def _enter(self, session: str, log: _SessionLog, owed: Owed) -> None:
+        log.owed = owed
+        if owed == NOTHING_OWED:
+            self._index.discard(session)
+        else:
+            self._index.add(session)
 
     @override
     async def head(self, session: str) -> Head | None:
@@ -189,5 +195,6 @@ class MemoryStore(LocalStore):
         return b"" if message is None else message.payload[start : start + size]
 
     @override
-    async def unfinished(self) -> list[str]:
-        return sorted(self._index)
+    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+        nodes = frozenset(live)
+        return sorted(session for session in self._index if self._logs[session].owed.is_orphan(nodes, now))

@@ -24,6 +24,7 @@ from holdfast.server.store.base import (
     Conflict,
     Head,
     Log,
+    Owed,
     StoredMessage,
     StoredSize,
     StoreError,
@@ -41,6 +42,7 @@ from holdfast.server.store.sqlite_file import (
     connect_reader,
     connect_writer,
     errors_translated,
+    read_owed,
     read_page,
 )
 from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
@@ -99,7 +101,7 @@ _SIZES = _MESSAGES.replace("payload", "length(payload)")
 _MESSAGE = """
     SELECT payload FROM message WHERE session_id = (SELECT id FROM session WHERE name = ?) AND seq = ?
 """
-_UNFINISHED = "SELECT name FROM session WHERE unfinished ORDER BY name"
+_INDEX = "SELECT name, owners, queued, due_at FROM session WHERE unfinished ORDER BY name"
 
 
 class SqliteStore(LocalStore):
@@ -285,11 +287,9 @@ class SqliteStore(LocalStore):
         return log
 
     @override
-    async def append(
-        self, session: str, expected: Head, batch: Batch, *, node: str, unfinished: bool
-    ) -> Appended | Conflict:
+    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         check_follows(expected, batch)
-        result = await self._write(lambda transaction: transaction.append(session, expected, batch, node, unfinished))
+        result = await self._write(lambda transaction: transaction.append(session, expected, batch, node, owed))
         if isinstance(result, Conflict):
             return result
         return Appended(result, bool(self._marks) and self._contended(session, node))
@@ -381,5 +381,10 @@ class SqliteStore(LocalStore):
         return await self._read(query)
 
     @override
-    async def unfinished(self) -> list[str]:
-        return await self._read(lambda reader: [name for (name,) in reader.execute(_UNFINISHED)])
+    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+        nodes = frozenset(live)
+
+        def query(reader: sqlite3.Connection) -> list[str]:
+            return [name for name, *owed in reader.execute(_INDEX) if read_owed(*owed).is_orphan(nodes, now)]
+
+        return await self._read(query)

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import orjson
 import structlog
 
-from holdfast.server.store.base import FORMAT, Batch, StoreError, StoreUnavailable, UnknownFormat, page
+from holdfast.server.store.base import FORMAT, Batch, Owed, StoreError, StoreUnavailable, UnknownFormat, page
 
 Synchronous = Literal["normal", "full"]
 
@@ -88,6 +89,12 @@ _INCARNATION_SCHEMA: Final = (
         pings INTEGER NOT NULL
     )""",
 )
+_ADDED_COLUMNS: Final = {
+    "incarnation": "INTEGER NOT NULL DEFAULT 0",
+    "owners": """TEXT NOT NULL DEFAULT '[""]'""",  # what a version without it has left: owed, and by nobody who lives
+    "queued": "INTEGER NOT NULL DEFAULT 0",
+    "due_at": "INTEGER",
+}
 _log = structlog.get_logger("holdfast.store")
 
 
@@ -249,8 +256,9 @@ def _begin(connection: sqlite3.Connection, boot: str) -> Incarnation:
     for statement in _INCARNATION_SCHEMA:
         execute(statement)
     columns = [name for (_, name, *_) in execute("PRAGMA table_info(session)")]
-    if "incarnation" not in columns:
-        execute("ALTER TABLE session ADD COLUMN incarnation INTEGER NOT NULL DEFAULT 0")
+    for name, kind in _ADDED_COLUMNS.items():
+        if name not in columns:
+            execute(f"ALTER TABLE session ADD COLUMN {name} {kind}")
     row = execute("SELECT number, boot, closed, durable FROM incarnation").fetchone()
     number, before, closed, durable = row or (0, boot, 1, 1)
     if not closed and not durable and before != boot:
@@ -317,6 +325,11 @@ def connect_reader(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA query_only = ON")
         return connection
+
+
+def read_owed(owners: str, queued: int, due_at: int | None) -> Owed:
+    """What the columns of a session say is owed in it."""
+    return Owed(frozenset(orjson.loads(owners)), bool(queued), due_at)
 
 
 def read_page(connection: sqlite3.Connection, session_id: int, after: int, count: int) -> tuple[Batch, ...]:

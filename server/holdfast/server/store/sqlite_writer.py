@@ -11,17 +11,21 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import orjson
+
 from holdfast.server.store.base import (
     CONFLICT_BATCHES,
     NO_LOG,
+    NOTHING_OWED,
     Batch,
     Checkpoint,
     Conflict,
     Head,
+    Owed,
     StoredMessage,
     StoreUnavailable,
 )
-from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_page, translated
+from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_owed, read_page, translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
 _ROWS_PER_SWEEP: Final = 64
@@ -41,7 +45,7 @@ class _KnownLog(NamedTuple):
 
     id: int
     head: Head
-    unfinished: bool
+    owed: Owed
 
 
 class Transaction:
@@ -69,12 +73,13 @@ class Transaction:
     def create(self, session: str, epoch: str) -> None:
         """Make an empty log, unless there is one."""
         self._connection.execute(
-            "INSERT INTO session (name, epoch, base_seq, base_batch_id, incarnation) VALUES (?, ?, 0, '', ?)"
+            "INSERT INTO session (name, epoch, base_seq, base_batch_id, incarnation, owners)"
+            " VALUES (?, ?, 0, '', ?, '[]')"
             " ON CONFLICT DO NOTHING",
             (session, epoch, self._incarnation),
         )
 
-    def append(self, session: str, expected: Head, batch: Batch, node: str, unfinished: bool) -> Head | Conflict:
+    def append(self, session: str, expected: Head, batch: Batch, node: str, owed: Owed) -> Head | Conflict:
         """Compare and append, in the order that `Store.append` lays down."""
         log = self._known(session)
         if log is None:
@@ -84,10 +89,14 @@ class Transaction:
             return head
         if head == expected:
             self._rows += (log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
-            if unfinished != log.unfinished:
-                self._connection.execute("UPDATE session SET unfinished = ? WHERE id = ?", (unfinished, log.id))
+            if owed is not log.owed and owed != log.owed:
+                owners = orjson.dumps(sorted(owed.owners)).decode()
+                self._connection.execute(
+                    "UPDATE session SET unfinished = ?, owners = ?, queued = ?, due_at = ? WHERE id = ?",
+                    (owed != NOTHING_OWED, owners, owed.queued, owed.due_at, log.id),
+                )
             head = Head(head.epoch, batch.last_seq, batch.batch_id)
-            self.changed[session] = _KnownLog(log.id, head, unfinished)
+            self.changed[session] = _KnownLog(log.id, head, owed)
             self.moved.append((session, head, node))
             return head
         self.lost.append((session, node))
@@ -178,19 +187,19 @@ class Transaction:
         log = self.changed.get(session) or self._cache.get(session)
         if log is None:
             row = self._connection.execute(
-                "SELECT id, epoch, base_seq, base_batch_id, unfinished FROM session WHERE name = ?",
+                "SELECT id, epoch, base_seq, base_batch_id, owners, queued, due_at FROM session WHERE name = ?",
                 (session,),
             ).fetchone()
             if row is None:
                 return None
-            session_id, epoch, seq, batch_id, unfinished = row
+            session_id, epoch, seq, batch_id, *owed = row
             last = self._connection.execute(
                 "SELECT last_seq, batch_id FROM batch WHERE session_id = ? AND last_seq > ?"
                 " ORDER BY last_seq DESC LIMIT 1",
                 (session_id, seq),
             ).fetchone()
             log = self.changed[session] = _KnownLog(
-                session_id, Head(epoch, *(last or (seq, batch_id))), bool(unfinished)
+                session_id, Head(epoch, *(last or (seq, batch_id))), read_owed(*owed)
             )
         return log
 
