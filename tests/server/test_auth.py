@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.server.gateway.auth import AnonymousAuthenticator, AuthError, Principal, TokenAuthenticator, is_loopback
+from holdfast.server.errors import AuthError
+from holdfast.server.gateway.auth import AnonymousAuthenticator, Principal, TokenAuthenticator, is_loopback
 
 
 async def test_a_known_token_names_its_principal() -> None:

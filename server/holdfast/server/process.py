@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import structlog
 
-from holdfast.server.agents.tasks import contain, names
+from holdfast.server.agent_tasks import contain, names
 
 LAST_SECONDS: Final = 0.5
 """How long, together, tasks and threads may take that the server has not ended; and again, what Python does at exit."""

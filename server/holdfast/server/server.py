@@ -13,8 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import structlog
 
 from holdfast.protocol.values import is_id
+from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.agents.agent import Agent, AgentFunction
-from holdfast.server.agents.tasks import AgentTasks
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator
 from holdfast.server.gateway.endpoint import Gateway
 from holdfast.server.gateway.rates import GatewaySettings

@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from holdfast.protocol import JSON, Part
-from holdfast.server.agents.errors import AgentError
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import Tool, tool
+from holdfast.server.errors import AgentError
 from tests.openai_endpoint import Answer, Endpoint
 from tests.openai_wire import Hold, Raw, Reasoning, Text, ToolCall
 from tests.server.agents.fake_run import KEY, FakeAnswer, FakeRun, answer_to, asked, user

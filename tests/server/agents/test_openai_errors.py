@@ -10,9 +10,9 @@ import openai
 import pytest
 
 from holdfast.protocol import JSON
-from holdfast.server.agents.errors import AgentError
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import tool
+from holdfast.server.errors import AgentError
 from tests.openai_endpoint import Answer, Endpoint
 from tests.openai_wire import Drop, End, Fail, Hold, Raw, Text
 from tests.server.agents.fake_run import KEY, answer_to, asked

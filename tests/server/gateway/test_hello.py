@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.gateway.auth import AuthError, Principal, TokenAuthenticator
+from holdfast.server.errors import AuthError
+from holdfast.server.gateway.auth import Principal, TokenAuthenticator
 from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
 from tests.server.doubles import FakeClock

@@ -13,9 +13,9 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
+from holdfast.server.agent_tasks import AgentTasks, contain
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from holdfast.server.agents.tasks import AgentTasks, contain
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.values import JSON, MAX_INTEGER, MESSAGE_BYTES
 from holdfast.server.agents.agent import Agent, AgentFunction
-from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.run import OutputTooLarge, Run
+from holdfast.server.agents.run import Run
+from holdfast.server.errors import AgentError, OutputTooLarge
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 

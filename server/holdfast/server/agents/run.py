@@ -12,9 +12,9 @@ from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, Protocol, 
 import structlog
 
 from holdfast.protocol.codec import JSON_CODEC
-from holdfast.protocol.errors import HoldfastError
 from holdfast.protocol.events import Message, PendingSteer, Request, RequestKind
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean, clean_text
+from holdfast.server.errors import OutputTooLarge
 
 _log = structlog.get_logger("holdfast.run")
 _P = ParamSpec("_P")
@@ -35,12 +35,6 @@ _REQUIRED_FIELDS: Mapping[RequestKind, frozenset[str]] = {
     "input": frozenset({"prompt"}),
     "tool": frozenset({"callId", "name", "input"}),
 }
-
-
-class OutputTooLarge(HoldfastError):
-    """A piece of output is over the limit for its kind, at most one event (256 KiB). Nothing of it was added."""
-
-    code = "too_large"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,10 @@ import hmac
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
-from holdfast.protocol.errors import HoldfastError
 from holdfast.protocol.values import is_id
-
-
-class AuthError(HoldfastError):
-    """The door stays shut: `unauthorized` for a token that is none, `forbidden` for a principal not let in.
-
-    The message is told to the client; it never quotes the token.
-    """
-
-    def __init__(self, message: str, *, code: Literal["unauthorized", "forbidden"] = "unauthorized") -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+from holdfast.server.errors import AuthError
 
 
 @dataclass(frozen=True, slots=True)

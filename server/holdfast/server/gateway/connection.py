@@ -24,7 +24,8 @@ from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import is_id
 from holdfast.server.clock import Clock, Timer
-from holdfast.server.gateway.auth import Authenticator, AuthError, Principal
+from holdfast.server.errors import AuthError, SessionFailed
+from holdfast.server.gateway.auth import Authenticator, Principal
 from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire
 from holdfast.server.gateway.handshake import admit, authenticated, decoded, receive_hello, within
 from holdfast.server.gateway.rates import GatewaySettings, Strikes
@@ -32,7 +33,6 @@ from holdfast.server.gateway.refusals import Refused, error_message, internal, u
 from holdfast.server.gateway.socket import Socket
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
-from holdfast.server.session.ports import SessionFailed
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.store import Store
 

@@ -14,7 +14,8 @@ from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
 from holdfast.protocol.commands import Hello, parse_hello
 from holdfast.protocol.errors import CommandError, MalformedError
 from holdfast.server.clock import Clock
-from holdfast.server.gateway.auth import Authenticator, AuthError, Principal
+from holdfast.server.errors import AuthError
+from holdfast.server.gateway.auth import Authenticator, Principal
 from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.gateway.refusals import Refused, unavailable
 

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import structlog
 
+from holdfast.server.agent_tasks import contain
 from holdfast.server.agents.agent import Agent
-from holdfast.server.agents.tasks import contain
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
+from holdfast.server.errors import SessionFailed
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.session.actor import Session
-from holdfast.server.session.ports import SessionFailed, Worker
+from holdfast.server.session.ports import Worker
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings

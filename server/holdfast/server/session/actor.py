@@ -22,6 +22,7 @@ from holdfast.protocol.commands import Answer as AnswerCommand
 from holdfast.protocol.commands import Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
+from holdfast.server.errors import SessionFailed
 from holdfast.server.registry import (
     Ask,
     Chunk,
@@ -49,7 +50,7 @@ from holdfast.server.session.cuts import Cut, pages
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.journal import Journal
 from holdfast.server.session.mailbox import Chore, Inbox, Item
-from holdfast.server.session.ports import Answer, Host, Output, SessionFailed, Worker
+from holdfast.server.session.ports import Answer, Host, Output, Worker
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Delivery
 from holdfast.server.session.workers import Crew

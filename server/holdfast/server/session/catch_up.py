@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from holdfast.protocol.close_codes import CloseCode
+from holdfast.server.errors import SessionFailed
 from holdfast.server.session.jobs import Jobs
-from holdfast.server.session.ports import SessionFailed
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Delivery

@@ -8,8 +8,7 @@ import structlog
 
 from holdfast.protocol.events import Failure
 from holdfast.protocol.values import clean_text
-from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.run import OutputTooLarge
+from holdfast.server.errors import AgentError, OutputTooLarge
 
 _CODE_LENGTH: Final = 64
 _MESSAGE_LENGTH: Final = 2_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.protocol.control import Ack
-from holdfast.protocol.errors import CommandError, HoldfastError
+from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import RunInfo
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 
 Answer = Callable[[Ack | CommandError], None]
 """Takes a command's outcome, once, after everything that was committed with it has been written."""
-
-
-class SessionFailed(HoldfastError):
-    """The session's actor has ended by an error of its own. Its log is as it was; it can be opened anew."""
-
-    code = "internal"
-    retryable = True
 
 
 @dataclass(slots=True)

@@ -26,11 +26,11 @@ from holdfast.protocol.ends import end_of
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
 from holdfast.protocol.values import JSON, MAX_INTEGER
+from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.agents.agent import Agent
-from holdfast.server.agents.errors import AgentError
-from holdfast.server.agents.run import Answer, InterruptScope, OutputTooLarge, Run, RunDetails
-from holdfast.server.agents.tasks import AgentTasks
+from holdfast.server.agents.run import Answer, InterruptScope, Run, RunDetails
 from holdfast.server.clock import Clock, Timer
+from holdfast.server.errors import AgentError, OutputTooLarge
 from holdfast.server.registry import (
     Chunk,
     Decision,

@@ -25,7 +25,6 @@ import structlog
 from pydantic import JsonValue
 
 from holdfast.protocol.values import JSON, is_id
-from holdfast.server.agents.errors import AgentError
 from holdfast.server.agents.openai.errors import request_error, upstream_error
 from holdfast.server.agents.openai.sse import EventTooLargeError, SseParser
 from holdfast.server.agents.openai.stream import (
@@ -40,6 +39,7 @@ from holdfast.server.agents.openai.stream import (
 )
 from holdfast.server.agents.prompt import chat_completions, parse_json, responses_input
 from holdfast.server.agents.tools import Tool, ToolError
+from holdfast.server.errors import AgentError
 
 if TYPE_CHECKING:
     from holdfast.protocol.events import Message

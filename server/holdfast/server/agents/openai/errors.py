@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import openai
 
-from holdfast.server.agents.errors import AgentError
+from holdfast.server.errors import AgentError
 
 _SENTENCES: Final[Mapping[str, tuple[str, bool]]] = {
     "upstream_auth": ("The model server refused the key. The operator must set a valid one.", False),

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
 from holdfast.protocol.values import JSON
-from holdfast.server.agents.errors import AgentError
 from holdfast.server.agents.openai.errors import stream_error, upstream_error
 from holdfast.server.agents.prompt import to_json
+from holdfast.server.errors import AgentError
 
 
 @dataclass(slots=True)
