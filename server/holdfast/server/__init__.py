@@ -11,11 +11,12 @@
 """
 
 from holdfast.server.agents.agent import Agent, AgentFunction
-from holdfast.server.agents.run import Answer, Run, Steer
+from holdfast.server.agents.run import Run, Steer
 from holdfast.server.errors import AgentError, OutputTooLarge, SessionFailed
 from holdfast.server.node.node import Node
 from holdfast.server.server import Running, Server
 from holdfast.server.session.actor import Session
+from holdfast.server.session.ports import Answer
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, StoreUnavailable, open_store
 

@@ -17,7 +17,7 @@ async def test_a_worker_goes_with_its_run() -> None:
     workers: list[weakref.ref[object]] = []
 
     async def agent(run: Run) -> None:
-        workers.append(weakref.ref(run._desk))  # pyright: ignore[reportPrivateUsage]
+        workers.append(weakref.ref(run._port))  # pyright: ignore[reportPrivateUsage]
         asyncio.get_running_loop().call_later(3600, settled).cancel()
         await asyncio.create_task(asyncio.sleep(0))
         await run.text("so much")

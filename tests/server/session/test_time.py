@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from holdfast.server.agents.agent import Agent
-from holdfast.server.agents.run import Answer, Run
+from holdfast.server.agents.run import Run
+from holdfast.server.session.ports import Answer
 from tests.server.doubles import settled
 from tests.server.session.house import House, house
 

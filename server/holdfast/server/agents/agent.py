@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Any, TypeAlias, cast
 
+from holdfast.server.agents.run import Run
 from holdfast.server.registry import AgentTraits
+from holdfast.server.session.ports import RunPort
 
-if TYPE_CHECKING:
-    from holdfast.server.agents.run import Run
-
-AgentFunction: TypeAlias = "Callable[[Run], AsyncIterator[str] | Awaitable[None]]"
+AgentFunction: TypeAlias = Callable[[Run], AsyncIterator[str] | Awaitable[None]]
 """Either an async generator of strings, which are the answer's text, or a coroutine function that uses the run."""
 
 
@@ -33,3 +33,17 @@ class Agent:
     def traits(self) -> AgentTraits:
         """What the registry has to know of it."""
         return AgentTraits(restartable=self.restartable, takes_steers=self.takes_steers)
+
+    def call(self, run: RunPort) -> tuple[Run, Coroutine[Any, Any, None]]:
+        """One call of it for this run, and what the call's task drives."""
+        held = Run(run)
+        return held, self._work(held)
+
+    async def _work(self, run: Run) -> None:
+        result = self.function(run)
+        if isinstance(result, AsyncIterator):
+            async with aclosing(cast("Any", result)):
+                async for delta in result:
+                    await run.text(delta)
+        else:
+            await result

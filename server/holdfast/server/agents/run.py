@@ -7,14 +7,15 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, cast
 
 import structlog
 
 from holdfast.protocol.codec import JSON_CODEC
-from holdfast.protocol.events import Message, PendingSteer, Request, RequestKind
+from holdfast.protocol.events import Message, Request, RequestKind
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean, clean_text
 from holdfast.server.errors import OutputTooLarge
+from holdfast.server.session.ports import Answer, InterruptScope, RunPort
 
 _log = structlog.get_logger("holdfast.run")
 _P = ParamSpec("_P")
@@ -38,16 +39,6 @@ _REQUIRED_FIELDS: Mapping[RequestKind, frozenset[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a request. `value`, `by` and `device` are there when it was answered."""
-
-    outcome: Literal["answered", "expired", "withdrawn"]
-    value: JSON = None
-    by: str | None = None
-    device: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Steer:
     """A message for a run that is going on, as its agent takes it."""
 
@@ -60,93 +51,6 @@ class Steer:
     def text(self) -> str:
         """Its text parts, joined."""
         return "".join(str(part.get("text", "")) for part in self.parts if part.get("kind") == "text")
-
-
-class Desk(Protocol):
-    """Where a run's output goes, and its input comes from: the worker's side of a `Run`."""
-
-    @property
-    def session_id(self) -> str:
-        """The session's id."""
-        ...
-
-    @property
-    def info(self) -> RunDetails:
-        """What does not change."""
-        ...
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the run has ended or is about to. Readable from any thread."""
-        ...
-
-    @property
-    def given_up(self) -> bool:
-        """Whether nobody waits for the agent to stop any more: its grace is over, or the process ends."""
-        ...
-
-    def messages(self) -> list[Message]:
-        """The transcript with the own answer so far."""
-        ...
-
-    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
-        """Takes text; waits while too much of it waits for the store."""
-        ...
-
-    async def write(self, kind: str, fields: dict[str, JSON]) -> None:
-        """Takes a chunk of another kind, clean and small enough."""
-        ...
-
-    async def request(self, request: Request, expires_ms: int | None) -> Answer:
-        """Opens a request and waits for what becomes of it."""
-        ...
-
-    async def take_steers(self) -> list[PendingSteer]:
-        """Applies all pending steers."""
-        ...
-
-    def next_id(self, prefix: str) -> str:
-        """An id that the run has not had."""
-        ...
-
-    def add_usage(self, usage: Mapping[str, JSON]) -> None:
-        """Merges usage."""
-        ...
-
-    def scope(self, scope: InterruptScope | None) -> None:
-        """Sets what a `now` steer interrupts, for agents that take steers themselves."""
-        ...
-
-    @property
-    def steers_pending(self) -> bool:
-        """Whether steers wait that were accepted with boundary `now`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RunDetails:
-    """A run's particulars."""
-
-    run_id: str
-    agent: str
-    by: str
-    device: str
-    attempt: int
-    metadata: Mapping[str, JSON]
-
-
-@dataclass(slots=True, eq=False)
-class InterruptScope:
-    """The body of `run.interruptible()`. `interrupted` tells afterwards whether a steer cut it short."""
-
-    task: asyncio.Task[Any]
-    interrupted: bool = False
-
-    def interrupt(self) -> None:
-        """Cancels the body, once."""
-        if not self.interrupted:
-            self.interrupted = True
-            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,46 +77,46 @@ class Run:
     in a task that goes on after the agent has returned.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, port: RunPort) -> None:
+        self._port = port
         self.over = False
-        self._refused = False
         """Whether this call of the agent has returned, or a `now` steer has ended it: the next has a run of its own."""
+        self._refused = False
 
     @property
     def session_id(self) -> str:
         """The session's id."""
-        return self._desk.session_id
+        return self._port.session_id
 
     @property
     def run_id(self) -> str:
         """The run's id, unique in its session."""
-        return self._desk.info.run_id
+        return self._port.info.run_id
 
     @property
     def agent(self) -> str:
         """The name that the agent was asked for by."""
-        return self._desk.info.agent
+        return self._port.info.agent
 
     @property
     def by(self) -> str:
         """The principal who sent the message."""
-        return self._desk.info.by
+        return self._port.info.by
 
     @property
     def device(self) -> str:
         """The device that it was sent from."""
-        return self._desk.info.device
+        return self._port.info.device
 
     @property
     def attempt(self) -> int:
         """1, or more where a restartable agent goes on after its node has died."""
-        return self._desk.info.attempt
+        return self._port.info.attempt
 
     @property
     def metadata(self) -> Mapping[str, JSON]:
         """What the sender gave with the message."""
-        return self._desk.info.metadata
+        return self._port.info.metadata
 
     @property
     def messages(self) -> list[Message]:
@@ -222,28 +126,28 @@ class Run:
         `holdfast.server.agents.prompt` has it in the forms of the usual APIs. Bounded by the server's
         `history_messages` and `history_bytes`.
         """
-        return self._desk.messages()
+        return self._port.messages()
 
     @property
     def cancelled(self) -> bool:
         """Whether the run has been stopped. Readable from any thread."""
-        return self._desk.stopping
+        return self._port.stopping
 
     async def text(self, delta: str) -> None:
         """Adds to the answer's text. Raises TypeError for anything but a string."""
         if self._is_over:
             await self._refuse()
-        await self._desk.write_text("text", _text(delta))
+        await self._port.write_text("text", _text(delta))
 
     async def reasoning(self, delta: str) -> None:
         """Adds to the answer's reasoning."""
         if self._is_over:
             await self._refuse()
-        await self._desk.write_text("reasoning", _text(delta))
+        await self._port.write_text("reasoning", _text(delta))
 
     async def tool_call(self, name: str, input: JSON, *, call_id: str | None = None) -> str:
         """Adds a whole tool call and returns its id. It may complete one that was streamed as deltas."""
-        chosen = call_id or self._desk.next_id("call")
+        chosen = call_id or self._port.next_id("call")
         await self._write("tool_call", {"callId": chosen, "name": name, "input": input, "done": True})
         return chosen
 
@@ -292,8 +196,8 @@ class Run:
         unknown, missing = named.keys() - _REQUEST_FIELDS[kind], _REQUIRED_FIELDS[kind] - named.keys()
         if unknown or missing:
             raise TypeError(f"ask({kind!r}): unknown fields {sorted(unknown)}, missing fields {sorted(missing)}")
-        request: dict[str, JSON] = {"id": self._desk.next_id("q"), "kind": kind, **_checked(named, _REQUEST_BYTES)}
-        return await self._desk.request(cast("Request", request), expires_ms)
+        request: dict[str, JSON] = {"id": self._port.next_id("q"), "kind": kind, **_checked(named, _REQUEST_BYTES)}
+        return await self._port.request(cast("Request", request), expires_ms)
 
     async def steers(self) -> list[Steer]:
         """Takes all steers that wait, in order: they are in the log as applied, and in `messages`, when this returns.
@@ -305,7 +209,7 @@ class Run:
         if self._is_over:
             await self._refuse()
         return [
-            Steer(item["steerId"], item["parts"], item["by"], item["device"]) for item in await self._desk.take_steers()
+            Steer(item["steerId"], item["parts"], item["by"], item["device"]) for item in await self._port.take_steers()
         ]
 
     @asynccontextmanager
@@ -324,21 +228,21 @@ class Run:
         task = asyncio.current_task()
         assert task is not None, "an agent runs in a task"
         scope = InterruptScope(task)
-        self._desk.scope(scope)
-        if self._desk.steers_pending:
+        self._port.scope(scope)
+        if self._port.steers_pending:
             scope.interrupt()
         try:
             yield scope
             if scope.interrupted:
                 await asyncio.sleep(0)  # a body that never waited has its cancellation still to come
         except asyncio.CancelledError:
-            if not scope.interrupted or self._desk.stopping or task.uncancel():
+            if not scope.interrupted or self._port.stopping or task.uncancel():
                 raise
         else:
             if scope.interrupted:  # the body swallowed the cancellation
                 task.uncancel()
         finally:
-            self._desk.scope(None)
+            self._port.scope(None)
 
     async def usage(self, usage: Mapping[str, JSON]) -> None:
         """Records what the run has used; later values replace earlier ones of the same name.
@@ -346,7 +250,7 @@ class Run:
         It is part of the run's end, or, where the run was stopped before, of `run.settled`. Raises OutputTooLarge where
         all of it together is more than 16 KiB.
         """
-        self._desk.add_usage(cast("dict[str, JSON]", clean(dict(usage), max_depth=VALUE_DEPTH)))
+        self._port.add_usage(cast("dict[str, JSON]", clean(dict(usage), max_depth=VALUE_DEPTH)))
 
     async def to_thread(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Calls a synchronous function in a thread, and nobody waits for it but this run.
@@ -384,7 +288,7 @@ class Run:
 
     async def _until_returned(self, returned: asyncio.Future[Any]) -> None:
         """A thread cannot be stopped: a further cancellation ends the wait only when nobody waits for the run."""
-        while not returned.done() and not self._desk.given_up:
+        while not returned.done() and not self._port.given_up:
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({returned})
         if not returned.done():
@@ -396,12 +300,12 @@ class Run:
         for name in ("callId", "name"):
             if name in fields and not isinstance(fields[name], str):
                 raise TypeError(f"{name} is a string")
-        await self._desk.write(kind, _checked(fields))
+        await self._port.write(kind, _checked(fields))
 
     @property
     def _is_over(self) -> bool:
         """Whether the run was stopped, or this call of the agent interrupted or left behind."""
-        return self.over or self._desk.stopping
+        return self.over or self._port.stopping
 
     async def _refuse(self) -> NoReturn:
         """Tells whoever goes on all the same again.

@@ -17,7 +17,7 @@ from holdfast.server.errors import SessionFailed
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.session.actor import Session
-from holdfast.server.session.ports import Worker
+from holdfast.server.session.ports import SessionPort, Worker
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
@@ -217,7 +217,7 @@ class Node:
         closing = asyncio.create_task(self._close(session), name=f"close {session.id}")
         self._closing[session.id] = session, closing
 
-    def start_worker(self, session: Session, run: RunState) -> RunWorker:
+    def start_worker(self, session: SessionPort, run: RunState) -> RunWorker:
         """Starts the task that works on a run."""
         earlier = [
             worker.task

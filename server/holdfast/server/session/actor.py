@@ -18,8 +18,7 @@ import structlog
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import MSGPACK_CODEC
-from holdfast.protocol.commands import Answer as AnswerCommand
-from holdfast.protocol.commands import Cancel, Cursor
+from holdfast.protocol.commands import Answer, Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
 from holdfast.server.errors import SessionFailed
@@ -50,7 +49,7 @@ from holdfast.server.session.cuts import Cut, pages
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.journal import Journal
 from holdfast.server.session.mailbox import Chore, Inbox, Item
-from holdfast.server.session.ports import Answer, Host, Output, Worker
+from holdfast.server.session.ports import Host, Output, Reply, Worker
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Delivery
 from holdfast.server.session.workers import Crew
@@ -147,7 +146,7 @@ class Session:
         """Whether the actor has ended by an error of its own; the node then closes it, and opens the session anew."""
         return self._over and not self._closing
 
-    def submit(self, ask: Ask, answer: Answer) -> None:
+    def submit(self, ask: Ask, answer: Reply) -> None:
         """Brings a command; `answer` is called with its outcome.
 
         A cancel stops the agent at once if it works here, before anything is in the log.
@@ -452,7 +451,7 @@ class Session:
         if Ask in kinds:
             asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
-            if any(isinstance(ask.command, AnswerCommand) for ask in asks):
+            if any(isinstance(ask.command, Answer) for ask in asks):
                 context.dues = self._dues()
         if Sweep in kinds:
             live = await journal.live_nodes()

@@ -10,7 +10,7 @@ import structlog
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Decision, Finish, Settle, Stop, Sweep, Upkeep
-from holdfast.server.session.ports import Answer
+from holdfast.server.session.ports import Reply
 
 Chore: TypeAlias = Finish | Settle | Stop | Sweep | Upkeep
 """Work of the server's own."""
@@ -23,7 +23,7 @@ class Item:
 
     work: Ask | Chore
     arrived: float
-    answer: Answer | None = None
+    answer: Reply | None = None
     halted: bool = False
     """Whether an agent was stopped for this cancel already: it must be decided, whatever its sender was told."""
     left_out: bool = False
@@ -71,7 +71,7 @@ class Inbox:
         """Whether something waits or is being decided."""
         return bool(self._commands or self._chores or self.batch)
 
-    def command(self, ask: Ask, arrived: float, answer: Answer, *, halted: bool = False) -> None:
+    def command(self, ask: Ask, arrived: float, answer: Reply, *, halted: bool = False) -> None:
         """Takes in a command."""
         self._commands.append(Item(ask, arrived, answer=answer, halted=halted))
 

@@ -1,24 +1,23 @@
-"""What a session needs of others: the node it lives on, and the tasks that work on its runs."""
+"""What a session and those around it need of each other: its node, its workers, and the agents that these call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal, Protocol
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
-from holdfast.protocol.events import RunInfo
+from holdfast.protocol.events import Message, PendingSteer, Request, RunInfo
+from holdfast.protocol.values import JSON
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
 from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import Store
 
-if TYPE_CHECKING:
-    from holdfast.server.session.actor import Session
-
-Answer = Callable[[Ack | CommandError], None]
+Reply = Callable[[Ack | CommandError], None]
 """Takes a command's outcome, once, after everything that was committed with it has been written."""
 
 
@@ -101,6 +100,27 @@ class Worker(Protocol):
         ...
 
 
+class SessionPort(Protocol):
+    """The session of a run, as the run's worker needs it."""
+
+    @property
+    def id(self) -> str:
+        """The session's id."""
+        ...
+
+    async def conversation(self, run_id: str) -> list[Message]:
+        """The transcript as a run's agent should see it: all messages before its answer."""
+        ...
+
+    def produced(self, worker: Worker) -> None:
+        """A worker has output to take."""
+        ...
+
+    def worker_done(self, worker: Worker) -> None:
+        """The worker's task has stopped, and everything it had to say has been committed."""
+        ...
+
+
 class Host(Protocol):
     """The node that a session lives on."""
 
@@ -139,6 +159,128 @@ class Host(Protocol):
         """False while draining."""
         ...
 
-    def start_worker(self, session: Session, run: RunState) -> Worker:
+    def start_worker(self, session: SessionPort, run: RunState) -> Worker:
         """Starts the task that works on a run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """A run's particulars."""
+
+    run_id: str
+    agent: str
+    by: str
+    device: str
+    attempt: int
+    metadata: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. `value`, `by` and `device` are there when it was answered."""
+
+    outcome: Literal["answered", "expired", "withdrawn"]
+    value: JSON = None
+    by: str | None = None
+    device: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class InterruptScope:
+    """The body of `run.interruptible()`. `interrupted` tells afterwards whether a steer cut it short."""
+
+    task: asyncio.Task[Any]
+    interrupted: bool = False
+
+    def interrupt(self) -> None:
+        """Cancels the body, once."""
+        if not self.interrupted:
+            self.interrupted = True
+            self.task.cancel()
+
+
+class RunPort(Protocol):
+    """Where a run's output goes, and its input comes from: the worker's side of a `Run`."""
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        ...
+
+    @property
+    def info(self) -> RunDetails:
+        """What does not change."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run has ended or is about to. Readable from any thread."""
+        ...
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits for the agent to stop any more: its grace is over, or the process ends."""
+        ...
+
+    def messages(self) -> list[Message]:
+        """The transcript with the own answer so far."""
+        ...
+
+    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
+        """Takes text; waits while too much of it waits for the store."""
+        ...
+
+    async def write(self, kind: str, fields: dict[str, JSON]) -> None:
+        """Takes a chunk of another kind, clean and small enough."""
+        ...
+
+    async def request(self, request: Request, expires_ms: int | None) -> Answer:
+        """Opens a request and waits for what becomes of it."""
+        ...
+
+    async def take_steers(self) -> list[PendingSteer]:
+        """Applies all pending steers."""
+        ...
+
+    def next_id(self, prefix: str) -> str:
+        """An id that the run has not had."""
+        ...
+
+    def add_usage(self, usage: Mapping[str, JSON]) -> None:
+        """Merges usage."""
+        ...
+
+    def scope(self, scope: InterruptScope | None) -> None:
+        """Sets what a `now` steer interrupts, for agents that take steers themselves."""
+        ...
+
+    @property
+    def steers_pending(self) -> bool:
+        """Whether steers wait that were accepted with boundary `now`."""
+        ...
+
+
+class AgentCall(Protocol):
+    """One call of an agent."""
+
+    over: bool
+    """Whether the agent has returned, or a `now` steer has ended the call: it adds nothing any more."""
+
+
+class AgentPort(Protocol):
+    """The agent of a run, as its worker calls it."""
+
+    @property
+    def restartable(self) -> bool:
+        """Whether another node may call it again for a run whose node has died."""
+        ...
+
+    @property
+    def takes_steers(self) -> bool:
+        """Whether it takes steers itself; all others are called again for them."""
+        ...
+
+    def call(self, run: RunPort) -> tuple[AgentCall, Coroutine[Any, Any, None]]:
+        """One call of it for this run, and what the call's task drives."""
         ...

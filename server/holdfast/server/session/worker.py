@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, cast
@@ -27,8 +26,6 @@ from holdfast.protocol.events import Failure, Message, PendingSteer, Request, Ru
 from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
 from holdfast.protocol.values import JSON, MAX_INTEGER
 from holdfast.server.agent_tasks import AgentTasks
-from holdfast.server.agents.agent import Agent
-from holdfast.server.agents.run import Answer, InterruptScope, Run, RunDetails
 from holdfast.server.clock import Clock, Timer
 from holdfast.server.errors import AgentError, OutputTooLarge
 from holdfast.server.registry import (
@@ -44,9 +41,8 @@ from holdfast.server.registry import (
     TakeSteers,
     part_number,
 )
-from holdfast.server.session.actor import Session
 from holdfast.server.session.failure import failure_of
-from holdfast.server.session.ports import Output
+from holdfast.server.session.ports import AgentCall, AgentPort, Answer, InterruptScope, Output, RunDetails, SessionPort
 from holdfast.server.settings import SessionSettings
 
 _TEXT_LENGTH: Final = 40_000
@@ -96,9 +92,9 @@ class RunWorker:
 
     def __init__(
         self,
-        session: Session,
+        session: SessionPort,
         run: RunState,
-        agent: Agent,
+        agent: AgentPort,
         *,
         clock: Clock,
         settings: SessionSettings,
@@ -145,7 +141,7 @@ class RunWorker:
         """What would have ended the process, had it left the agent: it ends the run."""
         self._ignored: Callable[[], None] | None = ignored
         self._call: asyncio.Task[None] | None = None
-        self._current: Run | None = None
+        self._current: AgentCall | None = None
         self._scope: InterruptScope | None = None
         self._stopped_at: float | None = None
         self._grace: Timer | None = None
@@ -310,7 +306,7 @@ class RunWorker:
         async with self._long:
             self._goes_on(call)
 
-    def _goes_on(self, call: Run | None) -> None:
+    def _goes_on(self, call: AgentCall | None) -> None:
         """Tells a task of the agent that has waited whether it was stopped meanwhile, or its call interrupted."""
         if call is None or call.over or self.stopping:
             raise asyncio.CancelledError
@@ -414,11 +410,12 @@ class RunWorker:
     async def _called(self) -> Finish | None:
         """Calls the agent once; how the run ends by it, or None where it was interrupted or stopped."""
         self._untold.clear()  # they stand in the messages
-        run = self._current = Run(self)
-        call = self._call = self._tasks.start(self._agent_call(run), name=f"agent {self.owner.run_id}")
+        current, work = self._agent.call(self)
+        self._current = current
+        call = self._call = self._tasks.start(work, name=f"agent {self.owner.run_id}")
         await asyncio.wait({call})
         self._call = self._current = None
-        interrupted, run.over = run.over, True  # a task that it has left behind adds nothing to the next call
+        interrupted, current.over = current.over, True  # a task that it has left behind adds nothing to the next call
         self._tasks.leave_behind()
         raised = asyncio.CancelledError() if call.cancelled() else call.exception()
         error = self._exit or raised
@@ -430,15 +427,6 @@ class RunWorker:
                 _log.info("agent raised while it was stopped", **self._ids_for_log(), error=type(error).__name__)
             return None
         return Finish(self.owner, "failed", error=failure_of(error, **self._ids_for_log()), usage=usage)
-
-    async def _agent_call(self, run: Run) -> None:
-        result = self._agent.function(run)
-        if isinstance(result, AsyncIterator):
-            async with aclosing(cast("Any", result)):
-                async for delta in result:
-                    await run.text(delta)
-        else:
-            await result
 
     def _exited(self, error: BaseException) -> None:
         """A task of the agent raised what would have ended the process: the run ends by it, where a call goes on."""
