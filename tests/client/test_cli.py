@@ -9,17 +9,20 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 from click.testing import CliRunner
 
 from holdfast.client import CancelOutcome, SteerOutcome
 from holdfast.client.cli import main
-from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, refusal_text
-from holdfast.client.cli.show import cancel_text, request_text, steer_text
+from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, exit_of, refusal_text
+from holdfast.client.cli.show import cancel_text, ended_text, request_text, steer_text
 from holdfast.protocol import CommandError
+from holdfast.protocol.control import OutcomeOfCancel, OutcomeOfSteer
+from holdfast.protocol.events import EndReason, RequestKind
 from tests.client.fake_server import FakeServer
+from tests.vectors import ENDS
 
 
 @asynccontextmanager
@@ -195,8 +198,35 @@ def test_words_of_a_newer_server() -> None:
     """Outcomes and requests that this version does not know are told by their names."""
     assert cancel_text("r-1", CancelOutcome(cast("Any", "put_off"))) == "r-1: put off."
     assert steer_text("r-1", SteerOutcome(cast("Any", "put_off"), "s-1")) == "r-1: put off."
+    ending = {"cause": "over_quota", "by": "ana"}
+    assert ended_text("r-1", "budget", ending) == "[r-1 budget: over quota]"
     request = {"id": "q", "kind": "signature"}
     assert request_text(cast("Any", request)) == "something that this version does not know (signature)."
+
+
+@pytest.mark.parametrize("outcome", get_args(OutcomeOfCancel))
+def test_every_outcome_of_a_cancel_has_a_sentence(outcome: OutcomeOfCancel) -> None:
+    """None that this version knows is told by its bare name."""
+    assert cancel_text("r-1", CancelOutcome(outcome)) != f"r-1: {outcome.replace('_', ' ')}."
+
+
+@pytest.mark.parametrize("outcome", get_args(OutcomeOfSteer))
+def test_every_outcome_of_a_steer_has_a_sentence(outcome: OutcomeOfSteer) -> None:
+    """None that this version knows is told by its bare name."""
+    assert steer_text("r-1", SteerOutcome(outcome, "s-1")) != f"r-1: {outcome.replace('_', ' ')}."
+
+
+@pytest.mark.parametrize("kind", get_args(RequestKind))
+def test_every_kind_of_request_has_a_question(kind: RequestKind) -> None:
+    """None that this version knows is told as one that it does not."""
+    assert "does not know" not in request_text({"id": "q", "kind": kind})
+
+
+@pytest.mark.parametrize("reason", ENDS)
+def test_every_end_has_its_exit_code(reason: EndReason) -> None:
+    """A command that followed a run exits as the shared table says, and the program names that code."""
+    assert exit_of(reason) == ENDS[reason]["exitCode"]
+    assert f"\n  {ENDS[reason]['exitCode']} " in (main.epilog or "")
 
 
 async def test_steer_and_refusal(server: FakeServer) -> None:

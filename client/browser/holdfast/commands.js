@@ -6,13 +6,13 @@
 
 import { CommandError } from "./errors.js";
 
-/** @import {Command, Position} from "./wire.js" */
+/** @import {Boundary, Command, IfEnded, IfUnknown, Position, WhenBusy} from "./wire.js" */
 
 /**
  * @typedef {object} SendOptions
  * @property {string} [runId] the id of the run and of the command: the same send again is the same run
  * @property {string} [agent]
- * @property {"queue" | "interrupt" | "alongside" | "reject" | "steer"} [whenBusy]
+ * @property {WhenBusy} [whenBusy]
  * @property {Position | null} [seen] what was on screen, for `interrupt`
  * @property {number} [whenAbandonedMs] the run is cancelled when nobody watched the session for so long
  * @property {number} [deadlineMs] from acceptance; then the run ends `expired`
@@ -21,7 +21,7 @@ import { CommandError } from "./errors.js";
  *
  * @typedef {object} CancelOptions
  * @property {Position | null} [seen] what was on screen; the kept answer is cut there
- * @property {"ignore" | "prevent"} [ifUnknown]
+ * @property {IfUnknown} [ifUnknown]
  *
  * @typedef {object} CancelAllOptions
  * @property {Position} [upTo] later runs are not touched; by default what this client has
@@ -29,8 +29,8 @@ import { CommandError } from "./errors.js";
  *
  * @typedef {object} SteerOptions
  * @property {string} [runId] by default the session's main run
- * @property {"now" | "step"} [boundary] at once, or before the agent's next step
- * @property {"return" | "send"} [ifEnded]
+ * @property {Boundary} [boundary] at once, or before the agent's next step
+ * @property {IfEnded} [ifEnded]
  * @property {Position | null} [seen] what was on screen, for `now`
  * @property {string} [steerId]
  *

@@ -12,7 +12,7 @@ import { Run } from "./run.js";
  * @import {Environment} from "./environment.js"
  * @import {FeedItem} from "./feed.js"
  * @import {HistoryPage} from "./outbox.js"
- * @import {EndReason, Part} from "./wire.js"
+ * @import {EndReason, OutcomeOfAnswer, OutcomeOfCancel, OutcomeOfSteer, OutcomeOfWithdraw, Part} from "./wire.js"
  */
 
 /**
@@ -23,13 +23,13 @@ import { Run } from "./run.js";
  */
 
 /**
- * @typedef {Came<"cancelled" | "already_ended" | "unknown_run" | "withdrawn" | "steered">} CancelOutcome `withdrawn` and
+ * @typedef {Came<OutcomeOfCancel>} CancelOutcome `withdrawn` and
  *   `steered` tell of an id that had become a steer; `runId` is then the run it went into
  * @typedef {Came<"cancelled"> & {runIds: string[]}} CancelAllOutcome the runs that it ended
- * @typedef {Came<"accepted" | "already_ended" | "unknown_run" | "sent"> & {id: string}} SteerOutcome `id` is the steer's;
+ * @typedef {Came<OutcomeOfSteer> & {id: string}} SteerOutcome `id` is the steer's;
  *   `sent` as a message of its own, which `runId` answers
- * @typedef {Came<"withdrawn" | "already_applied" | "already_ended" | "unknown_steer">} WithdrawOutcome
- * @typedef {Came<"accepted" | "already_answered" | "expired" | "already_ended" | "unknown_request">} AnswerOutcome of two
+ * @typedef {Came<OutcomeOfWithdraw>} WithdrawOutcome
+ * @typedef {Came<OutcomeOfAnswer>} AnswerOutcome of two
  *   devices' answers to one request, one is `accepted`
  */
 

@@ -10,6 +10,20 @@
  * @typedef {keyof typeof import("./endings.js").STATUS_OF_REASON} EndReason
  * @typedef {"user" | "superseded" | "abandoned" | "shutdown" | "prevented" | "unknown_agent" | "deadline"} Cause
  * @typedef {"streaming" | "complete" | "interrupted" | "error"} MessageStatus
+ * @typedef {"approval" | "input" | "tool"} RequestKind
+ * @typedef {"answered" | "expired" | "withdrawn"} RequestOutcome
+ * @typedef {"queue" | "interrupt" | "alongside" | "reject" | "steer"} WhenBusy
+ * @typedef {"ignore" | "prevent"} IfUnknown
+ * @typedef {"now" | "step"} Boundary
+ * @typedef {"return" | "send"} IfEnded
+ * @typedef {"snapshot" | "tail" | "reset"} Resume
+ *
+ * What commands come to: the `outcome` of an ack.
+ * @typedef {"started" | "queued" | "steered" | "ended"} OutcomeOfSend
+ * @typedef {"cancelled" | "already_ended" | "unknown_run" | "withdrawn" | "steered"} OutcomeOfCancel
+ * @typedef {"accepted" | "already_ended" | "unknown_run" | "sent"} OutcomeOfSteer
+ * @typedef {"withdrawn" | "already_applied" | "already_ended" | "unknown_steer"} OutcomeOfWithdraw
+ * @typedef {"accepted" | "already_answered" | "expired" | "already_ended" | "unknown_request"} OutcomeOfAnswer
  */
 
 /**
@@ -66,7 +80,7 @@
  * Something a run asks a person or a client for, with the fields of its kind.
  * @typedef {object} Request
  * @property {string} id
- * @property {"approval" | "input" | "tool"} kind
+ * @property {RequestKind} kind
  * @property {number} [expiresAt]
  * @property {string} [callId]
  * @property {string} [name]
@@ -111,8 +125,8 @@
  * @typedef {object} PendingSteer
  * @property {string} steerId
  * @property {Part[]} parts
- * @property {"now" | "step"} boundary
- * @property {"return" | "send"} ifEnded
+ * @property {Boundary} boundary
+ * @property {IfEnded} ifEnded
  * @property {string} by
  * @property {string} device
  * @property {Position} [seen]
@@ -150,7 +164,7 @@
  * @typedef {{type: "run.chunk", runId: string, part: number, kind: string, delta?: unknown, done?: boolean,
  *   [field: string]: unknown} & EventFields} RunChunk
  * @typedef {{type: "run.requested", runId: string, request: Request} & EventFields} RunRequested
- * @typedef {{type: "run.resolved", runId: string, requestId: string, outcome: "answered" | "expired" | "withdrawn",
+ * @typedef {{type: "run.resolved", runId: string, requestId: string, outcome: RequestOutcome,
  *   value?: unknown, by?: string, device?: string} & EventFields} RunResolved
  * @typedef {{type: "steer.accepted", runId: string} & PendingSteer & EventFields} SteerAccepted
  * @typedef {{type: "steer.applied", runId: string, steerId: string, seen?: Position, kept?: Kept[]} & EventFields
@@ -181,7 +195,7 @@
  * @property {number} at
  * @property {string} epoch
  * @property {number} head
- * @property {"snapshot" | "tail" | "reset"} resume
+ * @property {Resume} resume
  * @property {number} heartbeatMs
  * @property {string[]} features
  * @property {Limits} limits

@@ -4,7 +4,7 @@
  */
 
 /** @import {Event, RunInfo} from "../holdfast/index.js" */
-/** @import {Request, RunRequested, RunResolved} from "../holdfast/wire.js" */
+/** @import {Request, RequestOutcome, RunRequested, RunResolved} from "../holdfast/wire.js" */
 
 /**
  * A request that is no longer open.
@@ -12,7 +12,7 @@
  * @typedef {object} Resolved
  * @property {string} id the request's
  * @property {Request | undefined} request
- * @property {"answered" | "expired" | "withdrawn"} outcome
+ * @property {RequestOutcome} outcome
  * @property {unknown} value
  * @property {string | undefined} by
  * @property {string | undefined} device

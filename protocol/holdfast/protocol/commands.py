@@ -12,6 +12,10 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Boundary, IfEnded, Part, Position
 from holdfast.protocol.values import ID_PATTERN, JSON, MAX_INTEGER, VALUE_DEPTH, nests_deeper
 
+CommandType = Literal["send", "cancel", "steer", "withdraw", "answer", "history", "auth", "ping"]
+WhenBusy = Literal["queue", "interrupt", "alongside", "reject", "steer"]
+IfUnknown = Literal["ignore", "prevent"]
+
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Seq = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -98,7 +102,7 @@ class Send(_Content):
     run_id: Id | None = None
     message_id: Id | None = None
     agent: Id | None = None
-    when_busy: Literal["queue", "interrupt", "alongside", "reject", "steer"] = "queue"
+    when_busy: WhenBusy = "queue"
     seen: SeenPosition | None = None
     when_abandoned: WhenAbandoned | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
@@ -122,7 +126,7 @@ class Cancel(_Command):
     type: Literal["cancel"] = "cancel"
     run_id: Id | None = None
     seen: SeenPosition | None = None
-    if_unknown: Literal["ignore", "prevent"] = "ignore"
+    if_unknown: IfUnknown = "ignore"
     scope: Literal["session"] | None = None
     up_to: SeenPosition | None = None
 

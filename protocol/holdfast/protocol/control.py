@@ -9,25 +9,23 @@ from typing_extensions import TypedDict
 from holdfast.protocol.events import EndReason, Event, Message, RunInfo
 
 Resume = Literal["snapshot", "tail", "reset"]
-Outcome = Literal[
-    "started",
-    "queued",
-    "steered",
-    "ended",
-    "cancelled",
-    "already_ended",
-    "unknown_run",
-    "withdrawn",
-    "accepted",
-    "sent",
-    "already_applied",
-    "unknown_steer",
-    "already_answered",
-    "expired",
-    "unknown_request",
-    "refreshed",
-    "pong",
-]
+OutcomeOfSend = Literal["started", "queued", "steered", "ended"]
+OutcomeOfCancel = Literal["cancelled", "already_ended", "unknown_run", "withdrawn", "steered"]
+OutcomeOfSteer = Literal["accepted", "already_ended", "unknown_run", "sent"]
+OutcomeOfWithdraw = Literal["withdrawn", "already_applied", "already_ended", "unknown_steer"]
+OutcomeOfAnswer = Literal["accepted", "already_answered", "expired", "already_ended", "unknown_request"]
+OutcomeOfAuth = Literal["refreshed"]
+OutcomeOfPing = Literal["pong"]
+Outcome: TypeAlias = (
+    OutcomeOfSend
+    | OutcomeOfCancel
+    | OutcomeOfSteer
+    | OutcomeOfWithdraw
+    | OutcomeOfAnswer
+    | OutcomeOfAuth
+    | OutcomeOfPing
+)
+"""What an `ack` says that its command came to; `history` has none."""
 
 
 class Limits(TypedDict):

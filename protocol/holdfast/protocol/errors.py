@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, Literal, cast
 
 ErrorCode = Literal[
     "malformed",
@@ -20,7 +22,40 @@ ErrorCode = Literal[
     "draining",
     "internal",
 ]
-"""The codes of an `error` message; clients treat any other as not retryable unless it says so."""
+"""The codes of an `error` message."""
+
+
+class Retry(Enum):
+    """Whether the same command, sent again unchanged, may succeed."""
+
+    NO = "no"
+    LATER = "later"
+    """By whoever gave the command, when what was in its way is over."""
+    ITSELF = "itself"
+    """By the client itself, after a while."""
+
+
+RETRIES: Final[Mapping[ErrorCode, Retry]] = {
+    "malformed": Retry.NO,
+    "invalid": Retry.NO,
+    "unknown_type": Retry.NO,
+    "unauthorized": Retry.NO,
+    "forbidden": Retry.NO,
+    "conflict": Retry.NO,
+    "busy": Retry.LATER,
+    "unknown_agent": Retry.NO,
+    "rate_limited": Retry.ITSELF,
+    "limit_reached": Retry.LATER,
+    "too_large": Retry.NO,
+    "unavailable": Retry.ITSELF,
+    "draining": Retry.ITSELF,
+    "internal": Retry.NO,
+}
+
+
+def retry_of(code: str) -> Retry:
+    """Whether a command that was refused so is sent again; NO for a code of a newer server, which may say otherwise."""
+    return RETRIES.get(cast("ErrorCode", code), Retry.NO)
 
 
 class HoldfastError(Exception):
@@ -37,7 +72,8 @@ class HoldfastError(Exception):
 class CommandError(HoldfastError):
     """A command that was refused: what an `error` message says, on either side of the wire.
 
-    `path` names the field at fault (`$.runId`), `retry_after_ms` when to try again, where these are known.
+    `path` names the field at fault (`$.runId`), `retry_after_ms` when to try again, where these are known. `retryable`
+    is what the code says where it is not given.
     """
 
     def __init__(
@@ -46,14 +82,14 @@ class CommandError(HoldfastError):
         message: str,
         *,
         path: str | None = None,
-        retryable: bool = False,
+        retryable: bool | None = None,
         retry_after_ms: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.path = path
-        self.retryable = retryable
+        self.retryable = retry_of(code) is not Retry.NO if retryable is None else retryable
         self.retry_after_ms = retry_after_ms
 
 

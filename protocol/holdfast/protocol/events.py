@@ -6,7 +6,7 @@ they are. `EVENT` checks one that comes from somewhere less trusted than the own
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypeAlias
+from typing import Final, Literal, NotRequired, TypeAlias, get_args
 
 from pydantic import JsonValue, TypeAdapter
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
@@ -16,6 +16,19 @@ EndReason = Literal["completed", "cancelled", "failed", "expired", "lost"]
 Cause = Literal["user", "superseded", "abandoned", "shutdown", "deadline", "prevented", "unknown_agent"]
 RequestKind = Literal["approval", "input", "tool"]
 RequestOutcome = Literal["answered", "expired", "withdrawn"]
+EventType = Literal[
+    "message",
+    "run.queued",
+    "run.started",
+    "run.chunk",
+    "run.requested",
+    "run.resolved",
+    "steer.accepted",
+    "steer.applied",
+    "steer.withdrawn",
+    "run.ended",
+    "run.settled",
+]
 Boundary = Literal["now", "step"]
 IfEnded = Literal["return", "send"]
 MessageStatus = Literal["streaming", "complete", "interrupted", "error"]
@@ -295,18 +308,4 @@ Event: TypeAlias = (
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 """Checks an event that comes from outside. Unknown types are not events of this version."""
 
-EVENT_TYPES = frozenset(
-    {
-        "message",
-        "run.queued",
-        "run.started",
-        "run.chunk",
-        "run.requested",
-        "run.resolved",
-        "steer.accepted",
-        "steer.applied",
-        "steer.withdrawn",
-        "run.ended",
-        "run.settled",
-    }
-)
+EVENT_TYPES: Final = frozenset[str](get_args(EventType))

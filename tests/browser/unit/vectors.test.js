@@ -7,7 +7,7 @@ import { backoff } from "../../../client/browser/holdfast/backoff.js";
 import { mayReconnect } from "../../../client/browser/holdfast/close-codes.js";
 import { reasonOf, STATUS_OF_REASON, statusOf } from "../../../client/browser/holdfast/endings.js";
 import { Transcript } from "../../../client/browser/holdfast/transcript.js";
-import { caughtUp, ENDS, make, open, sent, snapshot, tell, welcome } from "./wire.js";
+import { caughtUp, command, ENDS, live, make, open, sent, snapshot, tell, welcome } from "./wire.js";
 
 /** The frame-level vectors are for readers of frames that are not trusted, which are servers. */
 const OF_THE_SERVER = ["codec", "subprotocols", "commands", "hello", "seen", "resume"];
@@ -93,6 +93,25 @@ const READERS = {
     assert.equal(statusOf(told ?? ""), status);
   },
 
+  words: ({ in: { field }, out }) => {
+    const name = TYPES[field];
+    assert.notEqual(name, undefined, `no type for ${field}`);
+    const [, words] = WIRE.match(new RegExp(`@typedef \\{("[^}]+")\\} ${name}\n`)) ?? [];
+    assert.deepEqual(
+      words?.split(" | ").map((word) => JSON.parse(word)),
+      out,
+    );
+  },
+
+  errors: ({ in: { code }, out: { itself } }) => {
+    const connection = live();
+    const given = command();
+    connection.submit(given, 0);
+    connection.takeFrames();
+    tell(connection, { type: "error", id: given.id, code, message: "no", retryable: itself });
+    assert.equal(connection.takeSettled().length, itself ? 0 : 1);
+  },
+
   close_codes: ({ in: { code }, out }) => {
     assert.equal(mayReconnect(code), out.reconnect);
     const connection = make();
@@ -108,6 +127,25 @@ const READERS = {
     );
   },
 };
+
+/** What holds the words of a field, by the field. @type {Record<string, string>} */
+const TYPES = {
+  "send.outcome": "OutcomeOfSend",
+  "cancel.outcome": "OutcomeOfCancel",
+  "steer.outcome": "OutcomeOfSteer",
+  "withdraw.outcome": "OutcomeOfWithdraw",
+  "answer.outcome": "OutcomeOfAnswer",
+  "send.whenBusy": "WhenBusy",
+  "cancel.ifUnknown": "IfUnknown",
+  "steer.boundary": "Boundary",
+  "steer.ifEnded": "IfEnded",
+  "welcome.resume": "Resume",
+  "run.status": "RunStatus",
+  "message.status": "MessageStatus",
+  "request.kind": "RequestKind",
+  "run.resolved.outcome": "RequestOutcome",
+};
+const WIRE = readFileSync(new URL("../../../client/browser/holdfast/wire.js", import.meta.url), "utf8");
 
 /**
  * @param {Transcript} transcript

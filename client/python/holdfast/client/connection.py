@@ -46,6 +46,7 @@ from holdfast.protocol import (
 )
 from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES
 from holdfast.protocol.control import Limits, Presence
+from holdfast.protocol.errors import Retry, retry_of
 from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import MESSAGE_BYTES
 
@@ -55,8 +56,6 @@ STABLE_SECONDS: Final = 5.0
 """A connection that was live this long starts the backoff anew; a shorter one counts as another failure."""
 MAX_REFUSALS: Final = 8
 """How often a command is tried again after errors that go away by waiting, before its caller is told."""
-
-_WAIT_AND_TRY: Final = frozenset({"draining", "unavailable", "rate_limited"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +377,7 @@ class Connection:
         entry = self.outbox.get(message["id"])
         if entry is None:
             return
-        if message["code"] in _WAIT_AND_TRY and entry.refusals < MAX_REFUSALS:
+        if retry_of(message["code"]) is Retry.ITSELF and entry.refusals < MAX_REFUSALS:
             delay = backoff(entry.refusals, self._random, hint_ms=message.get("retryAfterMs"))
             entry.refusals += 1
             entry.sent = False

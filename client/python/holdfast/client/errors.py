@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, cast
 
 from holdfast.protocol import CommandError, Error, HoldfastError
+from holdfast.protocol.errors import ErrorCode
 
 
 class ConnectionFailedError(HoldfastError):
@@ -108,7 +110,7 @@ class DrainingError(CommandError):
     """The server takes no new runs because it is shutting down; the client has already tried again."""
 
 
-_REFUSALS: Final[dict[str, type[CommandError]]] = {
+_REFUSALS: Final[Mapping[ErrorCode, type[CommandError]]] = {
     "malformed": InvalidCommandError,
     "invalid": InvalidCommandError,
     "unknown_type": InvalidCommandError,
@@ -122,12 +124,13 @@ _REFUSALS: Final[dict[str, type[CommandError]]] = {
     "too_large": TooLargeError,
     "unavailable": UnavailableError,
     "draining": DrainingError,
+    "internal": CommandError,
 }
 
 
 def refusal(error: Error) -> CommandError:
     """The exception for an `error` message; a plain CommandError where the code has no class of its own."""
-    return _REFUSALS.get(error["code"], CommandError)(
+    return _REFUSALS.get(cast("ErrorCode", error["code"]), CommandError)(
         error["code"],
         error["message"],
         path=error.get("path"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from pydantic import JsonValue
 
 from holdfast.protocol import Ack, Message
+from holdfast.protocol.control import OutcomeOfAnswer, OutcomeOfCancel, OutcomeOfSteer, OutcomeOfWithdraw
 from holdfast.protocol.events import EndReason, Failure, ReturnedSteer
 
 
@@ -19,7 +20,7 @@ class CancelOutcome:
     `run_ids` are the runs that a cancel of the whole session ended; `seq` is that of the last `run.ended`.
     """
 
-    outcome: Literal["cancelled", "already_ended", "unknown_run", "withdrawn", "steered"]
+    outcome: OutcomeOfCancel
     run_id: str | None = None
     run_ids: list[str] = field(default_factory=list[str])
     reason: EndReason | None = None
@@ -31,7 +32,7 @@ class CancelOutcome:
 class SteerOutcome:
     """What a steer came to: `accepted` by the run, or `sent` as a message of its own (`run_id` answers it)."""
 
-    outcome: Literal["accepted", "already_ended", "unknown_run", "sent"]
+    outcome: OutcomeOfSteer
     steer_id: str
     run_id: str | None = None
     reason: EndReason | None = None
@@ -43,7 +44,7 @@ class SteerOutcome:
 class WithdrawOutcome:
     """What taking back a steer came to."""
 
-    outcome: Literal["withdrawn", "already_applied", "already_ended", "unknown_steer"]
+    outcome: OutcomeOfWithdraw
     seq: int | None = None
     duplicate: bool = False
 
@@ -52,7 +53,7 @@ class WithdrawOutcome:
 class AnswerOutcome:
     """What an answer came to; of two devices' answers to one request, one is `accepted`."""
 
-    outcome: Literal["accepted", "already_answered", "expired", "already_ended", "unknown_request"]
+    outcome: OutcomeOfAnswer
     seq: int | None = None
     duplicate: bool = False
 

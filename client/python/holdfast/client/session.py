@@ -44,11 +44,11 @@ from holdfast.protocol import (
     clean,
     parse_command,
 )
+from holdfast.protocol.commands import IfUnknown, WhenBusy
 from holdfast.protocol.control import Presence
 from holdfast.protocol.events import Boundary, IfEnded
 
 Encoding = Literal["msgpack", "json"]
-WhenBusy = Literal["queue", "interrupt", "alongside", "reject", "steer"]
 
 HISTORY_PAGE: Final = 200
 _ResultT = TypeVar("_ResultT")
@@ -213,7 +213,7 @@ class Session:
         run_id: str,
         *,
         seen: Position | None = None,
-        if_unknown: Literal["ignore", "prevent"] | None = None,
+        if_unknown: IfUnknown | None = None,
     ) -> Submitted[CancelOutcome]:
         """Stops a run by its id. `seen`: what was on screen; the kept answer is cut there.
 

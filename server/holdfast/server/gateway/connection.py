@@ -263,9 +263,7 @@ class Door:
             if wait:
                 if self._socket.meter.refused(len(received), now):
                     raise Refused(CloseCode.RATE_LIMITED, "too many commands")
-                raise CommandError(
-                    "rate_limited", "too many commands", retryable=True, retry_after_ms=max(1, round(wait * 1000))
-                )
+                raise CommandError("rate_limited", "too many commands", retry_after_ms=max(1, round(wait * 1000)))
             if is_pong:
                 return
             command = parse_command(message)

@@ -45,7 +45,7 @@ def _cut(text: str, length: int) -> str:
 
 def unavailable(message: str = "the store does not answer") -> CommandError:
     """What could not be done in time; it may be done yet, and asking again is safe."""
-    return CommandError("unavailable", message, retryable=True, retry_after_ms=1000)
+    return CommandError("unavailable", message, retry_after_ms=1000)
 
 
 def internal() -> CommandError:

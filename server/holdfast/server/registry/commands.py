@@ -13,7 +13,7 @@ from typing import Any, assert_never, cast
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.commands import Answer, Cancel, SeenPosition, Send, Steer, Withdraw
-from holdfast.protocol.control import Ack
+from holdfast.protocol.control import Ack, Outcome
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Part, UserMessage
 from holdfast.protocol.values import EVENT_BYTES
@@ -97,7 +97,7 @@ def _remembered(state: SessionState, ask: Ask, context: Context) -> Memory | Non
     return known
 
 
-def _ack(draft: Draft, outcome: str, **fields: Any) -> Ack:
+def _ack(draft: Draft, outcome: Outcome, **fields: Any) -> Ack:
     return cast("Ack", {"type": "ack", "id": draft.command, "outcome": outcome, **fields})
 
 
@@ -129,7 +129,7 @@ def _send(draft: Draft, ask: Ask, command: Send) -> Ack:
         return _ack(draft, "steered", runId=main.run_id)
     agent = _agent(context, command.agent)
     if not context.accepting:
-        raise CommandError("draining", "this server starts no new runs", retryable=True)
+        raise CommandError("draining", "this server starts no new runs")
     message = _message(draft, ask, command, parts)
     terms = _terms(draft, command)
     if command.when_busy == "alongside":
@@ -148,7 +148,7 @@ def _send(draft: Draft, ask: Ask, command: Send) -> Ack:
                 promote=False,
             )
     elif command.when_busy == "reject" and main is not None:
-        raise CommandError("busy", "a run is going on in this session", retryable=True)
+        raise CommandError("busy", "a run is going on in this session")
     elif command.when_busy == "queue" and (main is not None or state.queue):
         position = len(state.queue) + 1
         if position > context.limits.queued:
@@ -202,7 +202,7 @@ def _agent(context: Context, name: str | None) -> str:
 
 
 def _limit(message: str) -> CommandError:
-    return CommandError("limit_reached", message, retryable=True)
+    return CommandError("limit_reached", message)
 
 
 def _message(draft: Draft, ask: Ask, command: Send, parts: list[Part]) -> UserMessage:
@@ -335,7 +335,7 @@ def _send_steer(draft: Draft, ask: Ask, command: Steer, parts: list[Part], agent
     state, context = draft.state, draft.context
     name = _agent(context, agent)
     if not context.accepting:
-        raise CommandError("draining", "this server starts no new runs", retryable=True)
+        raise CommandError("draining", "this server starts no new runs")
     if len(state.queue) >= context.limits.queued:
         raise _limit(f"{len(state.queue)} runs wait in this session already")
     message: UserMessage = {

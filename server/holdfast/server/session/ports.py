@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
-from holdfast.protocol.events import Message, PendingSteer, Request, RunInfo
+from holdfast.protocol.events import Message, PendingSteer, Request, RequestOutcome, RunInfo
 from holdfast.protocol.values import JSON
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
@@ -180,7 +180,7 @@ class RunDetails:
 class Answer:
     """What became of a request. `value`, `by` and `device` are there when it was answered."""
 
-    outcome: Literal["answered", "expired", "withdrawn"]
+    outcome: RequestOutcome
     value: JSON = None
     by: str | None = None
     device: str | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, get_args
 
 import click
 from click.shell_completion import get_completion_class
@@ -37,13 +38,26 @@ from holdfast.client.cli.show import (
 )
 from holdfast.client.feed import Feed, Lagged
 from holdfast.client.run import Run
-from holdfast.client.session import Session, WhenBusy
+from holdfast.client.session import Session
 from holdfast.client.view import Reset
 from holdfast.protocol import HoldfastError
+from holdfast.protocol.commands import WhenBusy
+from holdfast.protocol.control import OutcomeOfCancel, OutcomeOfSteer
 from holdfast.protocol.events import Boundary, IfEnded
 
-_SETTLES: Final = frozenset({"cancelled", "already_ended", "withdrawn", "steered"})
-"""Outcomes of a cancel after which there is nothing more to stop by this id."""
+_EXIT_OF_CANCEL: Final[Mapping[OutcomeOfCancel, Exit]] = {
+    "cancelled": Exit.DONE,
+    "already_ended": Exit.DONE,
+    "withdrawn": Exit.DONE,
+    "steered": Exit.DONE,  # there is nothing more to stop by this id
+    "unknown_run": Exit.REFUSED,
+}
+_EXIT_OF_STEER: Final[Mapping[OutcomeOfSteer, Exit]] = {
+    "accepted": Exit.DONE,
+    "sent": Exit.DONE,
+    "already_ended": Exit.REFUSED,
+    "unknown_run": Exit.REFUSED,
+}
 
 
 @click.command()
@@ -64,7 +78,7 @@ async def chat(target: Target) -> Exit:
 @click.option("--agent", type=ID, help="Which agent answers.")
 @click.option(
     "--when-busy",
-    type=click.Choice(["queue", "interrupt", "alongside", "reject", "steer"]),
+    type=click.Choice(get_args(WhenBusy)),
     default="queue",
     show_default=True,
     help="What happens while another run goes on.",
@@ -196,14 +210,14 @@ async def cancel(target: Target, run_id: str) -> Exit:
         line(outcome_object(outcome))
     else:
         click.echo(cancel_text(run_id, outcome))
-    return Exit.DONE if outcome.outcome in _SETTLES else Exit.REFUSED
+    return _EXIT_OF_CANCEL.get(outcome.outcome, Exit.REFUSED)  # a newer server may say something else
 
 
 @click.command()
 @click.argument("run_id", metavar="RUN", type=ID)
 @click.argument("text")
-@click.option("--boundary", type=click.Choice(["now", "step"]), default="now", show_default=True)
-@click.option("--if-ended", type=click.Choice(["return", "send"]), default="return", show_default=True)
+@click.option("--boundary", type=click.Choice(get_args(Boundary)), default="now", show_default=True)
+@click.option("--if-ended", type=click.Choice(get_args(IfEnded)), default="return", show_default=True)
 @session_command
 async def steer(target: Target, run_id: str, text: str, boundary: Boundary, if_ended: IfEnded) -> Exit:
     """Say TEXT to RUN while it goes on."""
@@ -213,7 +227,7 @@ async def steer(target: Target, run_id: str, text: str, boundary: Boundary, if_e
         line(outcome_object(outcome))
     else:
         click.echo(steer_text(run_id, outcome))
-    return Exit.DONE if outcome.outcome in ("accepted", "sent") else Exit.REFUSED
+    return _EXIT_OF_STEER.get(outcome.outcome, Exit.REFUSED)
 
 
 @click.command()
