@@ -16,13 +16,16 @@ from typing_extensions import override
 from holdfast.protocol.events import Event
 from holdfast.server.session.records import decode_batch
 from holdfast.server.store import (
+    Append,
     Appended,
     Batch,
     Checkpoint,
     Conflict,
     Head,
+    Landed,
     Log,
     MemoryStore,
+    Outcome,
     Owed,
     Store,
     StoredMessage,
@@ -51,13 +54,17 @@ class SharedStore(MemoryStore):
         """What was accepted once and then rolled back."""
 
     @override
-    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
-        before = await self.head(session)
-        result = await super().append(session, expected, batch, node=node, owed=owed)
-        if isinstance(result, Appended) and result.head != before:
-            events = [(result.head.epoch, record.event) for record in decode_batch(batch.payload)]
-            self.ledger.setdefault(session, []).extend(events)
-        return result
+    def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        for request in requests:
+            log = self._logs.get(request.session)
+            before = log and log.head
+            (outcome,) = super().append_many([request], landed)
+            if isinstance(outcome, Appended) and outcome.head != before:
+                events = [(outcome.head.epoch, record.event) for record in decode_batch(request.batch.payload)]
+                self.ledger.setdefault(request.session, []).extend(events)
+            outcomes.append(outcome)
+        return outcomes
 
     @override
     async def compact(
@@ -110,6 +117,7 @@ class FaultyStore(Store):
         self.before: Callable[[str], Awaitable[None]] | None = None
         """Called with the method's name before every call."""
         self._gates: dict[str, asyncio.Event] = {}
+        self._appending: set[asyncio.Future[None]] = set()
         self.arrived = asyncio.Event()
         """Set when a call waits at a gate."""
 
@@ -164,6 +172,26 @@ class FaultyStore(Store):
         self.batches_read += len(log.batches)
         self._leave("open", loss)
         return log
+
+    @override
+    def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome] | None:
+        """As `append` for each by itself: it answers later where anything may happen to one."""
+        faults = self.faults.get("append") or "append" in self._gates or "append" in self.broken
+        if not (faults or self.down or self.before):
+            self.calls["append"] += len(requests)
+            return self.inner.append_many(requests, landed)
+        task = asyncio.ensure_future(self._append_many(requests, landed))
+        self._appending.add(task)
+        task.add_done_callback(self._appending.discard)
+        return None
+
+    async def _append_many(self, requests: Sequence[Append], landed: Landed) -> None:
+        appends = [
+            self.append(request.session, request.expected, request.batch, node=request.node, owed=request.owed)
+            for request in requests
+        ]
+        outcomes: list[Any] = await asyncio.gather(*appends, return_exceptions=True)
+        landed(requests, outcomes)
 
     @override
     async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:

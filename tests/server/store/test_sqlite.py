@@ -16,10 +16,12 @@ import pytest
 
 from holdfast.server.store import (
     FORMAT,
+    Append,
     Appended,
     Batch,
     Checkpoint,
     Head,
+    Outcome,
     SqliteStore,
     StoredMessage,
     StoreError,
@@ -349,6 +351,66 @@ async def test_a_read_does_not_wait_for_the_writer(store: SqliteStore) -> None:
     await _append(store, 1)
     async with _Hold(store):
         assert await store.head("s") == Head("e1", 1, "b1")
+
+
+def _requests(*batches: tuple[str, Batch]) -> list[Append]:
+    return [Append(session, _head(0), batch, "n1", OWED) for session, batch in batches]
+
+
+async def _many(store: SqliteStore, requests: list[Append]) -> list[Outcome]:
+    landed: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+    assert store.append_many(requests, lambda _, outcomes: landed.set_result(list(outcomes))) is None
+    async with asyncio.timeout(10):
+        return await landed
+
+
+async def test_one_append_that_cannot_be_written_costs_the_others_nothing(store: SqliteStore) -> None:
+    """Of those asked for together too: it spoils their transaction, and they are written without it."""
+    for session in ("t", "u"):
+        await store.open(session, "e1")
+    fine, too_large = Batch("b1", 1, 1, b""), Batch("b1", 1, 2**63, b"")
+    requests = _requests(("s", fine), ("t", too_large), ("u", fine))
+    outcomes = await _many(store, requests)
+    added = Appended(_head(1), contended=False)
+    assert [outcomes[0], outcomes[2]] == [added, added]
+    assert isinstance(outcomes[1], OverflowError)
+    assert [await store.head(session) for session in "stu"] == [_head(1), _head(0), _head(1)]
+
+
+async def test_what_taking_note_of_appends_raises_reaches_nobody_else(
+    store: SqliteStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is logged, and what was asked for beside it lands."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("as a test says")
+
+    await store.open("t", "e1")
+    async with _Hold(store):
+        assert store.append_many(_requests(("s", Batch("b1", 1, 1, b""))), fails) is None
+        other = asyncio.ensure_future(_many(store, _requests(("t", Batch("b1", 1, 1, b"")))))
+        await asyncio.sleep(0)
+    assert await other == [Appended(_head(1), contended=False)]
+    assert "as a test says" in "".join(capsys.readouterr())
+
+
+async def test_appends_that_cannot_be_taken_are_answered_at_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with the error: there is no room for more, or the file is not open."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is on its way")
+
+    requests = _requests(("s", Batch("b1", 1, 1, b"")), ("t", Batch("b1", 1, 1, b"")))
+    monkeypatch.setattr(sqlite_module, "MAX_PENDING_WRITES", 0)
+    outcomes = store.append_many(requests, never)
+    assert outcomes is not None
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
+    await store.close()
+    outcomes = store.append_many(requests, never)
+    assert outcomes is not None
+    assert [type(outcome) for outcome in outcomes] == [StoreError, StoreError]
 
 
 async def test_a_slow_read_does_not_hold_up_commits(store: SqliteStore) -> None:

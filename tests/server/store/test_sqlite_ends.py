@@ -39,9 +39,9 @@ async def test_a_writer_is_stopped_by_a_word_that_waits_behind_a_write(tmp_path:
         entered.set()
         go_on.wait(_PATIENCE_SECONDS)
 
-    writer.put(hold, loop.create_future())
+    writer.put((hold, loop.create_future()))
     assert await asyncio.to_thread(entered.wait, _PATIENCE_SECONDS)
-    writer.put(lambda _: None, loop.create_future())
+    writer.put((lambda _: None, loop.create_future()))
     writer._requests.put(None)  # pyright: ignore[reportPrivateUsage] - as `stop` does, which waits then
     go_on.set()
     thread = writer._thread  # pyright: ignore[reportPrivateUsage]

@@ -8,10 +8,11 @@ race by design.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from holdfast.protocol.errors import HoldfastError
 
@@ -133,6 +134,16 @@ NOTHING_OWED = Owed()
 """Such a session is not in the index."""
 
 
+class Append(NamedTuple):
+    """An append that is asked for: see `Store.append`."""
+
+    session: str
+    expected: Head
+    batch: Batch
+    node: str
+    owed: Owed
+
+
 class Appended(NamedTuple):
     """The batch is in the log. `contended`: another node lost a race for this session in the last 200 ms."""
 
@@ -163,6 +174,13 @@ class Conflict:
     """
 
 
+Outcome: TypeAlias = Appended | Conflict | Exception
+"""Of an append: an exception where it failed, a `StoreUnavailable` among them where that is not known."""
+
+Landed: TypeAlias = Callable[[Sequence[Append], Sequence[Outcome]], None]
+"""Is told of appends that were asked for together, and of their outcomes in the same order."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
     """One finished message of the archive; `seq` is its place in the transcript, and unique in its
@@ -182,10 +200,11 @@ class StoredSize(NamedTuple):
     size: int
 
 
-def check_follows(expected: Head, batch: Batch) -> None:
-    """Raises ValueError unless the batch holds an event and begins right after `expected`."""
-    if batch.first_seq != expected.seq + 1 or batch.last_seq < batch.first_seq:
-        raise ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected.seq}")
+def not_following(expected: Head, batch: Batch) -> ValueError | None:
+    """The mistake of a writer whose batch holds no event, or does not begin right after `expected`."""
+    if batch.first_seq == expected.seq + 1 and batch.last_seq >= batch.first_seq:
+        return None
+    return ValueError(f"{batch.first_seq}…{batch.last_seq} cannot follow seq {expected.seq}")
 
 
 def page(batches: Iterable[Batch], count: int) -> tuple[Batch, ...]:
@@ -252,6 +271,15 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome] | None:
+        """Append to several sessions, at most once to each: see `append` for what becomes of each by itself.
+
+        Either the outcomes are returned, in the order of `requests`, and `landed` is never called: so do stores that
+        answer at once. Or None is, and `landed` is called once, later, on the event loop; `close` waits for that.
+        Nothing is raised: a request that fails has its error as outcome, and fails no other. Nobody changes `requests`
+        meanwhile. What `landed` raises is logged, and reaches nobody.
+        """
+
     async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
         """Add `batch` at the head of the log, if the log stands where the writer believes.
 
@@ -273,6 +301,22 @@ class Store(ABC):
         out after it: entries may be stale for a while, but what is owed is never missing. It is that of the last batch,
         in whatever order those of several nodes come to the index.
         """
+        waiting: asyncio.Future[Outcome] | None = None
+
+        def landed(_: Sequence[Append], outcomes: Sequence[Outcome]) -> None:
+            assert waiting is not None, "a store that calls back has returned before"
+            if not waiting.done():
+                waiting.set_result(outcomes[0])
+
+        outcomes = self.append_many([Append(session, expected, batch, node, owed)], landed)
+        if outcomes is None:
+            waiting = asyncio.get_running_loop().create_future()
+            outcome = await waiting
+        else:
+            (outcome,) = outcomes
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     @abstractmethod
     async def head(self, session: str) -> Head | None:

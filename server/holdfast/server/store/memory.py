@@ -14,17 +14,20 @@ from holdfast.server.store.base import (
     CONFLICT_BATCHES,
     NO_LOG,
     NOTHING_OWED,
+    Append,
     Appended,
     Batch,
     Checkpoint,
     Conflict,
     Head,
+    Landed,
     Log,
+    Outcome,
     Owed,
     StoredMessage,
     StoredSize,
     Tail,
-    check_follows,
+    not_following,
     page,
 )
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
@@ -94,8 +97,12 @@ class MemoryStore(LocalStore):
         return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
 
     @override
-    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
-        check_follows(expected, batch)
+    def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome]:
+        return [self._append(*request) for request in requests]
+
+    def _append(self, session: str, expected: Head, batch: Batch, node: str, owed: Owed) -> Outcome:
+        if (mistake := not_following(expected, batch)) is not None:
+            return mistake
         log = self._logs.get(session)
         if log is None:
             return Conflict(NO_LOG)

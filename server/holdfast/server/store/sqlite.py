@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -18,19 +18,20 @@ from typing_extensions import override
 
 from holdfast.server.store.base import (
     NO_LOG,
+    Append,
     Appended,
     Batch,
     Checkpoint,
-    Conflict,
     Head,
+    Landed,
     Log,
-    Owed,
+    Outcome,
     StoredMessage,
     StoredSize,
     StoreError,
     StoreUnavailable,
     Tail,
-    check_follows,
+    not_following,
 )
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
 from holdfast.server.store.sqlite_file import (
@@ -45,7 +46,7 @@ from holdfast.server.store.sqlite_file import (
     read_owed,
     read_page,
 )
-from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
+from holdfast.server.store.sqlite_writer import Committed, Operation, Transaction, Writer
 
 MAX_PENDING_WRITES = 65_536
 """Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailable`."""
@@ -63,6 +64,25 @@ def _retrieve(ping: asyncio.Task[None]) -> None:
     """Whoever asked may have gone."""
     if not ping.cancelled():
         ping.exception()
+
+
+class _Flight:
+    """Appends that were asked for together; the writer reports on them one after the other."""
+
+    __slots__ = ("landed", "outcomes", "requests")
+
+    def __init__(self, requests: Sequence[Append], landed: Landed) -> None:
+        self.requests = requests
+        self.landed = landed
+        self.outcomes: list[Outcome] = []
+
+
+def _appending(request: Append) -> Operation:
+    def append(transaction: Transaction) -> object:
+        mistake = not_following(request.expected, request.batch)
+        return transaction.append(request) if mistake is None else mistake
+
+    return append
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +219,10 @@ class SqliteStore(LocalStore):
         """Run `operation` in the next transaction. Cancelled, the caller goes and the operation runs all the
         same.
         """
-        file = self._file()
-        if self._pending >= MAX_PENDING_WRITES:
-            raise StoreUnavailable(f"{self._pending} writes wait for {self._path}")
+        file = self._file_with_room()
         outcome: asyncio.Future[_T] = file.loop.create_future()
         self._pending += 1
-        file.writer.put(operation, outcome)
+        file.writer.put((operation, outcome))
         return await outcome
 
     def _committed(self, committed: Committed) -> None:
@@ -216,12 +234,24 @@ class SqliteStore(LocalStore):
             for session, head, writer in committed.moved:
                 self._wake_others(session, head, writer)
         for outcome, result in committed.outcomes:
-            if outcome.done():
-                continue
-            if isinstance(result, Exception):
-                outcome.set_exception(result)
-            else:
-                outcome.set_result(result)
+            if isinstance(outcome, _Flight):
+                self._landed(outcome, result)
+            elif not outcome.done():
+                if isinstance(result, Exception):
+                    outcome.set_exception(result)
+                else:
+                    outcome.set_result(result)
+
+    def _landed(self, flight: _Flight, result: Any) -> None:
+        request = flight.requests[len(flight.outcomes)]
+        if isinstance(result, Head):
+            result = Appended(result, bool(self._marks) and self._contended(request.session, request.node))
+        flight.outcomes.append(result)
+        if len(flight.outcomes) == len(flight.requests):
+            try:
+                flight.landed(flight.requests, flight.outcomes)
+            except Exception:
+                _log.exception("what was appended is not taken note of", sessions=[r.session for r in flight.requests])
 
     async def _read(self, query: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `query` within one read transaction, which sees the file as it stands at one point."""
@@ -237,6 +267,12 @@ class SqliteStore(LocalStore):
                 return query(reader)
             finally:
                 reader.execute("ROLLBACK")
+
+    def _file_with_room(self) -> _OpenFile:
+        file = self._file()
+        if self._pending >= MAX_PENDING_WRITES:
+            raise StoreUnavailable(f"{self._pending} writes wait for {self._path}")
+        return file
 
     def _file(self) -> _OpenFile:
         if self._open_file is None:
@@ -287,12 +323,17 @@ class SqliteStore(LocalStore):
         return log
 
     @override
-    async def append(self, session: str, expected: Head, batch: Batch, *, node: str, owed: Owed) -> Appended | Conflict:
-        check_follows(expected, batch)
-        result = await self._write(lambda transaction: transaction.append(session, expected, batch, node, owed))
-        if isinstance(result, Conflict):
-            return result
-        return Appended(result, bool(self._marks) and self._contended(session, node))
+    def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome] | None:
+        if not requests:
+            return []
+        try:
+            file = self._file_with_room()
+        except StoreError as error:
+            return [error] * len(requests)
+        flight = _Flight(requests, landed)
+        self._pending += len(requests)
+        file.writer.put(*((_appending(request), flight) for request in requests))
+        return None
 
     @override
     async def head(self, session: str) -> Head | None:

@@ -17,6 +17,7 @@ from holdfast.server.store.base import (
     CONFLICT_BATCHES,
     NO_LOG,
     NOTHING_OWED,
+    Append,
     Batch,
     Checkpoint,
     Conflict,
@@ -79,8 +80,9 @@ class Transaction:
             (session, epoch, self._incarnation),
         )
 
-    def append(self, session: str, expected: Head, batch: Batch, node: str, owed: Owed) -> Head | Conflict:
+    def append(self, request: Append) -> Head | Conflict:
         """Compare and append, in the order that `Store.append` lays down."""
+        session, expected, batch, node, owed = request
         log = self._known(session)
         if log is None:
             return Conflict(NO_LOG)
@@ -205,15 +207,16 @@ class Transaction:
 
 
 Operation: TypeAlias = Callable[[Transaction], object]
-_Request: TypeAlias = "tuple[Operation, asyncio.Future[Any]]"
+Request: TypeAlias = tuple[Operation, Any]
+"""An operation, and what `Committed` names its outcome by."""
 
 
 @dataclass(slots=True)
 class Committed:
     """What became of a group of operations, to be told on the event loop."""
 
-    outcomes: list[tuple[asyncio.Future[Any], object]] = field(default_factory=list[Any])
-    """An outcome that is an exception failed, and left nothing behind."""
+    outcomes: list[tuple[Any, object]] = field(default_factory=list[Any])
+    """In the order that they were put. An outcome that is an exception failed, and left nothing behind."""
     moved: list[tuple[str, Head, str | None]] = field(default_factory=list[Any])
     lost: list[tuple[str, str]] = field(default_factory=list[Any])
 
@@ -247,7 +250,7 @@ class Writer:
         self._report = report
         self._watch = watch
         self._incarnation = incarnation
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._requests: SimpleQueue[Sequence[Request] | None] = SimpleQueue()
         # Nobody else may write to the file, and entries are made only by a commit that succeeded: what is
         # here is what is in the file. After any failure it is emptied, for the outcome of a failed commit is
         # uncertain.
@@ -259,9 +262,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="holdfast-sqlite-writer", daemon=True)
         self._thread.start()
 
-    def put(self, operation: Operation, outcome: asyncio.Future[Any]) -> None:
-        """Have `operation` run within a transaction soon; `report` tells what became of it."""
-        self._requests.put((operation, outcome))
+    def put(self, *requests: Request) -> None:
+        """Have operations run within one transaction soon; `report` tells what became of them, all at once."""
+        self._requests.put(requests)
 
     def stop(self) -> None:
         """Finish what was put, report it, end the thread and close the connection.
@@ -273,16 +276,16 @@ class Writer:
         close_writer(self._connection)
 
     def _run(self) -> None:
-        while (request := self._next()) is not None:
+        while (first := self._next()) is not None:
             stopping = False
-            requests = [request]
+            requests = list(first)
             try:
                 while len(requests) < _OPERATIONS_PER_TRANSACTION:
                     following = self._requests.get_nowait()
                     if following is None:
                         stopping = True
                         break
-                    requests.append(following)
+                    requests += following
             except Empty:
                 pass
             committed = Committed()
@@ -294,7 +297,7 @@ class Writer:
             if stopping:
                 return
 
-    def _next(self) -> _Request | None:
+    def _next(self) -> Sequence[Request] | None:
         """Wait for a request, and sweep while there is none; under load, sweep now and then all the same."""
         while self._unswept:
             self._unswept_transactions += 1
@@ -329,13 +332,13 @@ class Writer:
             self._roll_back()
             self._unswept = False
 
-    def _commit(self, requests: Sequence[_Request], committed: Committed) -> None:
+    def _commit(self, requests: Sequence[Request], committed: Committed) -> None:
         transaction = Transaction(self._connection, self._cache, self._incarnation)
         try:
             self._watch.check(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             self._watch.began(self._connection)
-            outcomes = [(outcome, operation(transaction)) for operation, outcome in requests]
+            outcomes = [(name, operation(transaction)) for operation, name in requests]
             transaction.flush()
             self._connection.execute("COMMIT")
             self._watch.check(self._connection)
@@ -347,7 +350,7 @@ class Writer:
                 for request in requests:
                     self._commit([request], committed)
                 return
-            committed.outcomes += [(outcome, self._failure(error)) for _, outcome in requests]
+            committed.outcomes += [(name, self._failure(error)) for _, name in requests]
         else:
             self._remember(transaction.changed)
             self._unswept = self._unswept or transaction.trimmed
