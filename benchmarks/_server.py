@@ -12,8 +12,8 @@ import uvloop
 
 from benchmarks._agents import agents
 from benchmarks._processes import ready
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.server import Server
+from holdfast.server.settings import GatewaySettings
 
 
 async def serve(store: str, model_url: str | None) -> None:

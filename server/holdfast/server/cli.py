@@ -18,11 +18,10 @@ from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
 from holdfast.server.config import ENV_PREFIX, Config, Loaded, load, program
 from holdfast.server.errors import ConfigError
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.logs import LogFormat, LogLevel, configure_logging
 from holdfast.server.process import run
 from holdfast.server.server import Running, Server
-from holdfast.server.settings import DRAIN_MS, SessionSettings
+from holdfast.server.settings import DRAIN_MS, GatewaySettings, SessionSettings
 from holdfast.server.store.url import InvalidStoreUrl
 
 if TYPE_CHECKING:  # the package takes as long to import as all the rest: only a server that uses it waits for it

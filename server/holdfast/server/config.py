@@ -30,9 +30,8 @@ from holdfast.protocol.values import is_id
 from holdfast.server.agents.demo import WORDS_PER_SECOND
 from holdfast.server.errors import ConfigError
 from holdfast.server.gateway.auth import Authenticator, TokenAuthenticator
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.logs import LogFormat, LogLevel
-from holdfast.server.settings import DRAIN_MS, SessionSettings
+from holdfast.server.settings import DRAIN_MS, GatewaySettings, SessionSettings
 
 FILE: Final = "holdfast.toml"
 """Read from the current directory when no other file is named."""

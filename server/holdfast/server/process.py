@@ -1,4 +1,4 @@
-"""The event loop of a server's process: nothing but its main task ends it, and then it ends in its time.
+"""A server's process: its event loop, which nothing but its main task ends, and then in its time; its descriptors.
 
 `asyncio.run` waits for every task and thread without an end, and lets SystemExit out of any callback.
 """
@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Coroutine, Iterable
@@ -21,6 +23,8 @@ from holdfast.server.agent_tasks import contain, names
 
 LAST_SECONDS: Final = 0.5
 """How long, together, tasks and threads may take that the server has not ended; and again, what Python does at exit."""
+SPARE_DESCRIPTORS: Final = 8
+"""So many file descriptors must be left, for the store and for a load balancer that asks whether more should come."""
 _log = structlog.get_logger("holdfast.server")
 
 
@@ -113,3 +117,19 @@ def _left(threads: Iterable[threading.Thread], end: float) -> list[str]:
 def _exit(code: int) -> None:
     time.sleep(LAST_SECONDS)
     os._exit(code)
+
+
+def short_of_descriptors() -> bool:
+    """Whether fewer than `SPARE_DESCRIPTORS` more can be opened, here or in the whole system. It tries: 20 µs."""
+    probes: list[socket.socket] = []
+    try:
+        for _ in range(SPARE_DESCRIPTORS):
+            probes.append(socket.socket(type=socket.SOCK_DGRAM))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        raise
+    finally:
+        for probe in probes:
+            probe.close()
+    return False

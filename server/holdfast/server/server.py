@@ -17,9 +17,8 @@ from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator
 from holdfast.server.gateway.endpoint import Gateway
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.node.node import ENDING_SECONDS, STOP_SECONDS, Node
-from holdfast.server.settings import DRAIN_MS, SessionSettings
+from holdfast.server.settings import DRAIN_MS, GatewaySettings, SessionSettings
 from holdfast.server.store import Store, open_store
 
 _log = structlog.get_logger("holdfast.server")

@@ -18,9 +18,9 @@ from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.gateway.auth import Authenticator
 from holdfast.server.gateway.endpoint import Gateway
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.gateway.static import Files
 from holdfast.server.node.node import Node
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import MemoryStore, Store
 from tests.server.doubles import FakeClock
 

@@ -12,7 +12,7 @@ from websockets.typing import Origin
 
 from holdfast.server.gateway.admission import Admission
 from holdfast.server.gateway.auth import TokenAuthenticator
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import served
 
 UPGRADE = (

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.codec import COMMAND_ITEMS
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Appended, Conflict, MemoryStore
 from tests.server.gateway.harness import CODECS, Gate, echo, served, until
 

@@ -11,8 +11,8 @@ import pytest
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.agents.run import Run
 from holdfast.server.gateway.connection import Door
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.gateway.socket import WAITING_BYTES
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
 
 PIECES = 600

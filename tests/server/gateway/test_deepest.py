@@ -10,7 +10,7 @@ from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec
 from holdfast.protocol.codec import COMMAND_VALUES
 from holdfast.protocol.values import JSON, MESSAGE_BYTES, VALUE_DEPTH
 from holdfast.server.agents.run import Run
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import CODECS, echo, served
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.server import descriptors
+from holdfast.server import process
 from tests.server.gateway.harness import served
 
 
@@ -32,7 +32,7 @@ def test_few_and_none_are_both_told(few_descriptors: list[socket.socket]) -> Non
     """From the moment when eight are not left until none is."""
     told: list[bool] = []
     for _ in range(30):
-        told.append(descriptors.run_short())
+        told.append(process.short_of_descriptors())
         try:
             few_descriptors.append(socket.socket())
         except OSError:
@@ -41,7 +41,7 @@ def test_few_and_none_are_both_told(few_descriptors: list[socket.socket]) -> Non
     assert told == [could_be_opened - opened < 8 for opened in range(could_be_opened + 1)]
     assert {False, True} == set(told)
     few_descriptors.pop().close()
-    assert descriptors.run_short()
+    assert process.short_of_descriptors()
 
 
 async def test_a_crowded_server_is_not_ready(
@@ -49,7 +49,7 @@ async def test_a_crowded_server_is_not_ready(
 ) -> None:
     """While it has no descriptors to spare `/readyz` says so, and the log once a minute; then all is well again."""
     short = True
-    monkeypatch.setattr(descriptors, "run_short", lambda: short)
+    monkeypatch.setattr(process, "short_of_descriptors", lambda: short)
     async with served() as server:
         for _ in range(62):
             server.clock.advance(1_000)

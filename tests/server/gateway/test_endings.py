@@ -11,7 +11,7 @@ import pytest
 from holdfast.server.gateway import http
 from holdfast.server.gateway.auth import Principal
 from holdfast.server.gateway.endpoint import Gateway
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from tests.server.doubles import settled
 from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
 from tests.server.gateway.raw import PING, RawClient, close, frame, message

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.server.errors import AuthError
 from holdfast.server.gateway.auth import Principal, TokenAuthenticator
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
 from tests.server.doubles import FakeClock
 from tests.server.gateway.harness import Gate, Served, served, until

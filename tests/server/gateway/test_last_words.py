@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.protocol import CloseCode
 from holdfast.server.agents.run import Run
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import Gate, served, until
 from tests.server.gateway.raw import PING, TEXT, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow

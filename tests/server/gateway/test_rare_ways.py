@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.protocol import CloseCode
 from holdfast.server.gateway import http
-from holdfast.server.gateway.rates import GatewaySettings
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import served, until
 from tests.server.gateway.raw import CLOSE, RawClient, message
 from tests.server.gateway.test_rates import SLOW

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from websockets.protocol import Event
 
 from holdfast.server.gateway.connection import Door
-from holdfast.server.gateway.rates import GatewaySettings, Meter, TokenBucket
+from holdfast.server.gateway.rates import Meter, TokenBucket
 from holdfast.server.gateway.socket import Socket
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
 from tests.server.gateway.raw import BINARY, CONT, PING, PONG, TEXT, RawClient, close, frame, message
 

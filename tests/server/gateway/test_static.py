@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.gateway.static import Files, files_in, shipped
+from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import served
 
 INDEX = "<!doctype html><title>Holdfast</title>"

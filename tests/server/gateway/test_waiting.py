@@ -13,10 +13,10 @@ from typing_extensions import override
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import join_continued
 from holdfast.server.gateway.connection import Door
-from holdfast.server.gateway.rates import GatewaySettings
 from holdfast.server.gateway.socket import WAITING_BYTES, WRITE_LIMIT, Socket
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.journal import Journal
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import MemoryStore, StoredMessage, StoredSize
 from tests.server.gateway.harness import Client, Gate, Served, served, until
 from tests.server.gateway.raw import PING, RawClient, frame

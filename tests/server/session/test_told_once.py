@@ -11,10 +11,10 @@ from holdfast.protocol import CommandError
 from holdfast.protocol.control import Ack
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
+from holdfast.server.clock import Timers
 from holdfast.server.registry import Owner, Phase
 from holdfast.server.session.mailbox import Inbox
 from holdfast.server.session.workers import Crew
-from holdfast.server.timers import Timers
 from tests.server.doubles import FakeClock, settled
 from tests.server.session.house import house
 

@@ -23,17 +23,25 @@ from holdfast.protocol.commands import Auth, Hello, History, Ping, parse_command
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import is_id
-from holdfast.server.clock import Clock, Timer
+from holdfast.server.clock import Clock, Timer, within
 from holdfast.server.errors import AuthError, SessionFailed
 from holdfast.server.gateway.auth import Authenticator, Principal
-from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire
-from holdfast.server.gateway.handshake import admit, authenticated, decoded, receive_hello, within
-from holdfast.server.gateway.rates import GatewaySettings, Strikes
-from holdfast.server.gateway.refusals import Refused, error_message, internal, unavailable
+from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire, decoded
+from holdfast.server.gateway.handshake import (
+    Refused,
+    admit,
+    authenticated,
+    error_message,
+    internal,
+    receive_hello,
+    unavailable,
+)
+from holdfast.server.gateway.rates import Strikes
 from holdfast.server.gateway.socket import Socket
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
 from holdfast.server.session.subscriber import Subscriber
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Store
 
 _log = structlog.get_logger("holdfast.gateway")

@@ -24,16 +24,16 @@ from websockets.typing import Subprotocol
 
 from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
-from holdfast.server import descriptors
-from holdfast.server.clock import Timer
+from holdfast.server import process
+from holdfast.server.clock import Timer, within
 from holdfast.server.errors import ConfigError
 from holdfast.server.gateway import http, static
 from holdfast.server.gateway.admission import Admission
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator, is_loopback
 from holdfast.server.gateway.connection import Door, Sessions
-from holdfast.server.gateway.handshake import within
-from holdfast.server.gateway.rates import GatewaySettings, Meter
+from holdfast.server.gateway.rates import Meter
 from holdfast.server.gateway.socket import WRITE_LIMIT, Socket
+from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import StoreError
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
@@ -295,7 +295,7 @@ class Gateway:
 
     def _watch_descriptors(self, now: float) -> None:
         """The system drops connections it has no descriptor for without a word to anybody."""
-        self._crowded = descriptors.run_short()
+        self._crowded = process.short_of_descriptors()
         if self._crowded and now >= self._crowded_log_at:
             self._crowded_log_at = now + _CROWDED_LOG_SECONDS
             _log.error("file descriptors run short: new connections are dropped", connections=len(self._sockets))

@@ -1,4 +1,4 @@
-"""A WebSocket connection as a session's subscriber writes to it.
+"""What travels on a connection: a client's frames decoded, and the server's as a session's subscriber writes them.
 
 The bytes of a server's frame are the same for every connection without compression, so a frame is built once for all
 readers of an encoding and written straight to each transport: half the cost of sending through the library.
@@ -7,11 +7,13 @@ readers of an encoding and written straight to each transport: half the cost of 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from websockets.protocol import OPEN
 
-from holdfast.protocol.codec import Codec
+from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
+from holdfast.protocol.errors import CommandError, MalformedError
 from holdfast.server.gateway.socket import Socket
 
 INTERNAL_ERROR: Final = 1011
@@ -29,6 +31,19 @@ def frame(payload: bytes, *, text: bool) -> bytes:
     if length < 65_536:
         return bytes((opcode, 126, length >> 8, length & 0xFF)) + payload
     return bytes((opcode, 127)) + length.to_bytes(8, "big") + payload
+
+
+def decoded(codec: Codec, received: str | bytes, limit: int) -> Mapping[str, Any]:
+    """The message in a client's frame of at most `limit` bytes. Raises CommandError."""
+    size = len(received)
+    if isinstance(received, str) and not received.isascii():
+        size = len(received.encode())
+    if size > limit:
+        raise CommandError("too_large", f"a frame has at most {limit} bytes")
+    message = codec.decode(received, max_items=COMMAND_ITEMS, max_values=COMMAND_VALUES)
+    if not isinstance(message, dict):
+        raise MalformedError("a message is an object", path="$")
+    return message
 
 
 class SocketWire:

@@ -1,48 +1,34 @@
-"""The first step of a connection: its hello, and the token that came with it."""
+"""How a connection begins, by its hello and the token that came with it; and how its client is told no."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from websockets.asyncio.server import ServerConnection
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
+from holdfast.protocol.codec import Codec
 from holdfast.protocol.commands import Hello, parse_hello
-from holdfast.protocol.errors import CommandError, MalformedError
-from holdfast.server.clock import Clock
+from holdfast.protocol.errors import CommandError
+from holdfast.server.clock import Clock, within
 from holdfast.server.errors import AuthError
 from holdfast.server.gateway.auth import Authenticator, Principal
-from holdfast.server.gateway.rates import GatewaySettings
-from holdfast.server.gateway.refusals import Refused, unavailable
+from holdfast.server.gateway.frames import decoded
+from holdfast.server.settings import GatewaySettings
+
+_MESSAGE_LENGTH: Final = 500
+_PATH_LENGTH: Final = 256
+"""Characters of an answer that may be the client's own words: a key or a tag of it can be a megabyte long."""
 
 
-@asynccontextmanager
-async def within(clock: Clock, seconds: float) -> AsyncGenerator[None, None]:
-    """Raises TimeoutError when what is inside takes longer than `seconds` of this clock."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as limit:
-        timer = clock.call_later(seconds, lambda: limit.reschedule(loop.time()))
-        try:
-            yield
-        finally:
-            timer.cancel()
+class Refused(Exception):
+    """The connection is told `error`, if there is one, and closed with `code`. `reason` stands in the close frame."""
 
-
-def decoded(codec: Codec, received: str | bytes, limit: int) -> Mapping[str, Any]:
-    """The message in a client's frame of at most `limit` bytes. Raises CommandError."""
-    size = len(received)
-    if isinstance(received, str) and not received.isascii():
-        size = len(received.encode())
-    if size > limit:
-        raise CommandError("too_large", f"a frame has at most {limit} bytes")
-    message = codec.decode(received, max_items=COMMAND_ITEMS, max_values=COMMAND_VALUES)
-    if not isinstance(message, dict):
-        raise MalformedError("a message is an object", path="$")
-    return message
+    def __init__(self, code: CloseCode, reason: str, error: CommandError | None = None) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+        self.error = error
 
 
 async def receive_hello(socket: ServerConnection, codec: Codec, *, clock: Clock, settings: GatewaySettings) -> Hello:
@@ -87,3 +73,34 @@ async def authenticated(token: str | None, authenticator: Authenticator, *, cloc
     if principal.expires_at is not None and principal.expires_at <= clock.now():
         raise AuthError("this token has expired")
     return principal
+
+
+def error_message(error: CommandError, command_id: str | None = None) -> dict[str, Any]:
+    """The `error` message of a refused command, or of a frame that is none."""
+    message: dict[str, Any] = {
+        "type": "error",
+        "code": error.code,
+        "message": _cut(str(error), _MESSAGE_LENGTH),
+        "retryable": error.retryable,
+    }
+    if command_id is not None:
+        message["id"] = command_id
+    if error.path is not None:
+        message["path"] = _cut(error.path, _PATH_LENGTH)
+    if error.retry_after_ms is not None:
+        message["retryAfterMs"] = error.retry_after_ms
+    return message
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def unavailable(message: str = "the store does not answer") -> CommandError:
+    """What could not be done in time; it may be done yet, and asking again is safe."""
+    return CommandError("unavailable", message, retry_after_ms=1000)
+
+
+def internal() -> CommandError:
+    """A defect of the server, of which the client learns nothing but that it is one."""
+    return CommandError("internal", "the server failed here; its log has the reason")

@@ -1,69 +1,16 @@
-"""What one connection may ask of the server, and how much patience it gets."""
+"""How much one connection may ask of the server, and how often it may err."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
-from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES
-from holdfast.protocol.control import Limits
-from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
+from holdfast.server.settings import GatewaySettings
 
 _BYTES_PER_COMMAND: Final = 65_536
 """A message costs as much as one more command for each so many bytes of it."""
 _FRAME_COST: Final = 0.25
 """What a control frame or a fragment costs, in commands."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """Bounds and times of every connection."""
-
-    frame_bytes: int = MESSAGE_BYTES
-    """The largest command. A frame up to twice as large is refused by an error, one beyond by the close code 1009."""
-    hello_bytes: int = 16 * 1024
-    """The largest first message: whoever sends it is nobody yet. Up to twice as large it is refused by an error."""
-    hello_seconds: float = 5.0
-    """How long a connection may stay without saying who it is."""
-    heartbeat_ms: int = 20_000
-    missed_heartbeats: int = 2
-    """So many heartbeats without any sign of the client, and it is taken for gone."""
-    slow_seconds: float = 20.0
-    """How long a reader may take nothing at all while something waits for it."""
-    commands_per_second: float = 50.0
-    command_burst: int = 100
-    """How many commands a connection may send at once after a while of silence."""
-    refusals_per_minute: int = 500
-    """A client that goes on at this rate after it was told to slow down is sent away, to come back later."""
-    violations_per_minute: int = 20
-    """Frames that no correct client sends; the last of them closes the connection for good."""
-    commands_in_flight: int = 64
-    """Commands of one connection that wait for their answer; beyond it the server stops reading from it."""
-    unavailable_seconds: float = 5.0
-    """A client is told within this time that the store does not answer."""
-    close_seconds: float = 5.0
-    """How long a closing connection may take to end before it is cut."""
-    drain_batch: int = 100
-    """Connections that are closed together in a drain; a pause lies between two batches."""
-    drain_pause_seconds: float = 0.1
-    reconnect_spread_ms: int = 5_000
-    """Clients that are sent away come back at random times within this span."""
-    origins: tuple[str, ...] = ()
-    """Browser origins that may connect besides the server's own. Clients without an origin, programs, always may."""
-
-    page: bool = True
-    """Whether the chat page is served. The browser client's modules are in any case."""
-
-    def announced(self) -> Limits:
-        """The bounds as `welcome` names them."""
-        return {
-            "frameBytes": self.frame_bytes,
-            "eventBytes": EVENT_BYTES,
-            "messageBytes": MESSAGE_BYTES,
-            "commandItems": COMMAND_ITEMS,
-            "commandValues": COMMAND_VALUES,
-        }
 
 
 class TokenBucket:

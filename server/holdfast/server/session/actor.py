@@ -21,6 +21,7 @@ from holdfast.protocol.codec import MSGPACK_CODEC
 from holdfast.protocol.commands import Answer, Cancel, Cursor
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Event, Failure, Message
+from holdfast.server.clock import Timers
 from holdfast.server.errors import SessionFailed
 from holdfast.server.registry import (
     Ask,
@@ -54,7 +55,6 @@ from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Delivery
 from holdfast.server.session.workers import Crew
 from holdfast.server.store import StoreError
-from holdfast.server.timers import Timers
 
 _T = TypeVar("_T")
 _PRESENCE_CHECK_MS: Final = 5_000
