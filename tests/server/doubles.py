@@ -256,7 +256,7 @@ class Device:
                 }
             else:
                 message = {**outcome}
-            if subscriber in session.delivery.subscribers:
+            if subscriber in session.subscribers.present:
                 subscriber.control(message)
             if heard is not None:
                 heard(asked, outcome)

@@ -244,7 +244,7 @@ async def test_commands_in_flight_are_bounded() -> None:
         await until(lambda: store.appends > 0)
         async with server.client("another", hello={}) as other:
             assert (await other.ask("ping", id="p"))["outcome"] == "pong"  # what could be read has been read by now
-        waiting = len(session._inbox._commands) + len(session._inbox.batch)  # pyright: ignore[reportPrivateUsage]
+        waiting = len(session._mailbox._commands) + len(session._mailbox.batch)  # pyright: ignore[reportPrivateUsage]
         assert waiting == 4
         store.open_gate.set()
         for number in range(12):

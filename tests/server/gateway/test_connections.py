@@ -131,7 +131,7 @@ async def test_one_that_reads_no_close_is_cut() -> None:
                 await fast.receive()
         server.clock.advance(30_000)
         await until(lambda: server.gateway.connections == 1)
-        assert len(server.node.sessions["s"].delivery.subscribers) == 1
+        assert len(server.node.sessions["s"].subscribers.present) == 1
 
 
 async def test_a_slow_reader_can_still_stop_a_run() -> None:

@@ -45,7 +45,7 @@ async def test_refused_hellos_leave_nothing() -> None:
         store.gate.set()
         async with server.client(hello={}) as again:
             await again.ask("ping", id="p")
-            assert len(session.delivery.subscribers) == 1
+            assert len(session.subscribers.present) == 1
 
 
 async def test_a_connection_takes_its_timers_and_tasks_along() -> None:

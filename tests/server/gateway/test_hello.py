@@ -220,7 +220,7 @@ async def test_a_store_that_does_not_answer() -> None:
         store.gate.set()
         async with server.client(hello={}) as again:
             assert (await again.ask("ping", id="p"))["outcome"] == "pong"
-            assert len(server.node.sessions["s"].delivery.subscribers) == 1
+            assert len(server.node.sessions["s"].subscribers.present) == 1
 
 
 async def test_commands_need_not_wait_for_welcome() -> None:
@@ -272,7 +272,7 @@ async def test_presence_names_everybody_once() -> None:
             server.clock.advance(1_000)
             presence = await one.until("presence", total=2)
             assert {entry["device"] for entry in presence["devices"]} == {"phone", "laptop"}
-        await until(lambda: len(server.node.sessions["s"].delivery.subscribers) == 1)
+        await until(lambda: len(server.node.sessions["s"].subscribers.present) == 1)
         server.clock.advance(1_000)
         assert (await one.until("presence", total=1))["devices"][0]["device"] == "phone"
 

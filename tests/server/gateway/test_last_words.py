@@ -65,7 +65,7 @@ async def test_a_stop_counts_however_its_sender_leaves(end: End, pipelined: bool
             assert (await other.until("run.ended"))["reason"] == "cancelled"
             await leaving.gone()
             await until(lambda: server.gateway.connections == 1)
-            assert len(server.node.sessions["s"].delivery.subscribers) == 1
+            assert len(server.node.sessions["s"].subscribers.present) == 1
 
 
 async def test_a_stop_counts_though_the_line_is_cut() -> None:
@@ -133,7 +133,7 @@ async def test_a_stop_counts_that_came_while_its_sender_was_let_in(lost: bool) -
             held.set()
             await blocking
             assert (await other.until("run.ended"))["reason"] == "cancelled"
-            assert len(session.delivery.subscribers) == 1
+            assert len(session.subscribers.present) == 1
 
 
 async def test_all_that_was_read_counts_though_too_many_wait_for_their_answer() -> None:

@@ -16,13 +16,13 @@ async def test_a_catch_up_that_fails_closes_its_connection(monkeypatch: pytest.M
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
-        delivery = device.session.delivery
+        subscribers = device.session.subscribers
 
         async def failing(_: Subscriber) -> None:
             raise RuntimeError("a mistake in this program")
 
         device.wire.congested = True
-        monkeypatch.setattr(delivery, "advance", failing)
+        monkeypatch.setattr(subscribers, "advance", failing)
         call.say("word")
         await settled()
         device.wire.flow()

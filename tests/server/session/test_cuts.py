@@ -137,7 +137,7 @@ async def test_nothing_above_the_own_head_is_told() -> None:
         await _answered(h, near, "r2", "two")
         await h.clock.pass_ms(1_200)
         assert h.store.compactions > 1
-        far.session.delivery.reset_all(new_epoch=False)
+        far.session.subscribers.reset_all(new_epoch=False)
         await settled()
         for told in ([far.wire.received[-1]], await far.history(), await far.history(1_000), await far.history(4)):
             seqs = [message["seq"] for message in _joined(told)]

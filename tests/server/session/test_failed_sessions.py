@@ -49,7 +49,7 @@ async def test_everyone_who_waits_is_told() -> None:
         outcomes = await asyncio.gather(*reads, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [SessionFailed] * 3
         assert device.wire.closed_with is CloseCode.STORE_UNAVAILABLE
-        assert not session.busy or session.delivery.subscribers
+        assert not session.busy or session.subscribers.present
 
 
 async def test_an_answer_that_cannot_be_told_keeps_no_other_one() -> None:

@@ -17,7 +17,7 @@ async def test_one_catch_up_at_a_time_brings_a_reader_up() -> None:
         device = await h.device()
         device.wire.congested = True
         for _ in range(3):
-            device.session.delivery.reset_all(new_epoch=False)
+            device.session.subscribers.reset_all(new_epoch=False)
             await settled()
         going_on = [task for task in asyncio.all_tasks() if task.get_name() == "catch up c-d1"]
         device.wire.flow()

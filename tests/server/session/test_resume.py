@@ -185,7 +185,7 @@ async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> Non
         late.leave()
         h.road.resume()
         await settled()
-        assert list(device.session.delivery.subscribers) == [device.subscriber]
+        assert list(device.session.subscribers.present) == [device.subscriber]
 
 
 async def test_a_cursor_in_the_middle_with_another_time_is_reset() -> None:

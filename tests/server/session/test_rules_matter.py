@@ -225,7 +225,7 @@ def _off_head(patch: Patch) -> SessionSettings:
 def _off_order(patch: Patch) -> SessionSettings:
     def outputs_first(self: Any) -> None:
         if not self._ready:
-            self._inbox.take()
+            self._mailbox.take()
         ready, self._ready = self._ready, {}
         self._taken = [(worker, worker.take()) for worker in ready.values()]
         self._outputs = [output for _, outputs in self._taken for output in outputs]

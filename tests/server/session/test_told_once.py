@@ -13,16 +13,16 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.clock import Timers
 from holdfast.server.registry import Owner, Phase
-from holdfast.server.session.mailbox import Inbox
-from holdfast.server.session.workers import Crew
+from holdfast.server.session.mailbox import Mailbox
+from holdfast.server.session.workers import Workers
 from tests.server.doubles import FakeClock, settled
 from tests.server.session.house import house
 
 
-def _crew(*runs: Any) -> Crew:
+def _workers(*runs: Any) -> Workers:
     journal: Any = SimpleNamespace(state=SimpleNamespace(runs={run.run_id: run for run in runs}))
     nobody: Any = None
-    return Crew(journal, "n1", start=nobody, chore=nobody)
+    return Workers(journal, "n1", start=nobody, chore=nobody)
 
 
 async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> None:
@@ -63,41 +63,41 @@ async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> 
 
 def test_the_end_of_an_earlier_attempt_leaves_the_later_one_its_place() -> None:
     """Its worker stops when the next one of the same run is at work here: that one stays."""
-    crew = _crew()
+    workers = _workers()
     earlier, later = (SimpleNamespace(owner=Owner("r1", "n1", attempt)) for attempt in (1, 2))
-    workers: dict[str, Any] = {"r1": later}
-    crew.workers = workers
+    by_run: dict[str, Any] = {"r1": later}
+    workers.by_run = by_run
     done: Any = earlier
-    crew.done(done)
-    assert crew.workers == {"r1": later}
+    workers.done(done)
+    assert workers.by_run == {"r1": later}
     done = later
-    crew.done(done)
-    assert crew.workers == {}
+    workers.done(done)
+    assert workers.by_run == {}
 
 
 def test_a_worker_that_missed_the_end_of_its_run_is_told_how_it_ended() -> None:
     """The run was cancelled, and waits to be settled: that is due from the worker, as if it had heard of it."""
     told: list[Any] = []
     run = SimpleNamespace(run_id="r1", node="n1", attempt=1, phase=Phase.STOPPING, reason="cancelled")
-    crew = _crew(run)
-    workers: dict[str, Any] = {"r1": SimpleNamespace(owner=Owner("r1", "n1", 1), ended=told.append, over=False)}
-    crew.workers = workers
-    crew.reconcile()
+    workers = _workers(run)
+    by_run: dict[str, Any] = {"r1": SimpleNamespace(owner=Owner("r1", "n1", 1), ended=told.append, over=False)}
+    workers.by_run = by_run
+    workers.reconcile()
     assert told == [{"reason": "cancelled"}]
 
 
-def test_a_command_is_answered_once() -> None:
+def test_a_command_gets_one_reply() -> None:
     """Its sender was told that the store does not answer: what becomes of it then is not told to it."""
-    answers: list[Ack | CommandError] = []
+    replies: list[Ack | CommandError] = []
     late, closed = (CommandError("unavailable", reason) for reason in ("late", "closed"))
     ask: Any = None
-    inbox = Inbox()
-    inbox.command(ask, 1.0, answers.append)
-    inbox.take()
-    inbox.refuse_older(1.0, late)
-    assert inbox.oldest_unanswered() is None
-    inbox.refuse_all(closed)
-    assert answers == [late]
+    mailbox = Mailbox()
+    mailbox.command(ask, 1.0, replies.append)
+    mailbox.take()
+    mailbox.refuse_older(1.0, late)
+    assert mailbox.oldest_waiting() is None
+    mailbox.refuse_all(closed)
+    assert replies == [late]
 
 
 def test_a_timer_takes_the_place_of_the_one_of_its_name() -> None:

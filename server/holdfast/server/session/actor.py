@@ -49,11 +49,11 @@ from holdfast.server.session.catch_up import CatchUps
 from holdfast.server.session.cuts import Cut, pages
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.journal import Journal
-from holdfast.server.session.mailbox import Chore, Inbox, Item
+from holdfast.server.session.mailbox import Chore, Item, Mailbox
 from holdfast.server.session.ports import Host, Output, Reply, Worker
 from holdfast.server.session.subscriber import Subscriber
-from holdfast.server.session.subscribers import Delivery
-from holdfast.server.session.workers import Crew
+from holdfast.server.session.subscribers import Subscribers
+from holdfast.server.session.workers import Workers
 from holdfast.server.store import StoreError
 
 _T = TypeVar("_T")
@@ -79,15 +79,17 @@ class Session:
             clock=host.clock,
             settings=host.settings,
             slices=host.slices,
-            waiting=self._answer_late,
+            waiting=self._reply_late,
         )
         self._jobs = Jobs(self._journal, self._notify)
         self._catch_ups = CatchUps(session_id, self._jobs, host.slices)
-        self.delivery = Delivery(self._journal, host.clock, host.settings, self._fell_behind)
-        self._crew = Crew(self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore)
-        self.workers: Mapping[str, Worker] = self._crew.workers
+        self.subscribers = Subscribers(self._journal, host.clock, host.settings, self._fell_behind)
+        self._workers = Workers(
+            self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore
+        )
+        self.workers: Mapping[str, Worker] = self._workers.by_run
         """Those that work here, by run id, until the work has stopped and is settled."""
-        self._inbox = Inbox()
+        self._mailbox = Mailbox()
         self._ready: dict[str, Worker] = {}
         self._outputs: list[Output] = []
         """What agents have said, in the batch that is decided."""
@@ -129,12 +131,12 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether anything goes on here: subscribers, workers, or work that waits."""
-        return bool(self.delivery.subscribers or self.workers or self._jobs or self._inbox.pending or self._outputs)
+        return bool(self.subscribers.present or self.workers or self._jobs or self._mailbox.pending or self._outputs)
 
     @property
     def pending(self) -> bool:
         """Whether commands or chores are on their way into the log."""
-        return self._inbox.pending or bool(self._outputs)
+        return self._mailbox.pending or bool(self._outputs)
 
     @property
     def waiting(self) -> bool:
@@ -146,21 +148,21 @@ class Session:
         """Whether the actor has ended by an error of its own; the node then closes it, and opens the session anew."""
         return self._over and not self._closing
 
-    def submit(self, ask: Ask, answer: Reply) -> None:
-        """Brings a command; `answer` is called with its outcome.
+    def submit(self, ask: Ask, reply: Reply) -> None:
+        """Brings a command; `reply` is called with its outcome.
 
         A cancel stops the agent at once if it works here, before anything is in the log.
         """
         if self._over:
-            answer(_ended_error(failed=self.failed))
+            reply(_ended_error(failed=self.failed))
             return
         command = ask.command
         halted = False
         if isinstance(command, Cancel) and (ask.principal, command.id) not in self._journal.state.memories:
-            halted = self._crew.halt(command)
-        self._inbox.command(ask, self._host.clock.monotonic(), answer, halted=halted)
+            halted = self._workers.halt(command)
+        self._mailbox.command(ask, self._host.clock.monotonic(), reply, halted=halted)
         if "late" not in self._timers:
-            self._timers.after("late", self._host.settings.unavailable_ms / 1000, self._watch_answers)
+            self._timers.after("late", self._host.settings.unavailable_ms / 1000, self._watch_replies)
         self._notify()
 
     def produced(self, worker: Worker) -> None:
@@ -172,7 +174,7 @@ class Session:
     def chore(self, work: Chore) -> None:
         """Brings work of the server's own; nothing happens to it where the actor has ended."""
         if not self._over:
-            self._inbox.chore(work, self._host.clock.monotonic())
+            self._mailbox.chore(work, self._host.clock.monotonic())
             self._notify()
 
     def store_moved(self) -> None:
@@ -182,7 +184,7 @@ class Session:
 
     def worker_done(self, worker: Worker) -> None:
         """The worker's task has stopped, and everything it had to say has been committed."""
-        self._crew.done(worker)
+        self._workers.done(worker)
         self._notify()
 
     async def between_commits(self, job: Callable[[Journal], Awaitable[_T]]) -> _T:
@@ -197,24 +199,24 @@ class Session:
         """
 
         async def join(journal: Journal) -> None:
-            resume = await self.delivery.join(subscriber, cursor)
+            resume = await self.subscribers.join(subscriber, cursor)
             subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
 
         self._refresh = True
         await self._jobs.run(join)
-        await self._catch_ups.run(self.delivery, subscriber)
+        await self._catch_ups.run(self.subscribers, subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Lets a subscriber go. It is no cancel: the runs go on."""
-        self.delivery.leave(subscriber)
+        self.subscribers.leave(subscriber)
         self._notify()
 
     async def history(self, command_id: str, before: int | None, limit: int) -> AsyncGenerator[dict[str, Any]]:
-        """The `page` messages that answer `history`, of this moment and made as they are asked for."""
+        """The `page` messages for `history`, of this moment and made as they are asked for."""
         return pages(await self._jobs.run(lambda journal: journal.cut(before, limit)), command_id)
 
     async def conversation(self, run_id: str) -> list[Message]:
-        """The transcript as a run's agent should see it: all messages before its answer, bounded by the settings."""
+        """The transcript as a run's agent should see it: all messages before its own, bounded by the settings."""
         settings = self._host.settings
 
         async def read(journal: Journal) -> Cut:
@@ -227,7 +229,7 @@ class Session:
     # The loop
 
     def _fell_behind(self, subscriber: Subscriber) -> None:
-        self._catch_ups.start(self.delivery, subscriber)
+        self._catch_ups.start(self.subscribers, subscriber)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -247,12 +249,12 @@ class Session:
     async def _work(self) -> None:
         """Returns when the session was closed and nothing waits. Whatever is raised here ends it."""
         await self._journal.load()
-        self._crew.reconcile()
+        self._workers.reconcile()
         self._after_lifecycle()
         self._compact = self._journal.heavy
         while True:
             await self._pending()
-            if self._closing and not (self._inbox.waiting or self._ready or self._jobs):
+            if self._closing and not (self._mailbox.waiting or self._ready or self._jobs):
                 return
             await self._round()
 
@@ -260,14 +262,14 @@ class Session:
         """Nothing is taken any more, however it came to that, and whoever waits for something is told."""
         self._over = True
         error = _ended_error(failed=self.failed)
-        self._inbox.refuse_all(error)
+        self._mailbox.refuse_all(error)
         self._jobs.close(SessionFailed(error.message))
-        self._crew.drop_all()
+        self._workers.drop_all()
         self._ready, self._outputs, self._taken = {}, [], []
         if self.failed:
-            for subscriber in list(self.delivery.subscribers):
+            for subscriber in list(self.subscribers.present):
                 subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
-        self.delivery.close()
+        self.subscribers.close()
         self._timers.clear()
 
     async def _pending(self) -> None:
@@ -275,12 +277,12 @@ class Session:
         if self._closing:
             await asyncio.sleep(0)  # there is always something to do then: it must not keep the loop from others
         while not (
-            self._inbox.waiting
+            self._mailbox.waiting
             or self._jobs
             or self._refresh
             or self._compact
             or self._closing
-            or len(self.delivery.subscribers) != self._observers
+            or len(self.subscribers.present) != self._observers
             or (self._ready and self._host.clock.monotonic() >= self._hold_until)
         ):
             self._wake = asyncio.get_running_loop().create_future()
@@ -294,14 +296,14 @@ class Session:
             self._refresh = False
             if await self._journal.moved_on():
                 await self._reload()
-        if len(self.delivery.subscribers) != self._observers:
-            self._observers = len(self.delivery.subscribers)
+        if len(self.subscribers.present) != self._observers:
+            self._observers = len(self.subscribers.present)
             await self._journal.observe(self._observers)
             self._schedule_upkeep(await self._unobserved_since())
         self._take()
-        if self._inbox.batch or self._outputs:
+        if self._mailbox.batch or self._outputs:
             await self._commit()
-            self._inbox.batch, self._outputs, self._taken = [], [], []
+            self._mailbox.batch, self._outputs, self._taken = [], [], []
         for job in jobs:
             await job()
         if self._compact or (self._journal.heavy and "compact" not in self._timers):
@@ -325,7 +327,7 @@ class Session:
 
     def _take(self) -> None:
         """Moves what is pending into the batch: commands, chores, and the output of agents unless it is held."""
-        self._inbox.take()
+        self._mailbox.take()
         if self._ready and (self._closing or self._host.clock.monotonic() >= self._hold_until):
             ready, self._ready = self._ready, {}
             self._taken = [(worker, worker.take()) for worker in ready.values()]
@@ -335,11 +337,11 @@ class Session:
     async def _commit(self) -> None:
         """Decides the batch and appends it, as often as it takes; then tells everybody."""
         journal = self._journal
-        kinds = {type(item.work) for item in self._inbox.batch} if self._inbox.batch else _NOTHING
+        kinds = {type(item.work) for item in self._mailbox.batch} if self._mailbox.batch else _NOTHING
         records: list[Record] = []
         encoded: list[bytes] = []
         while True:
-            # Answers that add nothing bypass compare-and-append: they need a head read after the command came.
+            # Replies that add nothing bypass compare-and-append: they need a head read after the command came.
             if Ask in kinds and await journal.moved_on():
                 await self._reload()
             decided = self._decide(await self._context(kinds) if kinds else self._plain_context())
@@ -355,7 +357,7 @@ class Session:
             self._timers.after("hold", seconds, self._notify)
         if records:
             events = [record.event for record in records]
-            self.delivery.fan_out(events, encoded)
+            self.subscribers.fan_out(events, encoded)
             self._effects(events)
         if kinds:
             await self._tell(kinds)
@@ -365,10 +367,10 @@ class Session:
             worker.committed(outputs)
 
     async def _tell(self, kinds: Set[type[Work]]) -> None:
-        for item in self._inbox.batch:
+        for item in self._mailbox.batch:
             item.tell()
             if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
-                self._crew.release(item.work.command)
+                self._workers.release(item.work.command)
         if Upkeep in kinds:
             # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
             self._schedule_upkeep(await self._unobserved_since())
@@ -384,7 +386,7 @@ class Session:
         encoded: list[bytes] = []
         item: Item | Output | None = None
         try:
-            for item in self._inbox.batch:
+            for item in self._mailbox.batch:
                 if item.left_out:
                     continue
                 item.decision, item.error = None, None
@@ -392,7 +394,7 @@ class Session:
                     # What this very batch starts is worked on as soon as it is in the log, and what it settles never
                     # was: neither is anybody's leavings.
                     known = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
-                    settles = [other.work for other in self._inbox.batch if isinstance(other.work, Settle)]
+                    settles = [other.work for other in self._mailbox.batch if isinstance(other.work, Settle)]
                     known.update(settle.owner.run_id for settle in settles)
                     context = replace(context, working=frozenset(self.workers) | known)
                 try:
@@ -437,7 +439,7 @@ class Session:
             worker = self.workers.get(item.work.owner.run_id)
             if worker is not None:
                 worker.drop()
-                self._crew.done(worker)
+                self._workers.done(worker)
             self.chore(Sweep())
 
     def _plain_context(self) -> Context:
@@ -449,7 +451,7 @@ class Session:
         """What a batch with work of these kinds is decided by."""
         journal, context = self._journal, self._plain_context()
         if Ask in kinds:
-            asks = [item.work for item in self._inbox.batch if isinstance(item.work, Ask)]
+            asks = [item.work for item in self._mailbox.batch if isinstance(item.work, Ask)]
             context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
             if any(isinstance(ask.command, Answer) for ask in asks):
                 context.dues = self._dues()
@@ -472,7 +474,7 @@ class Session:
         )
 
     async def _unobserved_since(self) -> int | None:
-        if self.delivery.subscribers or not self._abandonable:
+        if self.subscribers.present or not self._abandonable:
             return None
         return await self._journal.unobserved_since()
 
@@ -485,12 +487,12 @@ class Session:
         epoch = self._journal.head.epoch
         missed = await self._journal.reload()
         if missed is None:
-            self.delivery.reset_all(new_epoch=self._journal.head.epoch != epoch)
+            self.subscribers.reset_all(new_epoch=self._journal.head.epoch != epoch)
         elif missed:
             encoded = [MSGPACK_CODEC.encode(event) for event in missed]
-            self.delivery.fan_out(missed, encoded)
+            self.subscribers.fan_out(missed, encoded)
             self._effects(missed)
-        self._crew.reconcile()
+        self._workers.reconcile()
         self._after_lifecycle()
 
     # What follows from events
@@ -501,7 +503,7 @@ class Session:
             if event["type"] == "run.chunk":
                 continue
             lifecycle = True
-            self._crew.follow(event)
+            self._workers.follow(event)
         if lifecycle:
             self._after_lifecycle()
 
@@ -514,7 +516,7 @@ class Session:
         if closed_runs(state) and "compact" not in self._timers:
             self._timers.after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
         self._schedule_upkeep(None)
-        if self._abandonable and not self.delivery.subscribers:
+        if self._abandonable and not self.subscribers.present:
             self._observers = None  # makes the next round read the presence, which the due time depends on
 
     def _compact_now(self) -> None:
@@ -523,7 +525,7 @@ class Session:
 
     def _schedule_upkeep(self, unobserved_since: int | None) -> None:
         due = due_at(self._journal.state, unobserved_since, self._dues())
-        if unobserved_since is None and self._abandonable and not self.delivery.subscribers:
+        if unobserved_since is None and self._abandonable and not self.subscribers.present:
             # Somebody watches through another node, and nobody will say when that ends.
             due = min(due or sys.maxsize, self._host.clock.now() + _PRESENCE_CHECK_MS)
         self._timers.cancel("upkeep")
@@ -534,19 +536,19 @@ class Session:
 
     # Telling
 
-    def _watch_answers(self) -> None:
+    def _watch_replies(self) -> None:
         """A store may not only fail but say nothing at all: this does not wait for it."""
-        self._answer_late()
-        oldest = self._inbox.oldest_unanswered()
+        self._reply_late()
+        oldest = self._mailbox.oldest_waiting()
         if oldest is not None:
             due = oldest + self._host.settings.unavailable_ms / 1000
-            self._timers.after("late", max(0.001, due - self._host.clock.monotonic()), self._watch_answers)
+            self._timers.after("late", max(0.001, due - self._host.clock.monotonic()), self._watch_replies)
 
-    def _answer_late(self) -> None:
+    def _reply_late(self) -> None:
         """The store does not answer: commands that have waited long enough are told. They may be in the log yet."""
         oldest = self._host.clock.monotonic() - self._host.settings.unavailable_ms / 1000
         error = CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000)
-        self._inbox.refuse_older(oldest, error)
+        self._mailbox.refuse_older(oldest, error)
 
 
 def _ended_error(*, failed: bool) -> CommandError:

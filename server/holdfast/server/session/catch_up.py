@@ -15,7 +15,7 @@ from holdfast.server.errors import SessionFailed
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.subscriber import Subscriber
-from holdfast.server.session.subscribers import Delivery
+from holdfast.server.session.subscribers import Subscribers
 
 _log = structlog.get_logger("holdfast.session")
 
@@ -29,14 +29,14 @@ class CatchUps:
         self._slices = slices
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, delivery: Delivery, subscriber: Subscriber) -> None:
+    async def run(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
         """Returns when the subscriber is live, or its wire is closed. Raises TimeoutError for one that does not read.
 
         What is next is read in the actor, and written here when the wire has room for it.
         """
         while subscriber.behind and not subscriber.wire.closed:
             await subscriber.wire.drained()
-            messages = await self._jobs.run(lambda _: delivery.advance(subscriber))
+            messages = await self._jobs.run(lambda _: subscribers.advance(subscriber))
             if messages is None:
                 return  # it is live; if it has fallen behind again since, that has a catch-up of its own
             async with aclosing(self._each(messages)) as each:
@@ -63,15 +63,15 @@ class CatchUps:
             async for message in messages:
                 yield message
 
-    def start(self, delivery: Delivery, subscriber: Subscriber) -> None:
+    def start(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
         """Runs a catch-up beside everything else; a connection that it cannot serve is closed."""
-        task = asyncio.create_task(self._run(delivery, subscriber), name=f"catch up {subscriber.connection}")
+        task = asyncio.create_task(self._run(subscribers, subscriber), name=f"catch up {subscriber.connection}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, delivery: Delivery, subscriber: Subscriber) -> None:
+    async def _run(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
         try:
-            await self.run(delivery, subscriber)
+            await self.run(subscribers, subscriber)
         except TimeoutError:
             subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")
         except SessionFailed:

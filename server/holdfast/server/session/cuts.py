@@ -163,7 +163,7 @@ async def snapshots(cut: Cut, *, reset: bool, runs: Sequence[RunInfo]) -> AsyncG
 
 
 async def pages(cut: Cut, command_id: str) -> AsyncGenerator[dict[str, Any]]:
-    """The `page` messages that answer `history`."""
+    """The `page` messages for `history`."""
     messages: list[Message] = []
     size = 0
     async with aclosing(cut.entries()) as found:

@@ -23,7 +23,7 @@ class Item:
 
     work: Ask | Chore
     arrived: float
-    answer: Reply | None = None
+    reply: Reply | None = None
     halted: bool = False
     """Whether an agent was stopped for this cancel already: it must be decided, whatever its sender was told."""
     left_out: bool = False
@@ -36,23 +36,23 @@ class Item:
         if self.error is not None:
             self.refuse(self.error)
         elif self.decision is not None and self.decision.reply is not None:
-            self._answer(self.decision.reply)
+            self._reply(self.decision.reply)
 
     def refuse(self, error: CommandError) -> None:
         """Tells the sender of a command that it is refused, unless it was told something already."""
-        self._answer(error)
+        self._reply(error)
 
-    def _answer(self, outcome: Ack | CommandError) -> None:
-        if self.answer is None:
+    def _reply(self, outcome: Ack | CommandError) -> None:
+        if self.reply is None:
             return
-        answer, self.answer = self.answer, None
+        reply, self.reply = self.reply, None
         try:
-            answer(outcome)
+            reply(outcome)
         except Exception:  # it is one connection's, and the others still have to be told
-            _log.exception("answering failed", work=type(self.work).__name__)
+            _log.exception("replying failed", work=type(self.work).__name__)
 
 
-class Inbox:
+class Mailbox:
     """Commands and chores that wait, in their order, and the batch that was taken of them."""
 
     def __init__(self) -> None:
@@ -71,9 +71,9 @@ class Inbox:
         """Whether something waits or is being decided."""
         return bool(self._commands or self._chores or self.batch)
 
-    def command(self, ask: Ask, arrived: float, answer: Reply, *, halted: bool = False) -> None:
+    def command(self, ask: Ask, arrived: float, reply: Reply, *, halted: bool = False) -> None:
         """Takes in a command."""
-        self._commands.append(Item(ask, arrived, answer=answer, halted=halted))
+        self._commands.append(Item(ask, arrived, reply=reply, halted=halted))
 
     def chore(self, work: Chore, arrived: float) -> None:
         """Takes in work of the server's own."""
@@ -86,9 +86,9 @@ class Inbox:
         self.batch.extend(self._chores)
         self._chores.clear()
 
-    def oldest_unanswered(self) -> float | None:
-        """When the command arrived that has waited longest for its answer."""
-        return min((item.arrived for item in [*self.batch, *self._commands] if item.answer is not None), default=None)
+    def oldest_waiting(self) -> float | None:
+        """When the command arrived that has waited longest for its reply."""
+        return min((item.arrived for item in [*self.batch, *self._commands] if item.reply is not None), default=None)
 
     def refuse_older(self, than: float, error: CommandError) -> None:
         """Refuses the commands that arrived at `than` or before. What is in the batch may be in the log yet.
@@ -98,10 +98,10 @@ class Inbox:
         for item in [*self.batch, *self._commands]:
             if item.arrived <= than:
                 item.refuse(error)
-        self._commands = [item for item in self._commands if item.answer is not None or item.halted]
+        self._commands = [item for item in self._commands if item.reply is not None or item.halted]
 
     def refuse_all(self, error: CommandError) -> None:
-        """Refuses every command that was not answered, and forgets everything: nobody decides it any more."""
+        """Refuses every command that has had no reply, and forgets everything: nobody decides it any more."""
         items = [*self.batch, *self._commands]
         self.batch, self._commands, self._chores = [], [], []
         for item in items:

@@ -18,7 +18,7 @@ from holdfast.server.settings import SessionSettings
 from holdfast.server.store import Store
 
 Reply = Callable[[Ack | CommandError], None]
-"""Takes a command's outcome, once, after everything that was committed with it has been written."""
+"""Takes the reply to a command, its outcome, once, after everything that was committed with it has been written."""
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class SessionPort(Protocol):
         ...
 
     async def conversation(self, run_id: str) -> list[Message]:
-        """The transcript as a run's agent should see it: all messages before its answer."""
+        """The transcript as a run's agent should see it: all messages before its own."""
         ...
 
     def produced(self, worker: Worker) -> None:
@@ -224,7 +224,7 @@ class RunPort(Protocol):
         ...
 
     def messages(self) -> list[Message]:
-        """The transcript with the own answer so far."""
+        """The transcript with the own message so far."""
         ...
 
     async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:

@@ -105,7 +105,7 @@ class Subscriber:
         self.waiting_bytes += len(frame)
         if len(self.waiting) > WAITING_CONTROLS or self.waiting_bytes > WAITING_CONTROL_BYTES:
             self._forget_waiting()
-            self.wire.close(CloseCode.TOO_SLOW, "too many answers wait for this connection")
+            self.wire.close(CloseCode.TOO_SLOW, "too many replies wait for this connection")
 
     def write(self, message: Mapping[str, Any]) -> None:
         """Writes a message at once, whatever the subscriber's place."""

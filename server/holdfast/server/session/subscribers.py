@@ -25,7 +25,7 @@ _FAN_OUT_BYTES: Final = 256 * 1024
 """Of a batch, written to a live subscriber in one go: it falls behind in the middle of a larger one if it must."""
 
 
-class Delivery:
+class Subscribers:
     """The subscribers of one session on this node.
 
     `lag` is called for a live subscriber that falls behind; its catch-up is then the caller's to run.
@@ -34,7 +34,7 @@ class Delivery:
     def __init__(
         self, journal: Journal, clock: Clock, settings: SessionSettings, lag: Callable[[Subscriber], None]
     ) -> None:
-        self.subscribers: dict[Subscriber, None] = {}
+        self.present: dict[Subscriber, None] = {}
         self._journal = journal
         self._clock = clock
         self._settings = settings
@@ -47,7 +47,7 @@ class Delivery:
 
     def fan_out(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         """Writes committed events to everyone who is live. `encoded` is their msgpack."""
-        if not self.subscribers:
+        if not self.present:
             return
         start = size = 0
         for index, payload in enumerate(encoded):
@@ -60,7 +60,7 @@ class Delivery:
     def _fan_out(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         last = events[-1]["seq"]
         by_encoding: dict[bool, bytes] = {}
-        for subscriber in self.subscribers:
+        for subscriber in self.present:
             if subscriber.behind:
                 continue
             wire = subscriber.wire
@@ -80,7 +80,7 @@ class Delivery:
 
     def reset_all(self, *, new_epoch: bool) -> None:
         """Everyone needs a snapshot; one that announces it where the epoch is new."""
-        for subscriber in self.subscribers:
+        for subscriber in self.present:
             subscriber.snapshot = True
             subscriber.reset = subscriber.reset or new_epoch
             if not subscriber.behind:
@@ -107,13 +107,13 @@ class Delivery:
         subscriber.snapshot = resume != "tail"
         subscriber.reset = cursor is not None and cursor.epoch != journal.head.epoch
         if not subscriber.wire.closed:  # else it has left already, while the store was read
-            self.subscribers[subscriber] = None
+            self.present[subscriber] = None
             self.presence_changed()
         return resume
 
     def leave(self, subscriber: Subscriber) -> None:
         """Lets a subscriber go. Harmless when it has gone."""
-        if self.subscribers.pop(subscriber, subscriber) is None:
+        if self.present.pop(subscriber, subscriber) is None:
             self.presence_changed()
 
     async def advance(
@@ -149,7 +149,7 @@ class Delivery:
 
     def presence_changed(self) -> None:
         """Tells everyone who is here, soon, and at most once in a while."""
-        if self._presence_timer is not None or not self.subscribers or self._closed:
+        if self._presence_timer is not None or not self.present or self._closed:
             return
         due = self._presence_at + self._settings.presence_every_ms / 1000 - self._clock.monotonic()
         self._presence_timer = self._clock.call_later(max(0.0, due), self._send_presence)
@@ -157,8 +157,8 @@ class Delivery:
     def _send_presence(self) -> None:
         self._presence_timer = None
         self._presence_at = self._clock.monotonic()
-        message = presence(self.subscribers)
-        for subscriber in list(self.subscribers):
+        message = presence(self.present)
+        for subscriber in list(self.present):
             subscriber.control(message)
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ _OPEN_REQUESTS_BYTES: Final = 256 * 1024
 """Of the open requests of a run: with the steers that wait in it they fit into one message, in msgpack too."""
 _USAGE_BYTES: Final = 16 * 1024
 _PARTS: Final = 2_048
-"""Of one answer: what is kept of all of them can be told in one event, with the steers that come back."""
+"""Of one message: what is kept of all of them can be told in one event, with the steers that come back."""
 _log = structlog.get_logger("holdfast.run")
 
 
@@ -108,12 +108,12 @@ class RunWorker:
         self._agent = agent
         self._clock = clock
         self._settings = settings
-        assert run.answer is not None, "a run that was started has an answer"
-        self._answer = reopen(run.answer.view())
-        """The answer as it is in the log: what was written is folded when it is there, and in its order."""
-        self._answer.close_parts()
-        self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._answer.parts])
-        """The parts of the answer, without their text, as they are with all that was written."""
+        assert run.answer is not None, "a run that was started has a message"
+        self._message = reopen(run.answer.view())
+        """The message as it is in the log: what was written is folded when it is there, and in its order."""
+        self._message.close_parts()
+        self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._message.parts])
+        """The parts of the message, without their text, as they are with all that was written."""
         self._before: list[Message] = []
         self._outputs: list[Output] = []
         self._taken: list[Output] = []
@@ -124,7 +124,7 @@ class RunWorker:
         """Held by the writer of a text so long that it comes in pieces: nothing comes in between."""
         self._room = asyncio.Event()
         """Set, for everyone who waits, when there may be room again."""
-        self._produced_bytes = sum(len(part.text.encode()) for part in self._answer.parts)
+        self._produced_bytes = sum(len(part.text.encode()) for part in self._message.parts)
         self._usage: dict[str, JSON] = {}
         self._ids = 0
         self._requests: dict[str, _Asked] = {}
@@ -163,7 +163,7 @@ class RunWorker:
         for output in outputs:
             self._waiting_bytes -= output.size
             if isinstance(output.work, Chunk):
-                _fold(self._answer, output.work)
+                _fold(self._message, output.work)
             elif output.decision is not None and output.decision.steers:
                 self._apply(output.decision)
         self._waiting_chunks = len(self._outputs)
@@ -272,15 +272,15 @@ class RunWorker:
         return "now" in self._steers.values()
 
     def messages(self) -> list[Message]:
-        """The transcript before the run, and its answer: what the log has of it, and behind that what it will have."""
-        answer = self._answer
+        """The transcript before the run, and its message: what the log has of it, and behind that what it will have."""
+        message = self._message
         waiting = [output.work for output in (*self._taken, *self._outputs) if isinstance(output.work, Chunk)]
         if waiting:
-            parts = [OpenPart.of(part.view(), done=part.done) for part in answer.parts]
-            answer = OpenMessage(answer.fields, parts)
+            parts = [OpenPart.of(part.view(), done=part.done) for part in message.parts]
+            message = OpenMessage(message.fields, parts)
             for chunk in waiting:
-                _fold(answer, chunk)
-        return [*self._before, answer.view()] if answer.parts else list(self._before)
+                _fold(message, chunk)
+        return [*self._before, message.view()] if message.parts else list(self._before)
 
     async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
         """Takes text, which becomes one chunk with adjacent text that still waits.
@@ -479,7 +479,7 @@ class RunWorker:
     def _apply(self, decision: Decision) -> None:
         applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
         for steer, event in zip(decision.steers, applied, strict=True):
-            self._answer.steer(steer, event.get("kept"))
+            self._message.steer(steer, event.get("kept"))
             self._outline.steer(steer, None)
         self._untold.extend(decision.steers)
         self._steers.clear()  # it was for all that waited
@@ -506,7 +506,7 @@ class RunWorker:
         number = part_number(self._outline, kind, fields.get("callId"))
         if number == len(parts):
             if number >= _PARTS:
-                raise AgentError("limit_reached", f"The answer has more than {_PARTS} parts.")
+                raise AgentError("limit_reached", f"The message has more than {_PARTS} parts.")
             parts.append(OpenPart(kind, {}))
         if "callId" in fields:
             parts[number].fields["callId"] = fields["callId"]
@@ -516,7 +516,7 @@ class RunWorker:
     def _count(self, size: int) -> None:
         self._produced_bytes += size
         if self._produced_bytes > self._settings.run_bytes:
-            raise AgentError("limit_reached", f"The answer is longer than {self._settings.run_bytes} bytes.")
+            raise AgentError("limit_reached", f"The message is longer than {self._settings.run_bytes} bytes.")
 
     def _waited(self, size: int) -> None:
         self._waiting_bytes += size
@@ -600,9 +600,9 @@ class RunWorker:
         return {"session": self._session.id, "run": self.owner.run_id, "attempt": self.owner.attempt}
 
 
-def _fold(answer: OpenMessage, chunk: Chunk) -> None:
+def _fold(message: OpenMessage, chunk: Chunk) -> None:
     """What the registry's fold makes of it."""
-    number = part_number(answer, chunk.kind, chunk.fields.get("callId"))
-    if number == len(answer.parts):
-        answer.parts.append(OpenPart(chunk.kind, {}))
-    answer.parts[number].fold(chunk.fields)
+    number = part_number(message, chunk.kind, chunk.fields.get("callId"))
+    if number == len(message.parts):
+        message.parts.append(OpenPart(chunk.kind, {}))
+    message.parts[number].fold(chunk.fields)

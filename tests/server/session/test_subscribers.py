@@ -1,4 +1,4 @@
-"""Mechanisms of delivery that are seen only when two things come together."""
+"""What subscribers get where two things come together."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def test_a_reset_stays_announced() -> None:
     """A reader that has not been told of a new epoch is told, whatever else it needs a snapshot for; then no more."""
     async with house() as h:
         device = await h.device()
-        delivery = device.session.delivery
+        subscribers = device.session.subscribers
         device.wire.congested = True
-        delivery.reset_all(new_epoch=True)
-        delivery.reset_all(new_epoch=False)
+        subscribers.reset_all(new_epoch=True)
+        subscribers.reset_all(new_epoch=False)
         device.wire.flow()
         await settled()
-        delivery.reset_all(new_epoch=False)
+        subscribers.reset_all(new_epoch=False)
         await settled()
         told = [message["reset"] for message in device.wire.received if message["type"] == "snapshot"]
         assert told == [False, True, False]
