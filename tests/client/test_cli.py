@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast, get_args
 
@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from holdfast.client import CancelOutcome, SteerOutcome
 from holdfast.client.cli import main
+from holdfast.client.cli.chat import Chat
 from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, exit_of, refusal_text
 from holdfast.client.cli.show import cancel_text, ended_text, request_text, steer_text
 from holdfast.protocol import CommandError
@@ -102,6 +103,62 @@ async def test_joining_a_chat_shows_an_open_question_once(server: FakeServer) ->
         err = (await output(process))[2]
         assert (err.count("said before"), err.count("still open")) == (1, 1)
         assert err.endswith("[r-1 cancelled by ana (phone)]\n")
+
+
+class Typed:
+    """A screen on which a test types, and reads the notes."""
+
+    def __init__(self) -> None:
+        self.question: str | None = None
+        self.typed = asyncio.Queue[str | None]()
+        self.noted = asyncio.Queue[str]()
+
+    def write(self, text: str) -> None:
+        """The answer is of no interest here."""
+
+    def end(self) -> None:
+        """Nor is where its lines end."""
+
+    def note(self, text: str) -> None:
+        """Keeps it to be read."""
+        self.noted.put_nowait(text)
+
+    async def lines(self, interrupted: Callable[[], bool]) -> AsyncGenerator[str]:
+        """What the test types, until it types None."""
+        while (text := await self.typed.get()) is not None:
+            yield text
+
+    async def told(self, words: str) -> None:
+        """Returns when a note has these words."""
+        async with asyncio.timeout(5):
+            while words not in await self.noted.get():
+                pass
+
+
+async def test_a_chat_does_not_answer_what_it_does_not_know(server: FakeServer) -> None:
+    """A request of a kind of a newer server is told, and the next line is no answer to it but steers the run; what that
+    comes to is told by the newer server's word, and is not sent again.
+    """
+    await server.start_run("r-1")
+    await server.append("run.requested", runId="r-1", request={"id": "q", "kind": "signature"})
+    screen = Typed()
+    target = Target(server.url, "trip", None, None, json=False)
+    async with target.open() as session:
+        chatting = asyncio.ensure_future(Chat(session, screen, target, patient=False).run())
+        await screen.told("(signature)")
+        screen.typed.put_nowait("yes")
+        command = await server.command("steer")
+        await server.ack(command, "put_off")
+        await screen.told("[r-1: put off.]")
+        await server.append("run.requested", runId="r-1", request={"id": "q2", "kind": "approval", "name": "delete"})
+        await screen.told("Allow delete")
+        screen.typed.put_nowait("yes")
+        command = await server.command("answer")
+        assert (command["requestId"], command["value"]) == ("q2", True)
+        await server.ack(command, "accepted")
+        screen.typed.put_nowait(None)
+        assert await chatting == 0
+        assert server.silent()
 
 
 async def test_send_detached(server: FakeServer) -> None:

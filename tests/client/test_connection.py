@@ -311,6 +311,32 @@ def test_old_messages_are_forgotten() -> None:
     assert view.message("a") is None
 
 
+def test_messages_of_a_run_in_a_state_of_a_newer_server_are_kept() -> None:
+    """A status that this client does not know is one of a run that goes on: nothing of it is forgotten."""
+    view = View(messages_kept=1)
+    answer: dict[str, Any] = {
+        "id": "a",
+        "role": "assistant",
+        "parts": [],
+        "at": 1,
+        "seq": 1,
+        "after": None,
+        "runId": "r",
+    }
+    run: dict[str, Any] = {"runId": "r", "status": "paused", "by": "p", "device": "d", "messageId": "a"}
+    view.load(
+        cast(
+            "Any",
+            snapshot(1, messages=[{**answer, "status": "streaming"}], runs=[{**run, "requests": [], "steers": []}]),
+        )
+    )
+    user: dict[str, Any] = {"id": "u", "role": "user", "parts": [], "by": "p", "device": "d", "at": 1}
+    view.apply({"type": "message", "seq": 2, "at": 2, "runId": "s", "message": user, "after": "a"})
+    view.apply({"type": "run.ended", "seq": 3, "at": 3, "runId": "s", "reason": "lost", "returned": []})
+    assert (view.status("r"), view.reason("r")) == ("paused", None)
+    assert [message["id"] for message in view.transcript.messages()] == ["a", "u"]
+
+
 def test_a_run_that_ended_in_a_log_that_is_gone() -> None:
     """What a lost log told of a run's end is forgotten where the next one has it going on."""
     view = View()

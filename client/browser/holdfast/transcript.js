@@ -427,7 +427,7 @@ export class Transcript {
     for (const [id, message] of this.#messages) {
       if (this.#messages.size <= this.#messagesKept) return;
       const { runId = "" } = view(message);
-      if (["queued", "running", "waiting"].includes(this.status(runId))) return;
+      if (!["ended", "unknown"].includes(this.status(runId))) return; // that of a newer server may be another one
       this.#messages.delete(id);
       this.#messageViews = null;
       this.more = true;

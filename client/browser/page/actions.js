@@ -1,7 +1,7 @@
 /** What a person can do in a session, and what became of it: outcomes that need words, and errors. */
 
 import { CommandError } from "../holdfast/index.js";
-import { shortened, textOf, who } from "./text.js";
+import { shortened, textOf, who, words } from "./text.js";
 
 /** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
 /** @import {Request} from "../holdfast/wire.js" */
@@ -55,8 +55,9 @@ export class Actions {
   get active() {
     const { runs, pending } = this.#session.view;
     const stopping = this.stopping;
+    // A status of a newer server is one of a run that goes on.
     const isOn = (/** @type {RunInfo} */ { status, runId }) =>
-      (status === "running" || status === "waiting") && !stopping.has(runId);
+      status !== "queued" && status !== "ended" && !stopping.has(runId);
     const going = runs.filter(isOn);
     const main = going.findLast(({ runId }) => !this.#alongside.has(runId)) ?? going.at(-1);
     if (main !== undefined) return main.runId;
@@ -165,8 +166,10 @@ export class Actions {
     this.#told("answer", promise);
     promise.then(
       ({ outcome }) => {
+        if (outcome === "accepted") return;
         const why = TOO_LATE[outcome];
-        if (why !== undefined) this.#notices.tell(`Your ${answerTo(request, value)} came too late: ${why}.`);
+        const what = why === undefined ? `came to nothing: ${words(outcome)}` : `came too late: ${why}`;
+        this.#notices.tell(`Your ${answerTo(request, value)} ${what}.`);
       },
       () => {}, // was told
     );

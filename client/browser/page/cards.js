@@ -1,7 +1,7 @@
 /** What a run asks a person for, as cards with buttons. */
 
 import { el, isForInputMethod, setAttribute, setText } from "./dom.js";
-import { clock, shown } from "./text.js";
+import { clock, shown, words } from "./text.js";
 
 /** @import {Request} from "../holdfast/wire.js" */
 
@@ -22,7 +22,7 @@ export class RequestCard {
    */
   constructor(request, answer) {
     this.#answer = answer;
-    this.element = request.kind === "approval" ? this.#approval(request) : this.#input(request);
+    this.element = this.#card(request);
     if (request.expiresAt !== undefined) {
       this.element.append(el("p", { class: "note", text: `Waits for an answer until ${clock(request.expiresAt)}.` }));
     }
@@ -35,6 +35,19 @@ export class RequestCard {
     // Not `disabled`: that would drop the focus.
     for (const button of this.#buttons) setAttribute(button, "aria-disabled", isPending ? "true" : null);
     setText(this.#state, isPending ? "Sending your answer…" : "");
+  }
+
+  /** @param {Request} request */
+  #card(request) {
+    switch (request.kind) {
+      case "approval":
+        return this.#approval(request);
+      case "input":
+      case "tool":
+        return this.#input(request);
+      default: // of a newer server: others may answer it
+        return unanswerable(request);
+    }
   }
 
   /** @param {Request} request */
@@ -99,6 +112,12 @@ export class RequestCard {
     this.update(true);
     this.#answer(value);
   }
+}
+
+/** @param {Request} request */
+function unanswerable({ kind }) {
+  const text = `This page cannot answer what is asked for: ${words(kind)}.`;
+  return el("section", { role: "group", class: "ask", "aria-label": text }, el("p", { text }));
 }
 
 /**

@@ -194,7 +194,7 @@ export class Conversation {
    * @param {RunInfo | undefined} info
    */
   #ending(message, info) {
-    if (message.status !== "interrupted" || info === undefined) return undefined;
+    if (["streaming", "complete", "error"].includes(message.status) || info === undefined) return undefined;
     const { runId } = info;
     if (!this.#endings.has(runId)) {
       this.#endings.set(runId, undefined);

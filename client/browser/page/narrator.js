@@ -6,7 +6,7 @@
  * conversation has them.
  */
 
-import { outcome, shortened, textOf } from "./text.js";
+import { outcome, shortened, textOf, words } from "./text.js";
 
 /** @import {Event} from "../holdfast/index.js" */
 
@@ -107,7 +107,12 @@ export class Narrator {
       }
       case "run.requested": {
         const { kind, name } = event.request;
-        return [...this.#rest(event.runId), kind === "approval" ? `Approval needed: ${name}` : "An answer is needed."];
+        const asks = {
+          approval: `Approval needed: ${name}`,
+          input: "An answer is needed.",
+          tool: "An answer is needed.",
+        };
+        return [...this.#rest(event.runId), asks[kind] ?? `Asked for: ${words(kind)}.`]; // of a newer server
       }
       case "steer.accepted":
         this.#steers.set(event.steerId, shortened(textOf(event.parts)));

@@ -201,6 +201,14 @@ test("A steer is told when it is taken up; of a text that it cuts, what was not 
   ]);
 });
 
+test("What is asked for in a way of a newer server, and an end of its own, are told by their names.", () => {
+  const listener = new Listener();
+  listener.start();
+  listener.event({ type: "run.requested", runId: "r", request: { id: "q", kind: "hand_signature" } });
+  listener.event({ type: "run.ended", runId: "r", reason: "over_budget", returned: [] });
+  assert.deepEqual(listener.told.slice(1), ["Asked for: hand signature.", "Ended: over budget."]);
+});
+
 test("An answer that is stopped is told to be so, and nothing that was cut off is told.", () => {
   const listener = new Listener();
   listener.start();

@@ -216,6 +216,22 @@ test("as many messages as are to be kept are kept, and then there are no more", 
   assert.equal(transcript.more, false);
 });
 
+test("messages of a run in a state of a newer server are kept", () => {
+  const transcript = new Transcript({ messagesKept: 1 });
+  const answer = { id: "a", role: "assistant", parts: [], at: 1, seq: 1, after: null, runId: "r", status: "streaming" };
+  const run = { runId: "r", status: "paused", by: "p", device: "d", messageId: "a", requests: [], steers: [] };
+  transcript.load(/** @type {any} */ (snapshot(1, "E", { messages: [answer], runs: [run] })));
+  const message = { id: "u", role: "user", parts: [], by: "p", device: "d", at: 1 };
+  const ended = { type: "run.ended", seq: 3, at: 3, runId: "s", reason: "lost", returned: [] };
+  transcript.apply(/** @type {any} */ ({ type: "message", seq: 2, at: 2, runId: "s", after: "a", message }));
+  transcript.apply(/** @type {any} */ (ended));
+  assert.deepEqual([transcript.status("r"), transcript.reason("r")], ["paused", undefined]);
+  assert.deepEqual(
+    transcript.messages().map(({ id }) => id),
+    ["a", "u"],
+  );
+});
+
 test("old messages are forgotten, those of open runs are not, and it is said that there are more", () => {
   const { transcript } = new Written({ messagesKept: 2 })
     .start("a")

@@ -185,7 +185,7 @@ class View:
     def _forget_oldest(self) -> None:
         for _ in range(len(self._order) - self._messages_kept):
             message_id, run_id = self._order[0]
-            if self.status(run_id) in ("queued", "running", "waiting"):
+            if self.status(run_id) not in ("ended", "unknown"):  # that of a newer server may be another one
                 return
             self._order.popleft()
             self.transcript.forget([message_id])

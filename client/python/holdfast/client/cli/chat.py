@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -11,18 +12,21 @@ from pydantic import JsonValue
 
 from holdfast.client.cli.common import Exit, Interrupts, Target, connection_told, exit_of, refusal_text
 from holdfast.client.cli.screen import Pipes, Screen, Terminal
-from holdfast.client.cli.show import cancel_text, message_text, plain, request_text, result_text, runs_table
+from holdfast.client.cli.show import cancel_text, message_text, plain, request_text, result_text, runs_table, steer_text
 from holdfast.client.phases import Status
 from holdfast.client.run import Run
 from holdfast.client.session import Session
 from holdfast.protocol import HoldfastError
-from holdfast.protocol.events import Request
+from holdfast.protocol.events import Request, RequestKind
 
 HELP: Final = """A line is a message, or steers the run that goes on. Ctrl-C stops the run.
 /queue TEXT      a message for after the run       /runs      the runs of this session
 /interrupt TEXT  stop the run, then answer this    /history   what was said
 /quit            leave; runs go on                 /help      this"""
-_ACTIVE: Final = frozenset({"running", "waiting"})
+_STILL: Final = frozenset({"queued", "ended", "unknown"})
+"""Runs that nothing can be said to yet, or any more. A status of a newer server is one of a run that goes on."""
+_CHOICES: Final[Mapping[RequestKind, str | None]] = {"approval": " [y/n]", "input": "", "tool": None}
+"""What the person may answer; None where a device does."""
 _YES: Final = frozenset({"y", "yes"})
 
 
@@ -170,10 +174,16 @@ class Chat:
             await self._send(text)
             return
         outcome = await run.steer(text, if_ended="send")
-        if outcome.outcome == "accepted":
-            self._screen.note(f"[steers {run.id}]")
-        elif outcome.outcome != "sent":
-            await self._send(text)
+        came: str = outcome.outcome  # that of a newer server may be another one
+        match came:
+            case "accepted":
+                self._screen.note(f"[steers {run.id}]")
+            case "sent":
+                pass
+            case "already_ended" | "unknown_run":
+                await self._send(text)
+            case _:
+                self._screen.note(f"[{steer_text(run.id, outcome)}]")
 
     async def _send(self, text: str) -> None:
         run = await self._session.send(text)
@@ -252,7 +262,13 @@ class Chat:
     async def _watch_requests(self, run: Run) -> None:
         asked: set[str] = set()
         while run.status != "ended":
-            open_requests = {request["id"]: request for request in run.requests if request["kind"] != "tool"}
+            open_requests = {
+                request["id"]: request for request in run.requests if _CHOICES.get(request["kind"]) is not None
+            }
+            for request in run.requests:
+                if request["kind"] not in _CHOICES and request["id"] not in asked:  # of a newer server: others answer
+                    asked.add(request["id"])
+                    self._screen.note(f"[the run asks: {request_text(request)}]")
             if self._asked is not None and self._asked[1]["id"] not in open_requests:
                 self._ask(None)  # somebody else answered, or it is too late
             unasked = [request for request_id, request in open_requests.items() if request_id not in asked]
@@ -268,11 +284,11 @@ class Chat:
             self._screen.question = None
             return
         request = asked[1]
-        choice = " [y/n]" if request["kind"] == "approval" else ""
+        choice = _CHOICES[request["kind"]]
         self._screen.note(f"[the run asks: {request_text(request)}{choice}]")
         self._screen.question = f"answer{choice} "
 
     def _open_run(self) -> Run | None:
-        if self._current is not None and self._current.status in _ACTIVE:
+        if self._current is not None and self._current.status not in _STILL:
             return self._current
-        return next((run for run in self._session.runs.values() if run.status in _ACTIVE), None)
+        return next((run for run in self._session.runs.values() if run.status not in _STILL), None)
