@@ -104,7 +104,7 @@ def test_containers_are_bounded(codec: Codec) -> None:
 
 
 def test_surrogates() -> None:
-    """A lone surrogate is replaced at the door of either encoding."""
+    """A lone surrogate is replaced as it comes in, in either encoding."""
     assert JSON_CODEC.decode('"\\ud800"') == "\ufffd"
     assert MSGPACK_CODEC.decode(b"\xa3\xed\xa0\x80") == "\ufffd"
 

@@ -91,7 +91,7 @@ async def test_a_cursor_that_does_not_fit_is_told_so(demo: Serve, session: str, 
         assert wire.received[0]["resume"] == "tail"
 
 
-async def test_a_cursor_that_is_none_closes_the_door(demo: Serve, session: str) -> None:
+async def test_a_cursor_that_is_none_closes_the_connection(demo: Serve, session: str) -> None:
     """A cursor of the wrong form is `invalid`, naming the place, and the connection is closed with 4501."""
     for cursor, path in (({"epoch": "e", "seq": -1}, "$.cursor.seq"), ({"seq": 1}, "$.cursor.epoch"), (7, "$.cursor")):
         async with dial(demo.url, session) as wire:

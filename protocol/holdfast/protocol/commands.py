@@ -1,4 +1,4 @@
-"""What a client sends: `hello`, the commands, and the answer to a heartbeat; checked at the server's door."""
+"""What a client sends: `hello`, the commands, and the pong for a heartbeat; checked where it comes in."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Auth(_Command):
 
 
 class Ping(_Command):
-    """Asks for the head; answered by `pong`."""
+    """Asks for the head; its reply is `pong`."""
 
     type: Literal["ping"] = "ping"
 

@@ -1,4 +1,4 @@
-"""What a server sends beside the log: answers, snapshots and the connection's own business."""
+"""What a server sends beside the log: replies, snapshots and the connection's own business."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Limits(TypedDict):
 
 
 class Welcome(TypedDict):
-    """The answer to `hello`. `head` is the store's, read for this hello."""
+    """The reply to `hello`. `head` is the store's, read for this hello."""
 
     type: Literal["welcome"]
     session: str
@@ -71,7 +71,7 @@ class Snapshot(TypedDict):
 
 
 class Page(TypedDict):
-    """Older messages, ascending, in answer to `history`."""
+    """Older messages, ascending, in reply to `history`."""
 
     type: Literal["page"]
     id: str
@@ -118,7 +118,7 @@ class Error(TypedDict):
 
 
 class Heartbeat(TypedDict):
-    """A sign of life with the seq this connection has been sent up to; the client answers `pong`."""
+    """A sign of life with the seq this connection has been sent up to; the client sends `pong` back."""
 
     type: Literal["ping"]
     head: int

@@ -191,7 +191,7 @@ class RunStarted(_Event):
 
 
 class RunChunk(_Event):
-    """A piece of a run's answer: of part number `part`, in the fields of its `kind`.
+    """A piece of a run's message: of part number `part`, in the fields of its `kind`.
 
     `from` makes it stand for all events from that seq to its own (adjacent deltas merged for a slow reader).
     """

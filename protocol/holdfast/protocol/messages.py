@@ -18,7 +18,7 @@ _DELTA_FIELD = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
 
 
 class OpenPart:
-    """One part of an answer that may still grow. Appending a delta costs its length, not the part's.
+    """One part of a message that may still grow. Appending a delta costs its length, not the part's.
 
     Deltas are joined in blocks as they come, so that a part takes the memory of its text, however small the pieces
     were that it came in.
@@ -158,7 +158,7 @@ class OpenMessage:
             part.done = True
 
     def keep(self, kept: Sequence[Kept]) -> None:
-        """Cuts an ended answer: text and reasoning parts to their length in `kept`, out where not listed."""
+        """Cuts an ended message: text and reasoning parts to their length in `kept`, out where not listed."""
         lengths = {entry["part"]: entry["length"] for entry in kept}
         left: list[OpenPart] = []
         for number, part in enumerate(self.parts):

@@ -75,7 +75,7 @@ class GatewaySettings:
     violations_per_minute: int = 20
     """Frames that no correct client sends; the last of them closes the connection for good."""
     commands_in_flight: int = 64
-    """Commands of one connection that wait for their answer; beyond it the server stops reading from it."""
+    """Commands of one connection that wait for their reply; beyond it the server stops reading from it."""
     unavailable_seconds: float = 5.0
     """A client is told within this time that the store does not answer."""
     close_seconds: float = 5.0

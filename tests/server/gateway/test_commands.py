@@ -1,4 +1,4 @@
-"""Commands at the door: what is refused, in which order, and that it costs nobody anything."""
+"""Commands as they come in: what is refused, in which order, and that it costs nobody anything."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.agents.run import Run
-from holdfast.server.gateway.connection import Door
+from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.socket import WAITING_BYTES
 from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
@@ -37,9 +37,9 @@ class Torrent:
         await run.text("the end")
 
 
-def _door(server: Served, client: Client) -> Door:
-    doors: Mapping[Door, float] = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-    return next(door for door in doors if door.connection == client.received[0]["connection"])
+def _connection(server: Served, client: Client) -> Connection:
+    connections: Mapping[Connection, float] = server.gateway._connections  # pyright: ignore[reportPrivateUsage]
+    return next(connection for connection in connections if connection.id == client.received[0]["connection"])
 
 
 async def _stand_still(client: Client) -> None:
@@ -72,7 +72,7 @@ async def test_a_slow_reader_holds_nobody_up(codec: Any) -> None:
         server.client(codec=codec, hello={}, receive_buffer=4_096) as slow,
     ):
         await _stand_still(slow)
-        door = _door(server, slow)
+        connection = _connection(server, slow)
         await fast.send("send", id="r", text="go")
         async with asyncio.timeout(30):
             while not torrent.said_all.is_set():
@@ -80,8 +80,8 @@ async def test_a_slow_reader_holds_nobody_up(codec: Any) -> None:
             torrent.gate.set()
             await fast.until("run.ended")
         assert len(_folded(fast)) == PIECES * len(PIECE) + len("the end")
-        assert door.wire.congested
-        waiting = door._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
+        assert connection.wire.congested
+        waiting = connection._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
         assert waiting < WAITING_BYTES / 4
         slow.connection.transport.resume_reading()
         async with asyncio.timeout(30):
@@ -100,16 +100,16 @@ async def test_a_reader_that_stands_still_is_closed() -> None:
         server.client(hello={}, receive_buffer=4_096) as slow,
     ):
         await _stand_still(slow)
-        door = _door(server, slow)
+        connection = _connection(server, slow)
         await fast.send("send", id="r", text="go")
         async with asyncio.timeout(30):
             while not torrent.said_all.is_set():
                 await fast.receive()
         server.clock.advance(1_000)
         server.clock.advance(19_000)
-        closed_early = door.wire.closed
+        closed_early = connection.wire.closed
         server.clock.advance(2_000)
-        assert (closed_early, door.wire.closed) == (False, True)
+        assert (closed_early, connection.wire.closed) == (False, True)
         slow.connection.transport.resume_reading()
         assert await slow.closed() == 4003
         torrent.gate.set()
@@ -162,14 +162,14 @@ async def test_a_flood_of_answers_to_nobody_is_bounded() -> None:
             await talker.send("send", id="r", text="x" * 200_000)
             await talker.until("run.ended")
         async with server.client(hello={"messages": 0}, receive_buffer=4_096) as client:
-            door = _door(server, client)
+            connection = _connection(server, client)
             await _stand_still(client)
             for number in range(60):
                 await client.send("history", id=f"h{number}")
-            await until(lambda: door.wire.congested)
+            await until(lambda: connection.wire.congested)
             async with server.client("other", hello={}) as other:
                 await other.ask("ping", id="p")  # what would have been written has been by now
-            waiting = door._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
+            waiting = connection._socket.transport.get_write_buffer_size()  # pyright: ignore[reportPrivateUsage]
             assert waiting < WAITING_BYTES / 4
             client.connection.transport.resume_reading()
             for number in range(60):
@@ -234,7 +234,7 @@ async def test_drain_sends_everybody_away() -> None:
         assert all(0 <= goaway["reconnectAfterMs"] <= 5_000 for goaway in goaways)
         assert await one.closed() == await two.closed() == 4001
         assert not draining.done()
-        assert sum(door.wire.closed for door in server.gateway._doors) < 4  # pyright: ignore[reportPrivateUsage]
+        assert sum(connection.wire.closed for connection in server.gateway._connections) < 4  # pyright: ignore[reportPrivateUsage]
         server.clock.advance(100)
         await draining
         assert await three.closed() == await four.closed() == 4001

@@ -1,4 +1,4 @@
-"""The deepest and longest that is accepted, on its way to every kind of reader; and what is refused at the door."""
+"""The deepest and longest that is accepted, on its way to every kind of reader; and what is refused as it comes in."""
 
 from __future__ import annotations
 

@@ -108,13 +108,13 @@ async def test_a_stop_has_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
         try:
             client.send(message("hello"))
             await deaf.asked.wait()
-            (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
+            (connection,) = server.gateway._connections  # pyright: ignore[reportPrivateUsage]
             stopping = asyncio.create_task(server.gateway.stop())
             await server.clock.pass_ms(6_900)
             assert not stopping.done()
             await server.clock.pass_ms(200)
             assert stopping.done()
-            assert door.connection in capsys.readouterr().out
+            assert connection.id in capsys.readouterr().out
             coroutines = [str(task.get_coro()) for task in asyncio.all_tasks()]
             assert not any("Server._close" in coroutine for coroutine in coroutines), "the library waits no more"
             assert await client.closed() in (0, 1001)
@@ -195,14 +195,14 @@ async def test_a_stop_may_come_twice_or_first() -> None:
 
 async def test_one_that_comes_while_the_drain_begins_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that had shaken hands, and had no place yet, is told like all others."""
-    answer_to = http.answer
+    response_to = http.response
 
-    def answer_and_drain(*arguments: Any, **named: Any) -> Any:
-        answer = answer_to(*arguments, **named)
+    def respond_and_drain(*arguments: Any, **named: Any) -> Any:
+        response = response_to(*arguments, **named)
         server.gateway._draining = True  # pyright: ignore[reportPrivateUsage]
-        return answer
+        return response
 
-    monkeypatch.setattr(http, "answer", answer_and_drain)
+    monkeypatch.setattr(http, "response", respond_and_drain)
     async with served() as server, RawClient.open(server) as client:
         client.send(close(4001))
         assert await client.closed() == 4001
@@ -234,8 +234,8 @@ async def test_a_stop_while_too_many_commands_wait() -> None:
         async with RawClient.open(server, live=True) as client:
             store.open_gate.clear()
             client.send(*[message("send", id=f"r{n}", text="x", whenBusy="queue") for n in range(9)])
-            (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-            await until(lambda: door._room is not None)  # pyright: ignore[reportPrivateUsage]
+            (connection,) = server.gateway._connections  # pyright: ignore[reportPrivateUsage]
+            await until(lambda: connection._room is not None)  # pyright: ignore[reportPrivateUsage]
             stopping = asyncio.create_task(server.gateway.stop())
             await server.clock.pass_ms(5_100)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -244,7 +244,7 @@ async def test_a_stop_while_too_many_commands_wait() -> None:
 
 
 async def test_a_pong_stands_behind_what_was_committed_before_it() -> None:
-    """Commands that only read wait for the session: what is committed before them is sent before their answer."""
+    """Commands that only read wait for the session: what is committed before them is sent before their reply."""
     store = Slow()
     async with served(store=store) as server, server.client(hello={}) as client:
         store.open_gate.clear()

@@ -145,7 +145,7 @@ async def test_a_token_that_has_expired_already() -> None:
 
 
 async def test_an_authenticator_that_fails() -> None:
-    """A defect behind the door is `internal`, without a traceback, and the client may come back."""
+    """A defect behind the connection is `internal`, without a traceback, and the client may come back."""
     async with served(authenticator=Expiring()) as server, server.client() as client:
         await client.send("hello", token="broken")
         assert await client.closed() == 1011

@@ -148,9 +148,9 @@ async def test_all_that_was_read_counts_though_too_many_wait_for_their_answer() 
         store.open_gate.clear()
         leaving.send(*[message("send", id=f"r{n}", text="x", whenBusy="queue") for n in range(60)])
         await until(lambda: server.node.sessions["s"].pending)
-        door = next(door for door in server.gateway._doors if door._in_flight)  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: door._room is not None)  # pyright: ignore[reportPrivateUsage]
-        door.cut()
+        connection = next(connection for connection in server.gateway._connections if connection._in_flight)  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: connection._room is not None)  # pyright: ignore[reportPrivateUsage]
+        connection.cut()
         await until(lambda: server.gateway.connections == 1)
         store.open_gate.set()
         await other.until("run.queued", runId="r59")
@@ -163,8 +163,8 @@ async def test_what_comes_after_the_server_began_to_close_is_for_nobody() -> Non
         await other.send("send", id="r", text="go")
         await other.until("run.chunk")
         async with RawClient.open(server, live=True) as sent_away:
-            door = list(server.gateway._doors)[-1]  # pyright: ignore[reportPrivateUsage]
-            door.wire.close(CloseCode.DRAINING, "draining")
+            connection = list(server.gateway._connections)[-1]  # pyright: ignore[reportPrivateUsage]
+            connection.wire.close(CloseCode.DRAINING, "draining")
             sent_away.send(message("cancel", id="k", runId="r"), close(4001))
             assert await sent_away.closed() == 4001
             await sent_away.gone()
@@ -184,9 +184,9 @@ async def test_what_was_read_when_the_server_began_to_close_counts() -> None:
     ):
         store.open_gate.clear()
         sent_away.send(*[message("send", id=f"r{n}", text="x" * 500, whenBusy="queue") for n in range(60)])
-        door = list(server.gateway._doors)[-1]  # pyright: ignore[reportPrivateUsage]
-        await until(lambda: door._room is not None)  # pyright: ignore[reportPrivateUsage]
-        door.wire.close(CloseCode.DRAINING, "draining")
+        connection = list(server.gateway._connections)[-1]  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: connection._room is not None)  # pyright: ignore[reportPrivateUsage]
+        connection.wire.close(CloseCode.DRAINING, "draining")
         store.open_gate.set()
         await other.until("run.queued", runId="r59")
         sent_away.send(close(4001))

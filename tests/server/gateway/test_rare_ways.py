@@ -47,14 +47,14 @@ async def test_one_that_catches_up_gets_no_heartbeat() -> None:
 
 async def test_one_without_a_hello_is_sent_away_when_the_drain_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that had shaken hands, and had no place yet, is closed at once; its hello is not heard."""
-    answer_to = http.answer
+    response_to = http.response
 
-    def answer_and_drain(*arguments: Any, **named: Any) -> Any:
-        answer = answer_to(*arguments, **named)
+    def respond_and_drain(*arguments: Any, **named: Any) -> Any:
+        response = response_to(*arguments, **named)
         server.gateway._draining = True  # pyright: ignore[reportPrivateUsage]
-        return answer
+        return response
 
-    monkeypatch.setattr(http, "answer", answer_and_drain)
+    monkeypatch.setattr(http, "response", respond_and_drain)
     async with served() as server, RawClient.open(server) as client:
         client.send(message("hello"))
         opcode, payload = await client.frame()
@@ -71,8 +71,8 @@ async def test_not_ready_while_the_node_drains() -> None:
 async def test_a_reason_is_cut_to_what_a_close_frame_holds() -> None:
     """One that is too long closes with its code all the same, and is cut between two characters."""
     async with served() as server, RawClient.open(server, live=True) as client:
-        (door,) = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-        door.wire.close(CloseCode.GOING_AWAY, "ü" * 100)
+        (connection,) = server.gateway._connections  # pyright: ignore[reportPrivateUsage]
+        connection.wire.close(CloseCode.GOING_AWAY, "ü" * 100)
         opcode, payload = 0, b""
         while opcode != CLOSE:
             opcode, payload = await client.frame()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.protocol import Event
 
-from holdfast.server.gateway.connection import Door
+from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.rates import Meter, TokenBucket
 from holdfast.server.gateway.socket import Socket
 from holdfast.server.settings import GatewaySettings
@@ -122,14 +122,14 @@ async def test_a_flood_is_taken_a_little_at_a_time(flood: bytes, monkeypatch: py
         frames += 1
         process_event(socket, event)
 
-    async def take(door: Door, *arguments: Any) -> None:
+    async def take(connection: Connection, *arguments: Any) -> None:
         nonlocal frames
         frames += 1
-        await take_frame(door, *arguments)
+        await take_frame(connection, *arguments)
 
-    process_event, take_frame = Socket.process_event, Door._frame  # pyright: ignore[reportPrivateUsage]
+    process_event, take_frame = Socket.process_event, Connection._frame  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(Socket, "process_event", count)
-    monkeypatch.setattr(Door, "_frame", take)
+    monkeypatch.setattr(Connection, "_frame", take)
     settings = GatewaySettings(refusals_per_minute=10**6, violations_per_minute=10**6)
     async with served(settings=settings) as server, RawClient.open(server, live=True) as client:
         is_fragment = flood[0] & 0xF == CONT

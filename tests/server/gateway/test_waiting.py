@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import join_continued
-from holdfast.server.gateway.connection import Door
+from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.socket import WAITING_BYTES, WRITE_LIMIT, Socket
 from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.journal import Journal
@@ -27,18 +27,18 @@ UNMETERED = GatewaySettings(
 PINGS = frame(PING, b"x" * 125) * 500
 
 
-def _doors(server: Served) -> list[Door]:
-    doors: Mapping[Door, float] = server.gateway._doors  # pyright: ignore[reportPrivateUsage]
-    return list(doors)
+def _all_connections(server: Served) -> list[Connection]:
+    connections: Mapping[Connection, float] = server.gateway._connections  # pyright: ignore[reportPrivateUsage]
+    return list(connections)
 
 
-def _door(server: Served) -> Door:
-    (door,) = _doors(server)
-    return door
+def _connection(server: Served) -> Connection:
+    (connection,) = _all_connections(server)
+    return connection
 
 
-def _socket(door: Door) -> Socket:
-    return door._socket  # pyright: ignore[reportPrivateUsage]
+def _socket(connection: Connection) -> Socket:
+    return connection._socket  # pyright: ignore[reportPrivateUsage]
 
 
 def _transport(client: RawClient) -> asyncio.Transport:
@@ -64,7 +64,7 @@ async def test_pongs_that_nobody_reads_close_the_connection(live: bool) -> None:
     """
     async with served(settings=UNMETERED) as server, RawClient.open(server, live=live) as client:
         await until(lambda: server.gateway.connections == 1)
-        socket = _socket(_door(server))
+        socket = _socket(_connection(server))
         await _ping_until(client, socket, 10 * WAITING_BYTES)
         assert socket.code == 4003
         waiting = socket.waiting
@@ -83,31 +83,31 @@ async def test_pongs_that_nobody_reads_close_the_connection(live: bool) -> None:
 async def test_pongs_are_no_progress() -> None:
     """A reader that takes nothing is closed in time, also while what waits for it changes all the time."""
     async with served(settings=UNMETERED) as server, RawClient.open(server, live=True) as client:
-        door = _door(server)
-        await _ping_until(client, _socket(door), 2 * WRITE_LIMIT)
+        connection = _connection(server)
+        await _ping_until(client, _socket(connection), 2 * WRITE_LIMIT)
         for _ in range(30):
-            sent = door.wire.sent
+            sent = connection.wire.sent
             client.send(frame(PING, b"y"))
             client.send(frame(1, json.dumps({"type": "ping", "id": "p"}).encode()))
             for _ in range(5):
                 await asyncio.sleep(0)
-            assert door.wire.sent == sent
+            assert connection.wire.sent == sent
             server.clock.advance(1_000)
-        assert _socket(door).code == 4003
+        assert _socket(connection).code == 4003
 
 
 async def test_reading_is_progress() -> None:
     """One that reads now and then stays, though something waits for it all the time."""
     async with served(settings=UNMETERED) as server, RawClient.open(server, live=True) as client:
-        door = _door(server)
+        connection = _connection(server)
         for _ in range(30):
-            await _ping_until(client, _socket(door), 2 * WRITE_LIMIT)
-            sent = door.wire.sent
+            await _ping_until(client, _socket(connection), 2 * WRITE_LIMIT)
+            sent = connection.wire.sent
             _transport(client).resume_reading()
-            while door.wire.sent == sent:
+            while connection.wire.sent == sent:
                 await client.frame()
             server.clock.advance(1_000)
-        assert _socket(door).code == 0
+        assert _socket(connection).code == 0
 
 
 LARGE_SENDS = 40
@@ -120,14 +120,18 @@ async def test_pages_wait_for_their_reader() -> None:
             await writer.send("send", id=f"r{number}", text=f"{number:03}" + "x" * 200_000)
             await writer.until("run.ended")
         async with server.client(hello={"messages": 0}, receive_buffer=4_096) as reader:
-            door = next(door for door in _doors(server) if door.connection == reader.received[0]["connection"])
+            connection = next(
+                connection
+                for connection in _all_connections(server)
+                if connection.id == reader.received[0]["connection"]
+            )
             reader.connection.transport.pause_reading()
             for number in range(3):
                 await reader.send("history", id=f"h{number}", limit=200)
-            await until(lambda: door.wire.congested)
+            await until(lambda: connection.wire.congested)
             for _ in range(20):
                 await writer.ask("ping", id="p")
-            assert _socket(door).waiting < WRITE_LIMIT + 300_000
+            assert _socket(connection).waiting < WRITE_LIMIT + 300_000
             reader.connection.transport.resume_reading()
             for number in range(3):
                 found = await _history(reader, f"h{number}")
@@ -194,10 +198,14 @@ async def test_history_waits_for_everything_before_it() -> None:
     gate = Gate()
     async with served(gate.agent, settings=UNMETERED) as server, server.client(hello={}) as writer:
         async with server.client(hello={}, receive_buffer=4_096) as reader:
-            door = next(door for door in _doors(server) if door.connection == reader.received[0]["connection"])
+            connection = next(
+                connection
+                for connection in _all_connections(server)
+                if connection.id == reader.received[0]["connection"]
+            )
             reader.connection.transport.pause_reading()
             number = 0
-            while door.subscriber is None or not door.subscriber.behind:
+            while connection.subscriber is None or not connection.subscriber.behind:
                 await writer.send("send", id=f"r{number}", text="x" * 200_000, whenBusy="interrupt")
                 await writer.until("run.started")
                 number += 1

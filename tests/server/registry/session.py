@@ -38,7 +38,7 @@ AGENTS: Final = {"solo": AgentTraits(), "phoenix": AgentTraits(restartable=True)
 
 
 def command(kind: str, command_id: str, **fields: Any) -> ClientCommand:
-    """A command as it comes through the door."""
+    """A command as it comes from a client."""
     parsed = parse_command({"type": kind, "id": command_id, **fields})
     assert isinstance(parsed, (Send, Cancel, Steer, Withdraw, Answer)), "a command that may add events"
     return parsed

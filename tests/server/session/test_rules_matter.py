@@ -255,7 +255,7 @@ def _off_sweep(patch: Patch) -> SessionSettings:
 
 
 def _off_encode(patch: Patch) -> SessionSettings:
-    patch.setattr(run_module, "_checked", dict)  # the agent's door
+    patch.setattr(run_module, "_checked", dict)  # where an agent's output comes in
     patch.setattr(Session, "_leave_out", _give_up)  # and the net behind it
     return _ON
 

@@ -1,4 +1,4 @@
-"""Who is at the door: a token in, a principal out."""
+"""Who connects: a token in, a principal out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One connection, from its first frame to its last: who is there, what it asks, what it is told.
 
-The rules of the wire are taken in their order: a frame that breaks one of them gets the answer of the first it breaks,
+The rules of the wire are taken in their order: a frame that breaks one of them gets the reply of the first it breaks,
 and nothing after that is looked at. Nothing here ever ends a run: a connection that ends, ends alone.
 """
 
@@ -28,7 +28,7 @@ from holdfast.server.errors import AuthError, SessionFailed
 from holdfast.server.gateway.auth import Authenticator, Principal
 from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire, decoded
 from holdfast.server.gateway.handshake import (
-    Refused,
+    CloseConnection,
     admit,
     authenticated,
     error_message,
@@ -52,7 +52,7 @@ _CLOSING = -2
 
 
 class Sessions(Protocol):
-    """What a door needs of the node behind it."""
+    """What a connection needs of the node behind it."""
 
     @property
     def clock(self) -> Clock:
@@ -74,8 +74,8 @@ class Sessions(Protocol):
         ...
 
 
-class Door:
-    """A connection's handler. `serve` it once; `watch` and `ping` are called from outside while it runs."""
+class Connection:
+    """One client's connection. `serve` it once; `watch` and `ping` are called from outside while it runs."""
 
     __slots__ = (
         "_authenticator",
@@ -93,7 +93,7 @@ class Door:
         "_socket",
         "_stuck_since",
         "_violations",
-        "connection",
+        "id",
         "session_id",
         "subscriber",
         "wire",
@@ -109,7 +109,7 @@ class Door:
         authenticator: Authenticator,
         settings: GatewaySettings,
     ) -> None:
-        self.connection = f"c-{secrets.token_hex(6)}"
+        self.id = f"c-{secrets.token_hex(6)}"
         self.session_id = session_id
         self.wire = SocketWire(socket, codec)
         self.subscriber: Subscriber | None = None
@@ -125,7 +125,7 @@ class Door:
         self._room: asyncio.Future[None] | None = None
         """Waited for while too many commands are in flight."""
         self._reads: deque[History | Ping] | None = None
-        """Commands that only read, answered one after the other while the task for them runs."""
+        """Commands that only read, replied to one after the other while the task for them runs."""
         self._reading: asyncio.Task[None] | None = None
         self._silent_pings = 0
         self._pongs_due = 0
@@ -144,10 +144,10 @@ class Door:
                 await self._converse(node, entered)
             except ConnectionClosed:
                 """It ended from the other side, or was lost."""
-            except Refused as refused:
-                if refused.error is not None:
-                    self._say(error_message(refused.error))
-                self._hang_up(refused.code, refused.reason)
+            except CloseConnection as closing:
+                if closing.error is not None:
+                    self._say(error_message(closing.error))
+                self._hang_up(closing.code, closing.reason)
             except SessionFailed as failed:
                 self._say(error_message(unavailable(str(failed))))
                 self._hang_up(CloseCode.STORE_UNAVAILABLE, "the session failed here")
@@ -155,7 +155,7 @@ class Door:
                 self.cut()
                 raise
             except Exception:
-                _log.exception("connection failed", session=self.session_id, connection=self.connection)
+                _log.exception("connection failed", session=self.session_id, connection=self.id)
                 self._say(error_message(internal()))
                 self._hang_up(INTERNAL_ERROR, "internal")
 
@@ -170,9 +170,9 @@ class Door:
                 session = await entered.enter_async_context(node.open(self.session_id))
         except TimeoutError:
             error = unavailable()
-            raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+            raise CloseConnection(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
         subscriber = Subscriber(
-            connection=self.connection,
+            connection=self.id,
             principal=principal.name,
             device=hello.device or f"d-{secrets.token_hex(6)}",
             since=clock.now(),
@@ -207,7 +207,7 @@ class Door:
         welcome: dict[str, Any] = {
             "type": "welcome",
             "session": self.session_id,
-            "connection": self.connection,
+            "connection": self.id,
             "principal": principal.name,
             "device": subscriber.device,
             "at": self._clock.now(),
@@ -225,7 +225,7 @@ class Door:
                 await asyncio.wait({started, self._joining, left}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             error = unavailable()
-            raise Refused(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+            raise CloseConnection(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
         finally:
             self.wire.started = None
         self.subscriber = subscriber
@@ -233,7 +233,7 @@ class Door:
         _log.info(
             "connection opened",
             session=self.session_id,
-            connection=self.connection,
+            connection=self.id,
             principal=principal.name,
             device=subscriber.device,
             client=hello.client,
@@ -248,7 +248,7 @@ class Door:
             self._say(error_message(unavailable(str(failed))))
             self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
-            _log.exception("join failed", session=self.session_id, connection=self.connection)
+            _log.exception("join failed", session=self.session_id, connection=self.id)
             self._say(error_message(internal()))
             self.wire.close(INTERNAL_ERROR, "internal")
 
@@ -270,7 +270,7 @@ class Door:
                 return
             if wait:
                 if self._socket.meter.refused(len(received), now):
-                    raise Refused(CloseCode.RATE_LIMITED, "too many commands")
+                    raise CloseConnection(CloseCode.RATE_LIMITED, "too many commands")
                 raise CommandError("rate_limited", "too many commands", retry_after_ms=max(1, round(wait * 1000)))
             if is_pong:
                 return
@@ -290,7 +290,7 @@ class Door:
             case _:
                 session.submit(
                     Ask(subscriber.principal, subscriber.device, command),
-                    partial(self._answered, subscriber, command.id),
+                    partial(self._replied, subscriber, command.id),
                 )
                 self._in_flight += 1
         if self._in_flight >= self._settings.commands_in_flight:
@@ -298,7 +298,7 @@ class Door:
             self._room = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._room, self._socket.connection_lost_waiter}, return_when=asyncio.FIRST_COMPLETED)
 
-    def _answered(self, subscriber: Subscriber, command_id: str, outcome: Ack | CommandError) -> None:
+    def _replied(self, subscriber: Subscriber, command_id: str, outcome: Ack | CommandError) -> None:
         self._landed()
         if isinstance(outcome, CommandError):
             subscriber.control(error_message(outcome, command_id))
@@ -319,7 +319,7 @@ class Door:
         if self._violations is None:
             self._violations = Strikes(self._settings.violations_per_minute)
         if self._violations.strike(now):
-            raise Refused(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
+            raise CloseConnection(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
 
     async def _refresh(self, subscriber: Subscriber, command: Auth) -> None:
         try:
@@ -348,9 +348,9 @@ class Door:
             self._reads.append(command)
             return
         self._reads = deque([command])
-        self._reading = asyncio.create_task(self._answer_reads(session, subscriber, self._reads))
+        self._reading = asyncio.create_task(self._reply_to_reads(session, subscriber, self._reads))
 
-    async def _answer_reads(self, session: Session, subscriber: Subscriber, commands: deque[History | Ping]) -> None:
+    async def _reply_to_reads(self, session: Session, subscriber: Subscriber, commands: deque[History | Ping]) -> None:
         """One after the other, and page by page: of all that is asked for only one page lies in memory."""
         while commands:
             command = commands.popleft()
@@ -358,7 +358,7 @@ class Door:
                 if isinstance(command, History):
                     await self._pages(session, subscriber, command)
                 else:
-                    # Through the actor: the answer stands behind everything committed before the question came.
+                    # Through the actor: the reply stands behind everything committed before the ping came.
                     async with within(self._clock, self._settings.unavailable_seconds):
                         await session.between_commits(_nothing)
                     subscriber.control({"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq})
@@ -367,14 +367,14 @@ class Door:
             except SessionFailed as failed:
                 subscriber.control(error_message(unavailable(str(failed)), command.id))
             except Exception:
-                _log.exception("reading failed", session=self.session_id, connection=self.connection)
+                _log.exception("reading failed", session=self.session_id, connection=self.id)
                 subscriber.control(error_message(internal(), command.id))
             self._landed()
             await self._delivered(subscriber)
         self._reads = self._reading = None
 
     async def _pages(self, session: Session, subscriber: Subscriber, command: History) -> None:
-        """Writes the answer as its reader takes it. Raises TimeoutError where the store does not answer in time."""
+        """Writes the pages as their reader takes them. Raises TimeoutError where the store does not answer in time."""
         async with within(self._clock, self._settings.unavailable_seconds):
             pages = await session.history(command.id, command.before, command.limit)
         async with aclosing(pages):
@@ -390,7 +390,7 @@ class Door:
             return await anext(pages, None)
 
     async def _delivered(self, subscriber: Subscriber) -> None:
-        """Returns when what was answered has left the server, or the connection has ended."""
+        """Returns when what was written has left the server, or the connection has ended."""
         await self.wire.drained()
         if subscriber.behind and not self.wire.closed:
             await subscriber.live()
@@ -399,7 +399,7 @@ class Door:
     # Watched from outside
 
     def ping(self) -> None:
-        """Sends a sign of life, or closes a connection that answered none of the last ones."""
+        """Sends a sign of life, or closes a connection that sent no pong for the last ones."""
         subscriber = self.subscriber
         if subscriber is None or self.wire.closed or subscriber.behind or self.wire.congested:
             return  # not there yet, or busy reading: a reader that stands still is found by `watch`

@@ -30,7 +30,7 @@ from holdfast.server.errors import ConfigError
 from holdfast.server.gateway import http, static
 from holdfast.server.gateway.admission import Admission
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator, is_loopback
-from holdfast.server.gateway.connection import Door, Sessions
+from holdfast.server.gateway.connection import Connection, Sessions
 from holdfast.server.gateway.rates import Meter
 from holdfast.server.gateway.socket import WRITE_LIMIT, Socket
 from holdfast.server.settings import GatewaySettings
@@ -80,7 +80,7 @@ class Gateway:
             self._files = static.without_page(self._files)
         self._draining = False
         self._server: Server | None = None
-        self._doors: OrderedDict[Door, float] = OrderedDict()
+        self._connections: OrderedDict[Connection, float] = OrderedDict()
         """Every connection, with the time of its next heartbeat; soonest first."""
         self._timer: Timer | None = None
         self._watched_at = 0.0
@@ -116,7 +116,7 @@ class Gateway:
             write_limit=WRITE_LIMIT,
             logger=_library_log,
             start_serving=False,
-            create_connection=cast("type[ServerConnection]", self._connection),
+            create_connection=cast("type[ServerConnection]", self._new_socket),
         )
         for listening in self._server.sockets:
             listening.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, SEND_BUFFER_BYTES)
@@ -138,7 +138,7 @@ class Gateway:
     @property
     def connections(self) -> int:
         """How many are connected, those included that have not said hello."""
-        return len(self._doors)
+        return len(self._connections)
 
     async def drain(self) -> None:
         """Sends everybody away, with times to come back that are spread, and refuses new connections.
@@ -147,15 +147,15 @@ class Gateway:
         """
         self._draining = True
         settings = self._settings
-        leaving = list(self._doors)
+        leaving = list(self._connections)
         spread = min(30_000, settings.reconnect_spread_ms)
-        for door in leaving:
-            door.say_goodbye("draining", random.randint(0, spread))
+        for connection in leaving:
+            connection.say_goodbye("draining", random.randint(0, spread))
         for start in range(0, len(leaving), settings.drain_batch):
             if start:
                 await self._pause(settings.drain_pause_seconds)
-            for door in leaving[start : start + settings.drain_batch]:
-                door.wire.close(CloseCode.DRAINING, "draining")
+            for connection in leaving[start : start + settings.drain_batch]:
+                connection.wire.close(CloseCode.DRAINING, "draining")
 
     async def stop(self, seconds: float | None = None) -> None:
         """Ends every connection and stops listening.
@@ -171,8 +171,8 @@ class Gateway:
         server, self._server = self._server, None
         if server is None:
             return
-        for door in self._doors:
-            door.wire.close(CloseCode.GOING_AWAY, "the server stops")
+        for connection in self._connections:
+            connection.wire.close(CloseCode.GOING_AWAY, "the server stops")
         for socket in list(self._sockets):
             if socket.request is None:
                 socket.transport.abort()  # a browser keeps some at hand that it has not used
@@ -201,14 +201,14 @@ class Gateway:
             task.cancel()
 
     def _leave_behind(self, server: Server) -> None:
-        left = [f"{door.session_id} {door.connection}" for door in self._doors]
+        left = [f"{connection.session_id} {connection.id}" for connection in self._connections]
         _log.error("connections left behind", connections=left[:_NAMED], tasks=len(server.handler_tasks))
         if server.close_task is not None:
             server.close_task.cancel()
 
     # One connection
 
-    def _connection(self, *arguments: Any, **named: Any) -> Socket:
+    def _new_socket(self, *arguments: Any, **named: Any) -> Socket:
         clock = self._node.clock
         meter = Meter(self._settings, clock.monotonic())
         return Socket(
@@ -220,28 +220,30 @@ class Gateway:
             **named,
         )
 
-    async def _serve(self, connection: ServerConnection) -> None:
-        socket = cast(Socket, connection)
+    async def _serve(self, accepted: ServerConnection) -> None:
+        socket = cast(Socket, accepted)
         session_id = http.session_of(socket.request.path if socket.request is not None else "")
         assert session_id is not None, "process_request lets no other path through"
         clock = self._node.clock
         codec = negotiate([] if socket.subprotocol is None else [socket.subprotocol])
         assert codec is not None, "the subprotocol was chosen from the known ones"
-        door = Door(socket, codec, session_id, clock=clock, authenticator=self._authenticator, settings=self._settings)
+        connection = Connection(
+            socket, codec, session_id, clock=clock, authenticator=self._authenticator, settings=self._settings
+        )
         began = clock.monotonic()
-        self._doors[door] = began + self._settings.heartbeat_ms / 1000
+        self._connections[connection] = began + self._settings.heartbeat_ms / 1000
         try:
             if self._draining:  # it was between the handshake and here when the drain began
-                door.wire.close(CloseCode.DRAINING, "draining")
-            await door.serve(self._node)
-            if door.wire.closed:
+                connection.wire.close(CloseCode.DRAINING, "draining")
+            await connection.serve(self._node)
+            if connection.wire.closed:
                 await socket.wait_closed()
         finally:
-            del self._doors[door]
+            del self._connections[connection]
             _log.info(
                 "connection closed",
                 session=session_id,
-                connection=door.connection,
+                connection=connection.id,
                 code=socket.code,
                 seconds=round(clock.monotonic() - began, 3),
             )
@@ -251,7 +253,7 @@ class Gateway:
         if response is None and http.asks_for_readiness(request):
             response = http.readiness(socket, ready=await self._is_ready())
         elif response is None:
-            response = http.answer(
+            response = http.response(
                 socket, request, admission=self._admission, files=self._files, draining=self._draining
             )
         if response is None:
@@ -280,17 +282,17 @@ class Gateway:
         self._timer = clock.call_later(_TICK_SECONDS, self._tick)
         now = clock.monotonic()
         interval = self._settings.heartbeat_ms / 1000
-        while self._doors:
-            door, due = next(iter(self._doors.items()))
+        while self._connections:
+            connection, due = next(iter(self._connections.items()))
             if due > now:
                 break
-            self._doors[door] = now + interval
-            self._doors.move_to_end(door)
-            door.ping()
+            self._connections[connection] = now + interval
+            self._connections.move_to_end(connection)
+            connection.ping()
         if now - self._watched_at >= 1.0:
             self._watched_at = now
-            for door in self._doors:
-                door.watch(now)
+            for connection in self._connections:
+                connection.watch(now)
             self._watch_descriptors(now)
 
     def _watch_descriptors(self, now: float) -> None:

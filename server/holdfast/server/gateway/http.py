@@ -59,17 +59,17 @@ def readiness(connection: ServerConnection, *, ready: bool) -> Response:
 
 
 def refusal(connection: ServerConnection, request: Request, admission: Admission) -> Response | None:
-    """The answer to a request that gets no other; None for all the rest."""
+    """The response to a request that gets no other; None for all the rest."""
     if request.method not in _METHODS:
         return _wrong_method(connection)
     reason = admission.refusal(request.headers)
     return None if reason is None else connection.respond(HTTPStatus.FORBIDDEN, f"{reason}\n")
 
 
-def answer(
+def response(
     connection: ServerConnection, request: Request, *, admission: Admission, files: static.Files, draining: bool
 ) -> Response | None:
-    """The answer to a request; None for one that may become a connection to a session."""
+    """The response to a request; None for one that may become a connection to a session."""
     session = session_of(request.path)
     if session is None and path_of(request.path) == _ADMISSION:
         return _admission(connection, request, admission)
@@ -98,7 +98,7 @@ def answer(
 
 
 def broken(connection: ServerConnection, first_bytes: bytes, cause: BaseException | None) -> Response:
-    """The answer to what the library did not take for a request: `cause` is what it says of it."""
+    """The response to what the library did not take for a request: `cause` is what it says of it."""
     method = first_bytes.partition(b" ")[0].decode("ascii", "replace")
     if method.isalpha() and method.isupper() and method not in _METHODS:
         return _wrong_method(connection)

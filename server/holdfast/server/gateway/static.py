@@ -79,7 +79,7 @@ def without_page(files: Files) -> Files:
 
 
 def respond(connection: ServerConnection, request: Request, file: File) -> Response:
-    """The answer that carries a file, or says that the one the client has is still right."""
+    """The response that carries a file, or says that the one the client has is still right."""
     response = connection.respond(HTTPStatus.OK, "")
     headers = response.headers
     headers["ETag"] = file.etag
