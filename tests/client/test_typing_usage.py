@@ -70,5 +70,5 @@ def test_facade_has_every_command() -> None:
                 assert name in _INTERNAL or hasattr(ours, name), name
 
 
-_INTERNAL = frozenset({"view", "changed", "check", "feed", "find_answer", "trouble", "ended_before", "take"})
+_INTERNAL = frozenset({"transcript", "changed", "trouble", "ended_before", "take"})
 """Of the async session and its runs: for each other and the command line."""

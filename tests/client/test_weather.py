@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from holdfast.client.connection import Settled
+from holdfast.client.outbox import Settled
 from holdfast.client.view import Reset, TextCursor
 from holdfast.protocol import JSON_CODEC, Transcript
 from tests.client.wire import make, sent, snapshot, welcome

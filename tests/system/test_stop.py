@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from holdfast.client import connect
-from holdfast.client.session import Encoding
+from holdfast.client.client import Encoding
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from tests.system.client import counted, ended, read, until
 from tests.system.program import Serve

@@ -1,6 +1,5 @@
 """Holdfast's Python client: `connect` opens a session, `holdfast.client.sync` does it without asyncio."""
 
-from holdfast.client.connection import HistoryPage
 from holdfast.client.errors import (
     BusyError,
     ClientClosedError,
@@ -21,6 +20,7 @@ from holdfast.client.errors import (
 )
 from holdfast.client.feed import Feed, Lagged
 from holdfast.client.opening import Opening, connect
+from holdfast.client.outbox import HistoryPage
 from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, SteerOutcome, WithdrawOutcome
 from holdfast.client.phases import Status
 from holdfast.client.run import Run

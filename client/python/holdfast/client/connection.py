@@ -18,8 +18,7 @@ What it keeps across connections is the folded log and the outbox. A connection 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from holdfast.client.backoff import backoff
 from holdfast.client.errors import (
@@ -29,7 +28,7 @@ from holdfast.client.errors import (
     TooLargeError,
     refusal,
 )
-from holdfast.client.outbox import Entry, Outbox
+from holdfast.client.outbox import Entry, HistoryPage, Outbox, Settled
 from holdfast.client.phases import STATUS, TABLE, WELCOMED, Input, Phase, Status
 from holdfast.client.view import News, View
 from holdfast.protocol import (
@@ -39,7 +38,6 @@ from holdfast.protocol import (
     CommandError,
     Error,
     HoldfastError,
-    Message,
     Snapshot,
     Welcome,
     may_reconnect,
@@ -56,26 +54,6 @@ STABLE_SECONDS: Final = 5.0
 """A connection that was live this long starts the backoff anew; a shorter one counts as another failure."""
 MAX_REFUSALS: Final = 8
 """How often a command is tried again after errors that go away by waiting, before its caller is told."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryPage:
-    """Messages older than a point, ascending; `more`: there are older ones still."""
-
-    messages: list[Message]
-    more: bool
-
-
-Reply: TypeAlias = Ack | HistoryPage
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The answer to a command: a reply, or the error its caller gets."""
-
-    command_id: str
-    reply: Reply | None
-    error: HoldfastError | None
 
 
 class _LostContactError(Exception):

@@ -15,8 +15,9 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from holdfast.client.connection import Connection, Reply
+from holdfast.client.connection import Connection
 from holdfast.client.errors import ConnectionFailedError
+from holdfast.client.outbox import Reply
 from holdfast.client.view import News
 from holdfast.protocol import Codec, MalformedError
 from holdfast.protocol.codec import READER_DEPTH

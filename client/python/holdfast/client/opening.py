@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Final, get_args
 from urllib.parse import quote, urlsplit, urlunsplit
 
+from holdfast.client.client import Client, Encoding
+from holdfast.client.commands import new_id
 from holdfast.client.errors import ConnectionFailedError
 from holdfast.client.link import Token
-from holdfast.client.session import Encoding, Session
+from holdfast.client.session import Session
 from holdfast.protocol.values import is_id
 
 OPEN_TIMEOUT_SECONDS: Final = 10.0
@@ -50,14 +51,7 @@ def connect(
     if not 0 <= messages <= MAX_MESSAGES:
         raise ValueError(f"{messages} messages cannot be loaded: 0 to {MAX_MESSAGES} can")
     return Opening(
-        lambda: Session(
-            _endpoint(url, session),
-            session,
-            token,
-            device or f"py-{secrets.token_hex(4)}",
-            encoding,
-            messages,
-        ),
+        lambda: Session(Client(_endpoint(url, session), token, device or new_id("py", 4), encoding, messages), session),
         check=lambda: _endpoint(url, session),
         timeout=open_timeout,
     )

@@ -1,4 +1,4 @@
-"""The commands that have no answer yet, in the order they were given.
+"""The commands that have no reply yet, in the order they were given.
 
 They outlive connections: whatever is in here is sent again after every reconnect, with the same id and the same
 bytes, until the server acknowledges or refuses it. The ids make that harmless.
@@ -8,16 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from holdfast.client.errors import OutboxFullError
-from holdfast.protocol import Message
+from holdfast.protocol import Ack, HoldfastError, Message
 
 MAX_COMMANDS: Final = 1_000
 """What the server remembers of commands at least; more could not be sent twice safely."""
 MAX_BYTES: Final = 8 * 1024 * 1024
 _QUESTIONS: Final = frozenset({"history", "auth", "ping"})
-"""They change nothing, and only who asked can use the answer."""
+"""They change nothing, and only who asked can use the reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Messages older than a point, ascending; `more`: there are older ones still."""
+
+    messages: list[Message]
+    more: bool
+
+
+Reply: TypeAlias = Ack | HistoryPage
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a command got back: its reply, or the error its caller gets."""
+
+    command_id: str
+    reply: Reply | None
+    error: HoldfastError | None
 
 
 @dataclass(slots=True)
@@ -33,7 +53,7 @@ class Entry:
     refusals: int = 0
     """How often it was refused with an error that goes away by waiting."""
     page: list[Message] = field(default_factory=list[Message])
-    """What has come of the answer to `history`."""
+    """What has come of the page that `history` asked for."""
 
 
 class Outbox:
@@ -52,7 +72,7 @@ class Outbox:
         """Takes a command in. Raises OutboxFullError and changes nothing where the bounds are reached."""
         if len(self._entries) >= self._max_commands or self._bytes + len(frame) > self._max_bytes:
             raise OutboxFullError(
-                "Too many commands wait for the server's answer; issue this one again when some have arrived."
+                "Too many commands wait for the server's reply; issue this one again when some have arrived."
             )
         entry = Entry(message, frame)
         self._entries[message["id"]] = entry
@@ -68,7 +88,7 @@ class Outbox:
         return [entry.message for entry in self._entries.values() if entry.message["type"] not in _QUESTIONS]
 
     def settle(self, command_id: str) -> Entry | None:
-        """Takes a command out: it was answered. None where it is not in here (answered before)."""
+        """Takes a command out: its reply came. None where it is not in here (it came before)."""
         entry = self._entries.pop(command_id, None)
         if entry is not None:
             self._bytes -= len(entry.frame)
@@ -82,7 +102,7 @@ class Outbox:
         return ids
 
     def disconnected(self) -> None:
-        """The connection is gone: everything is to be sent again, and half an answer is none."""
+        """The connection is gone: everything is to be sent again, and half a page is none."""
         for entry in self._entries.values():
             entry.sent = False
             entry.page = []
@@ -96,7 +116,7 @@ class Outbox:
         return min((entry.held_until for entry in self._entries.values() if not entry.sent), default=None)
 
     def starts_run(self, run_id: str) -> bool:
-        """Whether a send of that run waits for its answer: the server may not know the run yet."""
+        """Whether a send of that run waits for its reply: the server may not know the run yet."""
         return any(
             entry.message["type"] == "send" and entry.message.get("runId", entry.message["id"]) == run_id
             for entry in self._entries.values()

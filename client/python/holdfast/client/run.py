@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Final, Literal
 
+from pydantic import JsonValue
+
+from holdfast.client import commands
+from holdfast.client.client import Client
 from holdfast.client.errors import UnknownRunError
 from holdfast.client.feed import BUFFER, Feed
-from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, SteerOutcome
+from holdfast.client.outcomes import (
+    AnswerOutcome,
+    CancelOutcome,
+    RunResult,
+    SteerOutcome,
+    answer_outcome,
+    steer_outcome,
+)
 from holdfast.client.phases import Status
 from holdfast.client.submitted import Submitted
 from holdfast.client.view import RunState, TextCursor, reason_of, texts_of
 from holdfast.protocol import Event, Message, Part, Position
 from holdfast.protocol.events import Boundary, EndReason, IfEnded, Request
 
-if TYPE_CHECKING:
-    from pydantic import JsonValue
-
-    from holdfast.client.session import Session
+HISTORY_PAGE: Final = 200
 
 
 class Run:
@@ -28,9 +36,9 @@ class Run:
     cancel or a steer with `seen`), what was yielded beyond the cut is not taken back.
     """
 
-    def __init__(self, session: Session, run_id: str) -> None:
+    def __init__(self, client: Client, run_id: str) -> None:
         self.id = run_id
-        self._session = session
+        self._client = client
         self._taken: Position | None = None
         self._archived: Message | None = None
         self._ended: EndReason | None = None
@@ -41,24 +49,24 @@ class Run:
     @property
     def status(self) -> RunState:
         """`queued`, `running`, `waiting`, `ended`; `unknown` where what this client holds does not name it."""
-        status = self._session.view.status(self.id)
+        status = self._client.view.status(self.id)
         return "ended" if status == "unknown" and (self._ended or self._archived) else status
 
     @property
     def reason(self) -> EndReason | None:
         """Why it ended; None while it has not."""
-        reason = self._session.view.reason(self.id) or self._ended
+        reason = self._client.view.reason(self.id) or self._ended
         return reason_of(self._archived) if reason is None and self._archived is not None else reason
 
     @property
     def requests(self) -> list[Request]:
         """What it waits for: approvals, inputs, tools of a client."""
-        return self._session.view.requests(self.id)
+        return self._client.view.requests(self.id)
 
     @property
     def message(self) -> Message | None:
         """Its answer so far; None where there is none yet."""
-        return self._session.view.message(self.id) or self._archived
+        return self._client.view.message(self.id) or self._archived
 
     @property
     def text(self) -> str:
@@ -78,7 +86,7 @@ class Run:
         cursor = TextCursor()
         while True:
             text = cursor.advance(self._texts())
-            self.take(self._session.position)
+            self.take(self._client.position)
             if text:
                 yield text
             elif await self._is_over():
@@ -87,7 +95,7 @@ class Run:
                     yield rest
                 return
             else:
-                await self._session.changed()
+                await self._client.changed()
 
     def events(self, *, buffer: int = BUFFER) -> Feed:
         """Its events from now on, ending with its `run.ended`. See `Feed` for what a slow reader is told.
@@ -99,18 +107,18 @@ class Run:
             return event.get("runId") == self.id
 
         def take(event: Event) -> None:
-            self.take({"epoch": self._session.position["epoch"], "seq": event["seq"]})
+            self.take({"epoch": self._client.position["epoch"], "seq": event["seq"]})
 
-        return self._session.feed(wants=mine, finished=self._is_over, taken=take, buffer=buffer)
+        return self._client.feed(wants=mine, finished=self._is_over, taken=take, buffer=buffer)
 
     async def wait(self) -> RunResult:
         """Waits for the run to end. Raises as iterating does; cancelling the wait leaves the run alone."""
         while not await self._is_over():
-            await self._session.changed()
-        ending = self._session.view.ending(self.id)
+            await self._client.changed()
+        ending = self._client.view.ending(self.id)
         reason = self.reason
         assert reason is not None, "an ended run has a reason"
-        by, device = self._session.view.ender(self.id)
+        by, device = self._client.view.ender(self.id)
         if ending is None:
             return RunResult(self.id, reason, self.text, self.message)
         return RunResult(
@@ -133,7 +141,7 @@ class Run:
         and nothing is cut where it was never iterated; None cuts nothing. Works offline: it is sent when the
         connection is back. Nothing takes it back: neither cancelling the wait for it, nor leaving the session at once.
         """
-        return self._session.cancel(self.id, seen=self._taken if seen == "taken" else seen)
+        return self._client.cancel(self.id, seen=self._taken if seen == "taken" else seen)
 
     def steer(
         self,
@@ -144,11 +152,12 @@ class Run:
         seen: Position | None = None,
     ) -> Submitted[SteerOutcome]:
         """Says something to the run while it goes on. `boundary`: at once, or before the agent's next step."""
-        return self._session.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
+        command = commands.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
+        return self._client.command(command, steer_outcome)
 
     def answer(self, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
         """Answers one of its `requests`."""
-        return self._session.answer(self.id, request_id, value)
+        return self._client.command(commands.answer(self.id, request_id, value), answer_outcome)
 
     # ---- for the session
 
@@ -163,25 +172,40 @@ class Run:
             self._taken = position
 
     def _texts(self) -> list[str]:
-        if self._archived is not None and not self._session.view.has_answer(self.id):
+        if self._archived is not None and not self._client.view.has_answer(self.id):
             return texts_of(self._archived["parts"])
-        return self._session.view.texts(self.id)
+        return self._client.view.texts(self.id)
 
     async def _is_over(self) -> bool:
         """Whether the run has ended; its answer is then at hand, from the history if need be."""
-        view = self._session.view
+        view = self._client.view
         if self._archived is not None:
             return True
         match self.status:
             case "ended":
                 if not view.has_answer(self.id) and self._ended is None and view.answer_expected(self.id):
-                    self._archived = await self._session.find_answer(self.id)
+                    self._archived = await _archived_message(self._client, self.id)
                 return True
-            case "unknown" if self._session.status is Status.LIVE:
-                self._archived = await self._session.find_answer(self.id)
+            case "unknown" if self._client.status is Status.LIVE:
+                self._archived = await _archived_message(self._client, self.id)
                 if self._archived is None and self.status == "unknown":
                     raise UnknownRunError(self.id)
                 return self._archived is not None
             case _:
-                self._session.check()
+                self._client.check()
                 return False
+
+
+async def _archived_message(client: Client, run_id: str) -> Message | None:
+    """The message of a run that is older than what is held here, looked for in the whole history."""
+    held = client.view.transcript.messages()
+    more = client.view.transcript.more
+    before = held[0]["seq"] if held else None
+    while more:
+        page = await client.history(before=before, limit=HISTORY_PAGE)
+        for message in page.messages:
+            if message.get("runId") == run_id and message["role"] == "assistant":
+                return message
+        more = page.more and bool(page.messages)
+        before = page.messages[0]["seq"] if page.messages else None
+    return None

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
-from weakref import WeakSet, WeakValueDictionary
+from typing import Self
+from weakref import WeakValueDictionary
 
 from pydantic import JsonValue
 
-from holdfast.client.connection import Connection, HistoryPage, Reply
-from holdfast.client.errors import ConnectionFailedError, InvalidCommandError
+from holdfast.client import commands
+from holdfast.client.client import Client
+from holdfast.client.errors import ConnectionFailedError
 from holdfast.client.feed import BUFFER, Feed
-from holdfast.client.link import Link, Token
+from holdfast.client.outbox import HistoryPage
 from holdfast.client.outcomes import (
     AnswerOutcome,
     CancelOutcome,
@@ -30,29 +28,10 @@ from holdfast.client.outcomes import (
 from holdfast.client.phases import Status
 from holdfast.client.run import Run
 from holdfast.client.submitted import Submitted
-from holdfast.client.view import News, View
-from holdfast.protocol import (
-    JSON_CODEC,
-    MSGPACK_CODEC,
-    Ack,
-    Codec,
-    CommandError,
-    Event,
-    Message,
-    Part,
-    Position,
-    clean,
-    parse_command,
-)
+from holdfast.protocol import Ack, Message, Part, Position, Transcript
 from holdfast.protocol.commands import IfUnknown, WhenBusy
 from holdfast.protocol.control import Presence
 from holdfast.protocol.events import Boundary, IfEnded
-
-Encoding = Literal["msgpack", "json"]
-
-HISTORY_PAGE: Final = 200
-_ResultT = TypeVar("_ResultT")
-_CODECS: Final[Mapping[Encoding, Codec]] = {"json": JSON_CODEC, "msgpack": MSGPACK_CODEC}
 
 
 class Session:
@@ -68,22 +47,10 @@ class Session:
     without an answer when the client has closed may have arrived or not; giving it again with the same id is safe.
     """
 
-    def __init__(
-        self, endpoint: str, session: str, token: Token, device: str, encoding: Encoding, messages: int
-    ) -> None:
-        self.id = session
-        self.device = device
-        codec = _CODECS[encoding]
-        self._feeds: WeakSet[Feed] = WeakSet()
+    def __init__(self, client: Client, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
-        self._connection = Connection(
-            codec,
-            random.random,
-            device=device,
-            client=f"holdfast-py/{version('holdfast')}",
-            messages=messages,
-        )
-        self._link = Link(self._connection, codec, endpoint, token, self._deliver)
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,42 +65,48 @@ class Session:
     @property
     def status(self) -> Status:
         """`connecting`, `catching up`, `live`, `offline` (between two tries), `closed`."""
-        return self._connection.status
+        return self._client.status
 
     @property
     def position(self) -> Position:
         """Up to where this client has the log."""
-        return self.view.position
+        return self._client.position
 
     @property
     def messages(self) -> list[Message]:
         """The transcript, as far as it is held here: what was loaded at first, and all since (at most 1,000)."""
-        return self.view.transcript.messages()
+        return self.transcript.messages()
 
     @property
     def runs(self) -> dict[str, Run]:
         """The runs that have not ended and the last ones that have, by id, oldest first."""
-        return {run_id: self.run(run_id) for run_id in self.view.transcript.runs}
+        return {run_id: self.run(run_id) for run_id in self.transcript.runs}
 
     @property
     def presence(self) -> Presence:
         """Who watches the session, as last told; nobody while there is no connection."""
-        return self._connection.presence
+        return self._client.connection.presence
 
     @property
     def principal(self) -> str | None:
         """Who the server takes this client for; None before the first contact."""
-        return None if self._connection.welcome is None else self._connection.welcome["principal"]
+        welcome = self._client.connection.welcome
+        return None if welcome is None else welcome["principal"]
 
     @property
     def trouble(self) -> ConnectionFailedError | None:
         """Why the latest try to open a connection failed; None once one was open."""
-        return self._link.trouble
+        return self._client.link.trouble
 
     @property
-    def view(self) -> View:
-        """The folded log itself."""
-        return self._connection.view
+    def transcript(self) -> Transcript:
+        """The folded log itself: all of `messages` and `runs` as the wire has them. To be read and not changed."""
+        return self._client.view.transcript
+
+    @property
+    def device(self) -> str:
+        """What this client is called among the session's devices."""
+        return self._client.device
 
     def run(self, run_id: str) -> Run:
         """A run by its id: any, also of another device, also ended. The same object while somebody holds it.
@@ -142,26 +115,20 @@ class Session:
         """
         run = self._runs.get(run_id)
         if run is None:
-            run = self._runs[run_id] = Run(self, run_id)
+            run = self._runs[run_id] = Run(self._client, run_id)
         return run
 
     def events(self, *, buffer: int = BUFFER) -> Feed:
         """Every event from now on, `Reset` for what a snapshot replaced, `Lagged` where the reader was too slow."""
-        return self.feed(wants=lambda event: True, finished=_never, taken=lambda event: None, buffer=buffer)
+        return self._client.feed(wants=lambda event: True, finished=_never, taken=lambda event: None, buffer=buffer)
 
     async def changed(self) -> None:
         """Returns after the next change of anything that this session shows."""
-        await self._link.changed()
-        self.check()
-
-    def check(self) -> None:
-        """Raises what ended the client, if something has."""
-        if self._connection.failure is not None:
-            raise self._connection.failure
+        await self._client.changed()
 
     async def wait_live(self) -> None:
         """Waits until everything up to the server's head is known. Raises what ended the client."""
-        self.check()
+        self._client.check()
         while self.status is not Status.LIVE:
             await self.changed()
 
@@ -186,27 +153,25 @@ class Session:
         here so that the run can be cancelled before the server has answered. `deadline_ms` counts from acceptance;
         `when_abandoned_ms` ends the run when nobody has watched for so long.
         """
-        command_id = run_id or f"r-{secrets.token_hex(8)}"
+        command = commands.send(
+            content,
+            run_id=run_id or commands.new_id("r"),
+            agent=agent,
+            when_busy=when_busy,
+            seen=seen,
+            when_abandoned_ms=when_abandoned_ms,
+            deadline_ms=deadline_ms,
+            metadata=metadata,
+            message_id=message_id,
+        )
 
-        def answering(ack: Ack) -> Run:
-            run = self.run(ack.get("runId", command_id))
+        def started(ack: Ack) -> Run:
+            run = self.run(ack.get("runId", command["id"]))
             if ack["outcome"] == "ended" and "reason" in ack:
                 run.ended_before(ack["reason"])
             return run
 
-        command = {
-            "type": "send",
-            "id": command_id,
-            **_content(content),
-            "agent": agent,
-            "whenBusy": when_busy,
-            "seen": seen,
-            "whenAbandoned": None if when_abandoned_ms is None else {"cancelAfterMs": when_abandoned_ms},
-            "deadlineMs": deadline_ms,
-            "metadata": None if metadata is None else dict(metadata),
-            "messageId": message_id,
-        }
-        return self._give(command, answering)
+        return self._client.command(command, started)
 
     def cancel(
         self,
@@ -220,29 +185,15 @@ class Session:
         `if_unknown="prevent"` ends a run before the server has heard of it; that is the default while this
         client's own send of the run waits for its acknowledgement.
         """
-        prevent = if_unknown or ("prevent" if self._connection.outbox.starts_run(run_id) else "ignore")
-        command = {
-            "type": "cancel",
-            "id": _command_id(),
-            "runId": run_id,
-            "seen": seen,
-            "ifUnknown": prevent,
-        }
-        return self._give(command, cancel_outcome)
+        return self._client.cancel(run_id, seen=seen, if_unknown=if_unknown)
 
     def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> Submitted[CancelOutcome]:
         """Stops every run that was queued or started at or before `up_to` (default: what this client has).
 
         `seen`: what was on screen; the kept answers are cut there.
         """
-        command = {
-            "type": "cancel",
-            "id": _command_id(),
-            "scope": "session",
-            "upTo": up_to or self.position,
-            "seen": seen,
-        }
-        return self._give(command, cancel_outcome)
+        command = commands.cancel_all(up_to=up_to or self.position, seen=seen)
+        return self._client.command(command, cancel_outcome)
 
     def steer(
         self,
@@ -255,44 +206,30 @@ class Session:
         steer_id: str | None = None,
     ) -> Submitted[SteerOutcome]:
         """Says something to a run while it goes on; without `run_id` to the session's main run."""
-        command = {
-            "type": "steer",
-            "id": steer_id or f"s-{secrets.token_hex(8)}",
-            "runId": run_id,
-            **_content(content),
-            "boundary": boundary,
-            "ifEnded": if_ended,
-            "seen": seen,
-        }
-        return self._give(command, steer_outcome)
+        command = commands.steer(
+            content, run_id=run_id, boundary=boundary, if_ended=if_ended, seen=seen, steer_id=steer_id
+        )
+        return self._client.command(command, steer_outcome)
 
     def withdraw(self, steer_id: str) -> Submitted[WithdrawOutcome]:
         """Takes back a steer that was not applied yet."""
-        return self._give({"type": "withdraw", "id": _command_id(), "steerId": steer_id}, withdraw_outcome)
+        return self._client.command(commands.withdraw(steer_id), withdraw_outcome)
 
     def answer(self, run_id: str, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
         """Answers a request of a run."""
-        command = {
-            "type": "answer",
-            "id": _command_id(),
-            "runId": run_id,
-            "requestId": request_id,
-            "value": value,
-        }
-        return self._give(command, answer_outcome)
+        return self._client.command(commands.answer(run_id, request_id, value), answer_outcome)
 
     async def history(self, *, before: int | None = None, limit: int = 50) -> HistoryPage:
         """The last `limit` (1-200) messages before the seq `before`, or of all."""
-        return await self._submit({"type": "history", "id": _command_id(), "before": before, "limit": limit}, _page)
+        return await self._client.history(before=before, limit=limit)
 
     async def refresh_token(self, token: str) -> int | None:
         """Gives the server a newer token of the same principal; when it expires, in Unix milliseconds.
 
         A token that was given to `connect` as a string is replaced for later reconnects as well.
         """
-        ack = await self._give({"type": "auth", "id": _command_id(), "token": token}, lambda ack: ack)
-        if not callable(self._link.token):
-            self._link.token = token
+        ack = await self._client.command(commands.auth(token), lambda ack: ack)
+        self._client.replace_token(token)
         return ack.get("expiresAt")
 
     async def close(self) -> None:
@@ -305,76 +242,8 @@ class Session:
         try:
             await asyncio.sleep(0)  # a task that was made just before gives its command first
         finally:
-            await self._link.close()
-
-    # ---- for runs
-
-    def feed(
-        self,
-        *,
-        wants: Callable[[Event], bool],
-        finished: Callable[[], Awaitable[bool]],
-        taken: Callable[[Event], None],
-        buffer: int,
-    ) -> Feed:
-        """A stream of those events that are wanted, from now on."""
-        feed = Feed(self._link, wants=wants, finished=finished, taken=taken, buffer=buffer)
-        self._feeds.add(feed)
-        return feed
-
-    async def find_answer(self, run_id: str) -> Message | None:
-        """The answer of a run that is older than what is held here, looked for in the whole history."""
-        held = self.view.transcript.messages()
-        more = self.view.transcript.more
-        before = held[0]["seq"] if held else None
-        while more:
-            page = await self.history(before=before, limit=HISTORY_PAGE)
-            for message in page.messages:
-                if message.get("runId") == run_id and message["role"] == "assistant":
-                    return message
-            more = page.more and bool(page.messages)
-            before = page.messages[0]["seq"] if page.messages else None
-        return None
-
-    def _deliver(self, news: News) -> None:
-        for feed in self._feeds:
-            feed.deliver(news)
-
-    def _give(self, command: Mapping[str, Any], read: Callable[[Ack], _ResultT]) -> Submitted[_ResultT]:
-        """Gives a command that is acknowledged."""
-        return self._submit(command, lambda reply: read(_ack(reply)))
-
-    def _submit(self, command: Mapping[str, Any], read: Callable[[Reply], _ResultT]) -> Submitted[_ResultT]:
-        self.check()
-        given = {name: value for name, value in command.items() if value is not None or name == "value"}
-        try:
-            # A frame that breaks these rules is refused as a whole, by no id, and would be sent again for ever.
-            limits = self._connection.limits
-            message = clean(given, max_items=limits["commandItems"], max_values=limits["commandValues"])
-            assert isinstance(message, dict), "a cleaned object is one"
-            parse_command(message)  # what the server would refuse is refused here, naming the same place
-        except CommandError as error:
-            raise InvalidCommandError(error.code, error.message, path=error.path) from None
-        return Submitted(self._link.command(message), read)
+            await self._client.link.close()
 
 
 async def _never() -> bool:
     return False
-
-
-def _ack(reply: Reply) -> Ack:
-    assert not isinstance(reply, HistoryPage), "only history is answered by a page"
-    return reply
-
-
-def _page(reply: Reply) -> HistoryPage:
-    assert isinstance(reply, HistoryPage), "history is answered by a page"
-    return reply
-
-
-def _command_id() -> str:
-    return f"k-{secrets.token_hex(8)}"
-
-
-def _content(content: str | Sequence[Part]) -> dict[str, Any]:
-    return {"text": content} if isinstance(content, str) else {"parts": list(content)}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, TypeVar
 
-from holdfast.client.connection import Reply
+from holdfast.client.outbox import Reply
 
 _ResultT = TypeVar("_ResultT", covariant=True)
 

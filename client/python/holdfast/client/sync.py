@@ -23,13 +23,13 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 from holdfast.client import feed as async_feed
 from holdfast.client import run as async_run
 from holdfast.client import session as async_session
+from holdfast.client.client import Encoding
 from holdfast.client.errors import ClientClosedError
 from holdfast.client.feed import BUFFER, Lagged
 from holdfast.client.link import Token
 from holdfast.client.opening import OPEN_TIMEOUT_SECONDS
 from holdfast.client.opening import connect as async_connect
 from holdfast.client.phases import Status
-from holdfast.client.session import Encoding
 from holdfast.client.view import Reset, RunState
 from holdfast.protocol import Event, Message, Position
 from holdfast.protocol.control import Presence

@@ -152,7 +152,7 @@ class Chat:
             case "/help":
                 self._screen.note(HELP)
             case "/runs":
-                self._screen.note(runs_table(self._session.view.transcript))
+                self._screen.note(runs_table(self._session.transcript))
             case "/history":
                 page = await self._session.history()
                 for message in page.messages:
@@ -231,7 +231,7 @@ class Chat:
             self._moved.set()
 
     async def _show(self, run: Run) -> None:
-        info = self._session.view.transcript.runs[run.id].info
+        info = self._session.transcript.runs[run.id].info
         if "startedSeq" not in info:
             self._screen.note(result_text(await run.wait()))
             return
@@ -256,7 +256,7 @@ class Chat:
 
     def _question_of(self, run: Run) -> str:
         answer = run.message
-        asked = None if answer is None else self._session.view.transcript.message(answer["after"] or "")
+        asked = None if answer is None else self._session.transcript.message(answer["after"] or "")
         return "" if asked is None else plain(asked["parts"])
 
     async def _watch_requests(self, run: Run) -> None:

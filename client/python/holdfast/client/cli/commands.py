@@ -235,7 +235,7 @@ async def steer(target: Target, run_id: str, text: str, boundary: Boundary, if_e
 async def runs(target: Target) -> Exit:
     """List the runs that go on or wait, and the last ones that ended."""
     async with target.open() as session:
-        transcript = session.view.transcript
+        transcript = session.transcript
         if target.json:
             for run in transcript.runs.values():
                 line(run.snapshot())
