@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.server.store import Store
-from tests.conformance.harness import STORES, Clock, Writer
+from tests.conformance.harness import SHARED, STORES, Clock, Writer
 
 
 @pytest.fixture
@@ -24,6 +24,17 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) ->
     await store.start()
     yield store
     await store.close()
+
+
+@pytest.fixture(params=sorted(SHARED))
+async def shared(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[tuple[Store, Store]]:
+    """Yield the stores of two nodes over the same logs, not yet started: they may listen first."""
+    name = str(request.param)
+    one = STORES[name](tmp_path, clock)
+    two = SHARED[name](one)
+    yield one, two
+    for store in (one, two):
+        await store.close()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.server.store import Appended, Batch, Head, MemoryStore, Owed, SqliteStore, Store
+from holdfast.server.store import Append, Appended, Batch, Head, MemoryStore, Owed, SqliteStore, Store
 
 
 class Clock:
@@ -31,6 +31,9 @@ STORES: dict[str, Callable[[Path, Clock], Store]] = {
 DURABLE = frozenset({"sqlite"})
 """Those that have what was acknowledged when they are started again over the same place."""
 
+SHARED: dict[str, Callable[[Store], Store]] = {"memory": lambda store: store}
+"""Those that several nodes may have at once, and how another node comes to what a store holds."""
+
 OWED = Owed(frozenset({"n1"}))
 """By a node."""
 
@@ -50,6 +53,10 @@ class Writer:
     def batch(self, batch_id: str, count: int = 1, size: int = 3) -> Batch:
         """Make the batch of `count` events and `size` bytes that follows the head this writer knows."""
         return Batch(batch_id, self.head.seq + 1, self.head.seq + count, batch_id.encode().ljust(size, b".")[:size])
+
+    def request(self, batch: Batch, owed: Owed = OWED) -> Append:
+        """Make the request to append a batch."""
+        return Append(self.session, self.head, batch, self.node, owed)
 
     async def append(self, batch_id: str, count: int = 1, *, size: int = 3, owed: Owed = OWED) -> Appended:
         """Append where nobody else writes."""

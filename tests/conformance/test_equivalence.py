@@ -123,6 +123,7 @@ async def look(store: Store, session: str) -> tuple[object, ...]:
     now = await store.head(session)
     assert now is not None
     return (
+        await store.heads([session, "none", "a"]),
         await store.open(session, "x"),
         await store.read(session, 0),
         await store.read(session, max(0, now.seq - 3), count=2),

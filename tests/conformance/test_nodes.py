@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.server.store import NOTHING_OWED, Appended, Batch, Checkpoint, Head, Owed, Store
-from tests.conformance.harness import OWED, START, Clock, Writer
+from holdfast.server.store import NOTHING_OWED, Appended, Batch, Checkpoint, Owed, Store
+from tests.conformance.harness import START, Clock, Writer
 
 
 async def test_the_index_follows_the_appends(store: Store) -> None:
@@ -73,75 +73,6 @@ async def test_the_index_has_what_the_last_batch_says(store: Store) -> None:
         last = accepted[max(accepted)]
         assert await store.orphans((), 0) == ([] if last == NOTHING_OWED else ["s"])
         assert await store.orphans((nodes[0],), 0) == []
-
-
-class _Woken:
-    """Collects wake-ups, and lets a test wait for one of a seq."""
-
-    def __init__(self) -> None:
-        self.heads: list[tuple[str, Head]] = []
-        self._changed = asyncio.Event()
-
-    def __call__(self, session: str, head: Head) -> None:
-        self.heads.append((session, head))
-        self._changed.set()
-
-    async def until(self, seq: int) -> None:
-        async with asyncio.timeout(10):
-            while not any(head.seq >= seq for _, head in self.heads):
-                self._changed.clear()
-                await self._changed.wait()
-
-
-async def test_others_are_woken_and_the_writer_is_not(writer: Writer) -> None:
-    """An append wakes the watchers of other nodes with its session and head, and never its own node's."""
-    own, other = _Woken(), _Woken()
-    cancel = [writer.store.watch("n1", own), writer.store.watch("n2", other)]
-    head = (await writer.append("b1")).head
-    await other.until(1)
-    assert ("s", head) in other.heads
-    await writer.append("b2")
-    await other.until(2)
-    assert own.heads == []
-    for end in cancel:
-        end()
-
-
-async def test_a_new_epoch_wakes_other_nodes(writer: Writer) -> None:
-    """Who folded the old epoch is told that there is a new one."""
-    other = _Woken()
-    cancel = writer.store.watch("n2", other)
-    head = (await writer.append("b1")).head
-    assert await writer.store.new_epoch("s", head, "e2", 7)
-    await other.until(7)
-    assert ("s", Head("e2", 7, "b1")) in other.heads
-    cancel()
-
-
-async def test_a_watch_ends_when_cancelled(writer: Writer) -> None:
-    """After its cancel function a watcher hears nothing, not even of an append just made."""
-    ended, other = _Woken(), _Woken()
-    cancel_ended, cancel_other = writer.store.watch("n2", ended), writer.store.watch("n3", other)
-    await writer.append("b1")
-    cancel_ended()
-    heard = list(ended.heads)
-    await writer.append("b2")
-    await other.until(2)
-    cancel_ended()
-    assert ended.heads == heard
-    cancel_other()
-
-
-async def test_a_conflict_wakes_nobody(writer: Writer) -> None:
-    """Nothing was added, so nothing is to be read."""
-    await writer.append("b1")
-    other = _Woken()
-    cancel = writer.store.watch("n3", other)
-    await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", owed=OWED)
-    await writer.append("b2")
-    await other.until(2)
-    assert [head.seq for _, head in other.heads] == [2]
-    cancel()
 
 
 async def test_a_lease_lasts_as_long_as_it_is_renewed(store: Store, clock: Clock) -> None:

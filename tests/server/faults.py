@@ -23,6 +23,7 @@ from holdfast.server.store import (
     Conflict,
     Head,
     Landed,
+    Listener,
     Log,
     MemoryStore,
     Outcome,
@@ -102,6 +103,7 @@ class FaultyStore(Store):
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
+        self._listener: Listener
         self.exclusive = inner.exclusive
         self.durable = inner.durable
         self.calls: Counter[str] = Counter()
@@ -166,9 +168,9 @@ class FaultyStore(Store):
         """The store behind stays open for the others."""
 
     @override
-    async def open(self, session: str, new_epoch: str) -> Log:
+    async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         loss = await self._enter("open")
-        log = await self.inner.open(session, new_epoch)
+        log = await self.inner.open(session, new_epoch, watcher=watcher)
         self.batches_read += len(log.batches)
         self._leave("open", loss)
         return log
@@ -201,11 +203,11 @@ class FaultyStore(Store):
         return result
 
     @override
-    async def head(self, session: str) -> Head | None:
-        loss = await self._enter("head")
-        head = await self.inner.head(session)
-        self._leave("head", loss)
-        return head
+    async def heads(self, sessions: Sequence[str], *, watcher: str | None = None) -> list[Head | None]:
+        loss = await self._enter("heads")
+        heads = await self.inner.heads(sessions, watcher=watcher)
+        self._leave("heads", loss)
+        return heads
 
     @override
     async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
@@ -274,12 +276,25 @@ class FaultyStore(Store):
         return sessions
 
     @override
-    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
-        def heard(session: str, head: Head) -> None:
-            if not self.deaf:
-                wake(session, head)
+    def listen(self, node: str, listener: Listener) -> Callable[[], None]:
+        self._listener = listener
+        return self.inner.listen(node, self)
 
-        return self.inner.watch(node, heard)
+    def heard(self, session: str, before: Head, head: Head, batch: Batch | None) -> None:
+        """What the store behind has to say to the node."""
+        self.calls["heard"] += 1
+        if not self.deaf:
+            self._listener.heard(session, before, head, batch)
+
+    def gap(self) -> None:
+        """The same."""
+        self._listener.gap()
+
+    @override
+    async def unwatch(self, session: str, node: str) -> None:
+        loss = await self._enter("unwatch")
+        await self.inner.unwatch(session, node)
+        self._leave("unwatch", loss)
 
     @override
     async def ping(self) -> None:

@@ -200,11 +200,11 @@ class Stuck(MemoryStore):
         self.gate = asyncio.Event()
         self.asked = asyncio.Event()
 
-    async def open(self, session: str, new_epoch: str) -> Log:
+    async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         """Waits for the gate."""
         self.asked.set()
         await self.gate.wait()
-        return await super().open(session, new_epoch)
+        return await super().open(session, new_epoch, watcher=watcher)
 
 
 async def test_a_store_that_does_not_answer() -> None:

@@ -144,3 +144,56 @@ async def test_what_is_owed_stands_in_the_index() -> None:
         assert await h.store.orphans((node.node,), now) == ["s"]
         await device.send("cancel", id="k1", runId="r2")
         assert await h.store.orphans((), now + 90_000) == []
+
+
+async def test_the_heads_of_all_sessions_are_one_question() -> None:
+    """Each second for those with work, however many they are; and what has moved unheard is found."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        here = [await h.device(session=f"s{number}") for number in range(5)]
+        there = await h.device(number=1, session="s3")
+        for device in here:
+            await device.send("send", id="r1", text="go")
+        await settled()
+        h.road.deaf = True
+        await there.send("cancel", id="k1", runId="r1")
+        asked = h.road.calls["heads"]
+        await h.clock.pass_ms(1_000)
+        await here[3].wire.event("run.ended", runId="r1")
+        assert h.road.calls["heads"] - asked == 2, "one for all, and one more in the session that has moved"
+
+
+async def test_behind_a_gap_every_session_is_looked_after() -> None:
+    """What was missed is found at once, and not with the next round."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        here, there = await h.device(), await h.device("d2", number=1)
+        h.road.deaf = True
+        await there.send("send", id="r1", text="go")
+        assert "run.started" not in [message["type"] for message in here.wire.received]
+        h.road.gap()
+        await here.wire.event("run.started", runId="r1")
+
+
+async def test_a_session_that_was_closed_is_not_heard_of() -> None:
+    """Its node pays nothing for what others do there."""
+    async with house(exclusive=False) as h:
+        await h.start()
+        here, there = await h.device(), await h.device("d2", number=1)
+        here.leave()
+        await h.release()
+        there.leave()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}
+        heard = h.road.calls["heard"]
+        again = await h.device("d3", number=1)
+        await again.send("send", id="r1", text="go")
+        (await h.puppet.call()).end()
+        await again.wire.event("run.ended", runId="r1")
+        assert h.road.calls["heard"] == heard
+        h.road.broken.add("unwatch")
+        last = await h.session(0)
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}, "a store that cannot do it keeps no session open"
+        assert last.head.seq > 0

@@ -56,7 +56,7 @@ async def test_a_join_is_decided_on_a_head_that_was_read_after_it_came() -> None
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.road.deaf = True
-        h.road.pause("head")
+        h.road.pause("heads")
         one.session.store_moved()
         await h.road.arrived.wait()
         happened: list[str] = []
@@ -71,7 +71,7 @@ async def test_a_join_is_decided_on_a_head_that_was_read_after_it_came() -> None
         await settled()
         h.road.resume()
         await joining
-        assert "head" in happened[: happened.index("welcome")], "the look that went on when it came does not count"
+        assert "heads" in happened[: happened.index("welcome")], "the look that went on when it came does not count"
         h.road.before = None
         await two.send("send", id="r1", text="go")
         after = await Device(one.session, device="after").join()

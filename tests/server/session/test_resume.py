@@ -170,7 +170,7 @@ async def test_presence_names_who_is_here() -> None:
         assert [sorted(entry["device"] for entry in message["devices"]) for message in told] == [["d1"], ["d1", "d3"]]
 
 
-@pytest.mark.parametrize("paused", ["head", "read"])
+@pytest.mark.parametrize("paused", ["heads", "read"])
 async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> None:
     """Its connection is gone before the store answers: nobody is taken in afterwards."""
     async with house(exclusive=False, settings=SessionSettings(recent_events=1)) as h:

@@ -35,7 +35,7 @@ _STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("produce"), st.integers(0, 3), st.integers(1, 3)),
     st.tuples(st.just("agent"), st.integers(0, 3), st.sampled_from(["end", "end", "fail", "ask"])),
     st.tuples(
-        st.just("lose_reply"), _NODE, st.sampled_from(["append", "append", "head", "open", "read", "compact"]),
+        st.just("lose_reply"), _NODE, st.sampled_from(["append", "append", "heads", "open", "read", "compact"]),
         st.sampled_from(["before", "after"]),
     ),
     st.tuples(st.sampled_from(["pause", "unpause", "unpause", "cut", "mend", "mend", "deafen"]), _NODE),

@@ -233,7 +233,7 @@ async def test_a_node_that_lost_its_lease_stops_its_agents() -> None:
         call = await h.puppet.call()
         call.say("one ")
         await settled()
-        h.road.pause("renew", "append", "head", "open", "read")
+        h.road.pause("renew", "append", "heads", "open", "read")
         call.say("two ")
         await h.clock.pass_ms(20_000, 500)
         assert call.ended.is_set()

@@ -274,7 +274,7 @@ class Town:
 
     async def pause(self, node: str) -> None:
         """The store says nothing to a node."""
-        self.places[node].road.pause("append", "head", "read", "open", "renew")
+        self.places[node].road.pause("append", "heads", "read", "open", "renew")
 
     async def unpause(self, node: str) -> None:
         """It answers again."""

@@ -21,7 +21,7 @@ from holdfast.server.session.ports import SessionPort, Worker
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Head, Store, StoreError
+from holdfast.server.store import Batch, Head, Store, StoreError
 
 LEASE_MS: Final = 10_000
 """How long a node that says nothing counts as alive; its runs are ended or taken over then."""
@@ -73,20 +73,19 @@ class Node:
         self._ticking: asyncio.Task[None] | None = None
         self._ticks = 0
         self._renewed_at = 0.0
-        self._unwatch = _nothing
+        self._unlisten = _nothing
 
     async def start(self) -> None:
         """Opens the store, takes the lease, and ends or takes over what dead nodes left.
 
         Where it fails, or is cancelled, the node is stopped: the store is closed again.
         """
+        self._unlisten = self.store.listen(self.node, self)
         await self.store.start()
         self._contain_no_more = contain(asyncio.get_running_loop())
         try:
             await self.store.renew(self.node, LEASE_MS, self.agents)
             self._renewed_at = self.clock.monotonic()
-            if not self.store.exclusive:
-                self._unwatch = self.store.watch(self.node, self._woken)
             await self.sweep()
         except BaseException:
             await self.stop()
@@ -112,7 +111,7 @@ class Node:
             worker.drop()
         if self._ticking is not None:
             await _ended({self._ticking}, half())
-        self._unwatch()
+        self._unlisten()
         await self._stop_workers(half)
         await self._close_sessions(half)
         releasing = asyncio.create_task(self.store.release(self.node), name="lease")
@@ -280,9 +279,20 @@ class Node:
             except StoreError as error:
                 _log.warning("index not read", node=self.node, error=str(error))
         if not self.store.exclusive:
-            for session in self.sessions.values():
-                if session.workers or self._ticks % SWEEP_TICKS == 0:
-                    session.store_moved()
+            await self._look()
+
+    async def _look(self) -> None:
+        """Looks where the logs stand: wake-ups may be lost, and the store may have forgotten whom it is to wake."""
+        everything = self._ticks % SWEEP_TICKS == 0
+        sessions = [session for session in self.sessions.values() if session.workers or everything]
+        try:
+            heads = await self.store.heads([session.id for session in sessions], watcher=self.node)
+        except StoreError as error:
+            _log.warning("heads not read", node=self.node, error=str(error))
+            return
+        for session, head in zip(sessions, heads, strict=True):
+            if head != session.head:
+                session.store_moved()
 
     def _stop_agents(self) -> None:
         """Without a lease others may end or restart the runs at any time: what is done here may be done twice."""
@@ -303,12 +313,21 @@ class Node:
     async def _close(self, session: Session) -> None:
         try:
             await session.close()
+            await self.store.unwatch(session.id, self.node)
+        except StoreError as error:  # it is woken for nothing, until its lease is gone
+            _log.warning("session still watched", session=session.id, node=self.node, error=str(error))
         finally:
             del self._closing[session.id]
 
-    def _woken(self, session_id: str, head: Head) -> None:
-        session = self.sessions.get(session_id)
-        if session is not None:
+    def heard(self, session: str, before: Head, head: Head, batch: Batch | None) -> None:
+        """See `Listener`."""
+        opened = self.sessions.get(session)
+        if opened is not None:
+            opened.store_moved()
+
+    def gap(self) -> None:
+        """See `Listener`."""
+        for session in self.sessions.values():
             session.store_moved()
 
 

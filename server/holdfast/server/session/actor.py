@@ -54,7 +54,7 @@ from holdfast.server.session.ports import Host, Output, Reply, Worker
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Subscribers
 from holdfast.server.session.workers import Workers
-from holdfast.server.store import StoreError
+from holdfast.server.store import Head, StoreError
 
 _T = TypeVar("_T")
 _PRESENCE_CHECK_MS: Final = 5_000
@@ -132,6 +132,11 @@ class Session:
     def busy(self) -> bool:
         """Whether anything goes on here: subscribers, workers, or work that waits."""
         return bool(self.subscribers.present or self.workers or self._jobs or self._mailbox.pending or self._outputs)
+
+    @property
+    def head(self) -> Head:
+        """Where the log stood when it was last read or appended to here."""
+        return self._journal.head
 
     @property
     def pending(self) -> bool:

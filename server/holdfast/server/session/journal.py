@@ -186,7 +186,7 @@ class Journal:
         """Whether the store's head is not the one this node knows. One read; for stores that others use too."""
         if self._store.exclusive:
             return False
-        return await self._until_available(lambda: self._store.head(self.session)) != self.head
+        return await self._until_available(lambda: self._store.head(self.session, watcher=self._node)) != self.head
 
     async def _lost(self, now: Head) -> bool:
         """Whether a log that stands at `now` lacks what this node has folded.
@@ -219,7 +219,7 @@ class Journal:
         return log
 
     async def _open_as_it_is(self) -> Log:
-        return await self._until_available(lambda: self._store.open(self.session, new_epoch_name()))
+        return await self._until_available(lambda: self._store.open(self.session, new_epoch_name(), watcher=self._node))
 
     async def _adopt(self, log: Log) -> None:
         state = await self._slices.run(self._folding(log))

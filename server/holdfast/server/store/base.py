@@ -12,7 +12,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from holdfast.protocol.errors import HoldfastError
 
@@ -25,6 +25,9 @@ one that whoever asks knows, to be compared."""
 
 CONFLICT_BATCHES = 64
 """So many batches come with a conflict at most. Whoever has missed more reads on."""
+
+WAKE_UP_BYTES = 64 * 1024
+"""A larger batch does not come with the wake-up that tells of it."""
 
 CONTENTION_MS = 200
 """How long a lost race for a session is remembered, so that its winner can make room for the loser."""
@@ -233,6 +236,22 @@ def behind(head: Head, batches: Sequence[Batch]) -> Sequence[Batch] | None:
     return batches[1:] if (first.last_seq, first.batch_id) == (head.seq, head.batch_id) else None
 
 
+class Listener(Protocol):
+    """A node that is woken when others write to the sessions that it watches.
+
+    A hint and no more: wake-ups may be lost, and come late or more than once. Called on the event loop, and never
+    within somebody's call of the store. What it raises is logged.
+    """
+
+    def heard(self, session: str, before: Head, head: Head, batch: Batch | None) -> None:
+        """Another node has moved a log from `before` to `head`: by `batch`, or where that is None by one that is too
+        large to come along, or to a new epoch, be it the node's own. Those of one session come in the order of its log.
+        """
+
+    def gap(self) -> None:
+        """Wake-ups of any session may have been lost until now."""
+
+
 class Store(ABC):
     """The logs of all sessions, with their archive, index, leases and presence.
 
@@ -265,9 +284,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def open(self, session: str, new_epoch: str) -> Log:
+    async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         """Return what is needed to fold the session. Creates an empty log with epoch `new_epoch` if there is
-        none.
+        none. From then on the node `watcher` watches the session, so that nothing is missed in between.
+
+        Raises `UnknownFormat` for a log that a later version has written: the session can be had elsewhere only.
         """
 
     @abstractmethod
@@ -319,8 +340,16 @@ class Store(ABC):
         return outcome
 
     @abstractmethod
-    async def head(self, session: str) -> Head | None:
-        """Where the log ends now, or None if there is no log."""
+    async def heads(self, sessions: Sequence[str], *, watcher: str | None = None) -> list[Head | None]:
+        """Where each of the logs ends now, or None if there is none: one call for all of them.
+
+        The node `watcher` watches those that are there. A store may have lost that it does: every look renews it.
+        """
+
+    async def head(self, session: str, *, watcher: str | None = None) -> Head | None:
+        """Where one log ends now, see `heads`."""
+        (head,) = await self.heads([session], watcher=watcher)
+        return head
 
     @abstractmethod
     async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
@@ -394,13 +423,15 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
-        """Call `wake(session, head)` on the event loop when another node than `node` appended or began an
-        epoch.
+    def listen(self, node: str, listener: Listener) -> Callable[[], None]:
+        """Wake `listener` when another node than `node` moves a log that `node` watches. Once for each, before `start`.
 
-        A hint and no more: wake-ups may be lost, repeated, or come for the node's own new epochs. Returns the
-        function that ends the watch; `wake` is not called after it.
+        Returns the function that ends it; the listener is not called after that.
         """
+
+    @abstractmethod
+    async def unwatch(self, session: str, node: str) -> None:
+        """End what `open` began: the node hears no more of the session. Harmless where it does not watch it."""
 
     @abstractmethod
     async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
@@ -408,7 +439,7 @@ class Store(ABC):
 
     @abstractmethod
     async def release(self, node: str) -> None:
-        """Give up the lease of `node`, and with it its presence counts."""
+        """Give up the lease of `node`, and with it its presence counts and what it watches."""
 
     @abstractmethod
     async def live_nodes(self) -> dict[str, frozenset[str]]:

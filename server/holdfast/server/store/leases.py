@@ -1,4 +1,4 @@
-"""What a store within one process keeps in memory: wake-ups, marks of lost races, leases and presence.
+"""What a store within one process keeps in memory: marks of lost races, leases and presence.
 
 None of it is meant to outlive the process. After a restart no node is live, and that is how the runs of a
 process that died are found.
@@ -6,13 +6,12 @@ process that died are found.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Collection
 
 from typing_extensions import override
 
-from holdfast.server.store.base import CONTENTION_MS, Head, Store
+from holdfast.server.store.base import CONTENTION_MS, Store
 
 REMEMBERED_SESSIONS = 100_000
 """For how many unobserved sessions the time of that is kept. The longest forgotten starts its time again."""
@@ -32,7 +31,6 @@ class LocalStore(Store):
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
-        self._watchers: dict[object, tuple[str, Callable[[str, Head], None]]] = {}
         self._marks: dict[str, tuple[str, int]] = {}  # session → (the node that lost last, when that is forgotten)
         # Lapsed leases stay until released: their end is the time since when their observers do not count.
         # One entry per node ever started in this process.
@@ -57,30 +55,6 @@ class LocalStore(Store):
             del self._marks[session]
             return False
         return mark[0] != node
-
-    @override
-    def watch(self, node: str, wake: Callable[[str, Head], None]) -> Callable[[], None]:
-        key = object()
-        self._watchers[key] = (node, wake)
-
-        def cancel() -> None:
-            self._watchers.pop(key, None)
-
-        return cancel
-
-    def _wake_others(self, session: str, head: Head, node: str | None) -> None:
-        """Wake the watchers of every node but `node`.
-
-        They run after the present callback: a watcher must not be able to fail or re-enter somebody's append.
-        """
-        for key, (watcher, _) in self._watchers.items():
-            if watcher != node:
-                asyncio.get_running_loop().call_soon(self._wake, key, session, head)
-
-    def _wake(self, key: object, session: str, head: Head) -> None:
-        watcher = self._watchers.get(key)
-        if watcher is not None:
-            watcher[1](session, head)
 
     @override
     async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:

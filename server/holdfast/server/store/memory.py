@@ -4,16 +4,19 @@ away.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 
+import structlog
 from typing_extensions import override
 
 from holdfast.server.store.base import (
     CONFLICT_BATCHES,
     NO_LOG,
     NOTHING_OWED,
+    WAKE_UP_BYTES,
     Append,
     Appended,
     Batch,
@@ -21,6 +24,7 @@ from holdfast.server.store.base import (
     Conflict,
     Head,
     Landed,
+    Listener,
     Log,
     Outcome,
     Owed,
@@ -33,18 +37,20 @@ from holdfast.server.store.base import (
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
 
 _end = attrgetter("last_seq")
+_log = structlog.get_logger("holdfast.store")
 
 
 class _SessionLog:
     """All that is kept of one session."""
 
-    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "owed", "records", "seqs")
+    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "owed", "records", "seqs", "watchers")
 
     def __init__(self, head: Head) -> None:
         self.head = head
         self.batches: list[Batch] = []
         self.floor = 0
         self.owed = NOTHING_OWED
+        self.watchers: set[str] = set()
         self.checkpoint: Checkpoint | None = None
         self.seqs: list[int] = []  # the keys of `archive`, ascending
         self.archive: dict[int, StoredMessage] = {}
@@ -73,6 +79,9 @@ class MemoryStore(LocalStore):
         self.durable = False
         self._logs: dict[str, _SessionLog] = {}
         self._index: set[str] = set()
+        self._listeners: dict[str, Listener] = {}
+        self._wake_ups: list[tuple[str, str, Head, Head, Batch | None]] = []
+        """Node, session, heads and batch, until this turn of the event loop is over."""
 
     @override
     async def start(self) -> None:
@@ -89,10 +98,12 @@ class MemoryStore(LocalStore):
         """Nothing to do: memory can be written."""
 
     @override
-    async def open(self, session: str, new_epoch: str) -> Log:
+    async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         log = self._logs.get(session)
         if log is None:
             log = self._logs[session] = _SessionLog(Head(new_epoch, 0, ""))
+        if watcher is not None:
+            log.watchers.add(watcher)
         first = log.batches_after(log.checkpoint.seq) if log.checkpoint else 0
         return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
 
@@ -114,8 +125,9 @@ class MemoryStore(LocalStore):
             log.head = head = Head(head.epoch, batch.last_seq, batch.batch_id)
             if owed is not log.owed:
                 self._enter(session, log, owed)
-            if self._watchers:
-                self._wake_others(session, head, node)
+            for watcher in log.watchers:
+                if watcher != node:
+                    self._wake(watcher, session, expected, head, batch)
             return Appended(head, bool(self._marks) and self._contended(session, node))
         self._mark(session, node)
         if head.epoch != expected.epoch or log.floor >= max(1, expected.seq):
@@ -130,9 +142,13 @@ class MemoryStore(LocalStore):
             self._index.add(session)
 
     @override
-    async def head(self, session: str) -> Head | None:
-        log = self._logs.get(session)
-        return log.head if log else None
+    async def heads(self, sessions: Sequence[str], *, watcher: str | None = None) -> list[Head | None]:
+        logs = [self._logs.get(session) for session in sessions]
+        if watcher is not None:
+            for log in logs:
+                if log is not None:
+                    log.watchers.add(watcher)
+        return [None if log is None else log.head for log in logs]
 
     @override
     async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
@@ -147,7 +163,8 @@ class MemoryStore(LocalStore):
         if log is None or log.head != expected:
             return False
         log.head = Head(epoch, seq, log.head.batch_id)
-        self._wake_others(session, log.head, None)
+        for watcher in log.watchers:
+            self._wake(watcher, session, expected, log.head, None)
         return True
 
     @override
@@ -200,6 +217,48 @@ class MemoryStore(LocalStore):
         log = self._logs.get(session)
         message = None if log is None else log.archive.get(seq)
         return b"" if message is None else message.payload[start : start + size]
+
+    @override
+    def listen(self, node: str, listener: Listener) -> Callable[[], None]:
+        self._listeners[node] = listener
+
+        def end() -> None:
+            self._listeners.pop(node, None)
+
+        return end
+
+    @override
+    async def unwatch(self, session: str, node: str) -> None:
+        log = self._logs.get(session)
+        if log is not None:
+            log.watchers.discard(node)
+
+    @override
+    async def release(self, node: str) -> None:
+        await super().release(node)
+        for log in self._logs.values():
+            log.watchers.discard(node)
+
+    def _wake(self, watcher: str, session: str, before: Head, head: Head, batch: Batch | None) -> None:
+        """Wake a node after the present callback: it must not be able to fail or re-enter somebody's append."""
+        if watcher not in self._listeners:
+            return
+        if batch is not None and len(batch.payload) > WAKE_UP_BYTES:
+            batch = None
+        if not self._wake_ups:
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._wake_ups.append((watcher, session, before, head, batch))
+
+    def _tell(self) -> None:
+        wake_ups, self._wake_ups = self._wake_ups, []
+        for watcher, session, before, head, batch in wake_ups:
+            log, listener = self._logs.get(session), self._listeners.get(watcher)
+            if listener is None or log is None or watcher not in log.watchers:
+                continue
+            try:
+                listener.heard(session, before, head, batch)
+            except Exception:
+                _log.exception("wake-up failed", session=session, node=watcher)
 
     @override
     async def orphans(self, live: Collection[str], now: int) -> list[str]:

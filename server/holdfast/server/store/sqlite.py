@@ -24,6 +24,7 @@ from holdfast.server.store.base import (
     Checkpoint,
     Head,
     Landed,
+    Listener,
     Log,
     Outcome,
     StoredMessage,
@@ -64,6 +65,10 @@ def _retrieve(ping: asyncio.Task[None]) -> None:
     """Whoever asked may have gone."""
     if not ping.cancelled():
         ping.exception()
+
+
+def _nothing() -> None:
+    """There is nothing to end."""
 
 
 class _Flight:
@@ -230,9 +235,6 @@ class SqliteStore(LocalStore):
         self._pending -= len(committed.outcomes)
         for session, node in committed.lost:
             self._mark(session, node)
-        if self._watchers:
-            for session, head, writer in committed.moved:
-                self._wake_others(session, head, writer)
         for outcome, result in committed.outcomes:
             if isinstance(outcome, _Flight):
                 self._landed(outcome, result)
@@ -302,7 +304,7 @@ class SqliteStore(LocalStore):
         await asyncio.shield(self._ping)
 
     @override
-    async def open(self, session: str, new_epoch: str) -> Log:
+    async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         current = self._file().incarnation.number
 
         def query(reader: sqlite3.Connection) -> Log | None:
@@ -336,10 +338,10 @@ class SqliteStore(LocalStore):
         return None
 
     @override
-    async def head(self, session: str) -> Head | None:
-        def query(reader: sqlite3.Connection) -> Head | None:
-            found = reader.execute(_HEAD, (session,)).fetchone()
-            return Head(found[1], found[3], found[4]) if found else None
+    async def heads(self, sessions: Sequence[str], *, watcher: str | None = None) -> list[Head | None]:
+        def query(reader: sqlite3.Connection) -> list[Head | None]:
+            rows = (reader.execute(_HEAD, (session,)).fetchone() for session in sessions)
+            return [Head(row[1], row[3], row[4]) if row else None for row in rows]
 
         return await self._read(query)
 
@@ -420,6 +422,15 @@ class SqliteStore(LocalStore):
             return payload[start : start + size]
 
         return await self._read(query)
+
+    @override
+    def listen(self, node: str, listener: Listener) -> Callable[[], None]:
+        """There is nobody to hear of: no other process has the file."""
+        return _nothing
+
+    @override
+    async def unwatch(self, session: str, node: str) -> None:
+        """Nothing to do, see `listen`."""
 
     @override
     async def orphans(self, live: Collection[str], now: int) -> list[str]:

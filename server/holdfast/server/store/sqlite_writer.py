@@ -52,9 +52,8 @@ class _KnownLog(NamedTuple):
 class Transaction:
     """One transaction. Its methods are the write operations, and each sees what those before it did.
 
-    Nothing of it is true before the commit: `changed` is then to be merged into the cache, `moved` (session,
-    new head, the writing node if known) tells who is to be woken, and `lost` (session, node) which races
-    were lost.
+    Nothing of it is true before the commit: `changed` is then to be merged into the cache, and `lost` (session, node)
+    tells which races were lost.
     """
 
     def __init__(self, connection: sqlite3.Connection, cache: Mapping[str, _KnownLog], incarnation: int) -> None:
@@ -63,7 +62,6 @@ class Transaction:
         self._cache = cache
         self._rows: list[int | str | bytes] = []  # inserts into `batch` held back, five values each
         self.changed: dict[str, _KnownLog] = {}
-        self.moved: list[tuple[str, Head, str | None]] = []
         self.lost: list[tuple[str, str]] = []
         self.trimmed = False
 
@@ -99,7 +97,6 @@ class Transaction:
                 )
             head = Head(head.epoch, batch.last_seq, batch.batch_id)
             self.changed[session] = _KnownLog(log.id, head, owed)
-            self.moved.append((session, head, node))
             return head
         self.lost.append((session, node))
         return Conflict(head, self._missed(log, expected) if head.epoch == expected.epoch else ())
@@ -122,7 +119,6 @@ class Transaction:
             (head.epoch, head.seq, head.batch_id, self._incarnation, log.id),
         )
         self.changed[session] = log._replace(head=head)
-        self.moved.append((session, head, None))
         return True
 
     def compact(
@@ -217,7 +213,6 @@ class Committed:
 
     outcomes: list[tuple[Any, object]] = field(default_factory=list[Any])
     """In the order that they were put. An outcome that is an exception failed, and left nothing behind."""
-    moved: list[tuple[str, Head, str | None]] = field(default_factory=list[Any])
     lost: list[tuple[str, str]] = field(default_factory=list[Any])
 
 
@@ -355,7 +350,6 @@ class Writer:
             self._remember(transaction.changed)
             self._unswept = self._unswept or transaction.trimmed
             committed.outcomes += outcomes
-            committed.moved += transaction.moved
             committed.lost += transaction.lost
 
     def _roll_back(self) -> None:
