@@ -252,7 +252,7 @@ def test_restore() -> None:
     maker.take((0, 3, "text", "", False))  # prevented
     source = folded(maker.events)
     runs = [
-        Run(run.snapshot(), None if run.answer is None else reopen(run.answer.view())) for run in source.runs.values()
+        Run(run.snapshot(), None if run.message is None else reopen(run.message.view())) for run in source.runs.values()
     ]
     restored = Transcript()
     restored.restore("e1", source.seq, source.at, runs=runs)

@@ -26,11 +26,11 @@ ENDED_RUNS_KEPT: Final = 32
 class Run:
     """A run as its events tell it. `info` is the plain form of a snapshot."""
 
-    __slots__ = ("answer", "info")
+    __slots__ = ("info", "message")
 
-    def __init__(self, info: RunInfo, answer: OpenMessage | None = None) -> None:
+    def __init__(self, info: RunInfo, message: OpenMessage | None = None) -> None:
         self.info = info
-        self.answer = answer
+        self.message = message
         """Its assistant message: None before it started, and where a snapshot left it out."""
 
     @property
@@ -105,8 +105,8 @@ class Transcript:
                 continue
             message = by_id.get(info.get("messageId", ""))
             if message is not None:
-                run.answer = reopen(message)
-                self._messages[message["id"]] = run.answer
+                run.message = reopen(message)
+                self._messages[message["id"]] = run.message
         return True
 
     def restore(self, epoch: str, seq: int, at: int, *, runs: Iterable[Run]) -> None:
@@ -114,10 +114,10 @@ class Transcript:
         self.epoch, self.seq, self.at = epoch, seq, at
         self.runs = {run.info["runId"]: run for run in runs}
         self._ended = {run_id: None for run_id, run in self.runs.items() if run.ended}
-        answers = [run.answer for run in self.runs.values() if run.answer is not None]
+        messages = [run.message for run in self.runs.values() if run.message is not None]
         # Runs stand in the order of their first event, which may be that of being queued.
-        answers.sort(key=lambda answer: answer.fields["seq"])
-        self._messages = {answer.fields["id"]: answer for answer in answers}
+        messages.sort(key=lambda message: message.fields["seq"])
+        self._messages = {message.fields["id"]: message for message in messages}
 
     @property
     def partial_snapshot(self) -> tuple[str, int] | None:
@@ -179,8 +179,8 @@ class Transcript:
         if run is not None and run.info["status"] != "queued":  # another attempt goes on where the last one stopped
             run.info["status"] = "running"
             run.info["requests"] = []
-            if run.answer is not None:
-                run.answer.close_parts()
+            if run.message is not None:
+                run.message.close_parts()
             return
         if run is None:
             info: RunInfo = {
@@ -206,13 +206,13 @@ class Transcript:
             "runId": run_id,
             "status": "streaming",
         }
-        run.answer = OpenMessage(fields, [])
-        self._messages[event["messageId"]] = run.answer
+        run.message = OpenMessage(fields, [])
+        self._messages[event["messageId"]] = run.message
 
     def _chunk(self, event: Mapping[str, Any]) -> None:
         run = self.runs.get(event["runId"])
-        if run is not None and run.answer is not None:
-            run.answer.chunk(event)
+        if run is not None and run.message is not None:
+            run.message.chunk(event)
 
     def _requested(self, event: Mapping[str, Any]) -> None:
         run = self.runs.get(event["runId"])
@@ -237,8 +237,8 @@ class Transcript:
     def _steer_applied(self, event: Mapping[str, Any]) -> None:
         run = self.runs.get(event["runId"])
         steer = self._take_steer(event)
-        if run is not None and steer is not None and run.answer is not None:
-            run.answer.steer(steer, event.get("kept"))
+        if run is not None and steer is not None and run.message is not None:
+            run.message.steer(steer, event.get("kept"))
 
     def _steer_withdrawn(self, event: Mapping[str, Any]) -> None:
         self._take_steer(event)
@@ -271,22 +271,22 @@ class Transcript:
         run.info["requests"] = []
         run.info["steers"] = []
         run.info.pop("message", None)
-        if run.answer is not None:
-            self._close_answer(run.answer, event)
-            run.answer = None
+        if run.message is not None:
+            self._close_message(run.message, event)
+            run.message = None
         self._ended[run_id] = None
         if len(self._ended) > ENDED_RUNS_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             del self.runs[oldest]
 
-    def _close_answer(self, answer: OpenMessage, event: Mapping[str, Any]) -> None:
+    def _close_message(self, message: OpenMessage, event: Mapping[str, Any]) -> None:
         kept = event.get("kept")
         if kept is not None:
-            answer.keep(kept)
-        answer.fields["status"] = end_of(event["reason"]).status
-        answer.fields["reason"] = event["reason"]
-        self._messages[answer.fields["id"]] = answer.view()
+            message.keep(kept)
+        message.fields["status"] = end_of(event["reason"]).status
+        message.fields["reason"] = event["reason"]
+        self._messages[message.fields["id"]] = message.view()
 
     # One table for all transcripts: a server holds one for every open session.
     _FOLDS: ClassVar[Mapping[str, Callable[[Any, Mapping[str, Any]], None]]] = {

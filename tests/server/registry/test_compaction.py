@@ -211,22 +211,22 @@ def test_checkpoint_is_plain() -> None:
 
 
 def test_a_checkpoint_from_before_parts_stood_apart() -> None:
-    """It is loaded as what it was: the answers of the runs that go on, and which of their parts are closed."""
+    """It is loaded as what it was: the messages of the runs that go on, and which of their parts are closed."""
     session = eventful()
     session.compact()
     checkpoint = through_json(session.checkpoint)
     state = load(checkpoint)
-    answers = [view.answer for view in state.transcript.runs.values() if view.answer is not None]
+    messages = [view.message for view in state.transcript.runs.values() if view.message is not None]
     for name in ("parts", "blocks", "spilledAt"):
         del checkpoint[name]
     checkpoint["answers"] = [
-        {"message": through_json(answer.view()), "done": [part.done for part in answer.parts]} for answer in answers
+        {"message": through_json(message.view()), "done": [part.done for part in message.parts]} for message in messages
     ]
     assert dump(load(checkpoint)) == dump(state)
 
 
-def test_a_long_answer_stands_in_pieces() -> None:
-    """No list of a checkpoint has an entry that grows with the answer of a run."""
+def test_a_long_message_stands_in_pieces() -> None:
+    """No list of a checkpoint has an entry that grows with the message of a run."""
     session = Session()
     session.careful = False
     session.send("r1")

@@ -177,8 +177,8 @@ class View:
     def texts(self, run_id: str) -> list[str]:
         """The texts of the run's text parts, in order. Costs nothing but a look while the run goes on."""
         run = self.transcript.runs.get(run_id)
-        if run is not None and isinstance(run.answer, OpenMessage):
-            return [part.text for part in run.answer.parts if part.kind == "text"]
+        if run is not None and isinstance(run.message, OpenMessage):
+            return [part.text for part in run.message.parts if part.kind == "text"]
         message = self.message(run_id)
         return [] if message is None else texts_of(message["parts"])
 

@@ -63,7 +63,7 @@ def closed_runs(state: SessionState) -> int:
 def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compaction:
     """The checkpoint at the head, and everything that goes to the archive with it. Leaves the state as it is.
 
-    Messages go as soon as they are final: users' at once, answers when their run has ended.
+    Messages go as soon as they are final: users' at once, assistants' when their run has ended.
     """
     closed = {run_id for run_id, run in state.runs.items() if run.phase is Phase.CLOSED}
     messages = state.transcript.finished()
@@ -151,7 +151,7 @@ def _dump(
 ) -> dict[str, Any]:
     """Everything of unbounded number or size stands in lists of its own, which can be encoded piece by piece."""
     transcript = state.transcript
-    answers = [view.answer for view in transcript.runs.values() if view.answer is not None]
+    messages = [view.message for view in transcript.runs.values() if view.message is not None]
     return {
         "epoch": state.epoch,
         "seq": state.seq,
@@ -170,9 +170,9 @@ def _dump(
         ],
         "runs": [_dump_run(run) for run_id, run in state.runs.items() if run_id not in without],
         "views": [view.snapshot() for view in transcript.runs.values()],
-        "answers": [{"message": answer.fields.copy(), "parts": len(answer.parts)} for answer in answers],
-        "parts": [_dump_part(part) for answer in answers for part in answer.parts],
-        "blocks": [block for answer in answers for part in answer.parts for block in part.blocks() or ()],
+        "answers": [{"message": message.fields.copy(), "parts": len(message.parts)} for message in messages],
+        "parts": [_dump_part(part) for message in messages for part in message.parts],
+        "blocks": [block for message in messages for part in message.parts for block in part.blocks() or ()],
     }
 
 
@@ -186,7 +186,7 @@ def _dump_run(run: RunState) -> dict[str, Any]:
         "by": run.by,
         "device": run.device,
         "command": run.command,
-        "message": run.message,
+        "message": run.queued_message,
         "node": run.node,
         "attempt": run.attempt,
         "boundaries": [list(boundary) for boundary in run.boundaries],
@@ -235,26 +235,26 @@ def loading(checkpoint: Mapping[str, Any]) -> Generator[None, None, SessionState
     }
     yield
     parts, blocks = iter(checkpoint.get("parts", ())), iter(checkpoint.get("blocks", ()))
-    answers: dict[str, OpenMessage] = {}
+    messages: dict[str, OpenMessage] = {}
     for item in checkpoint["answers"]:
-        answers[item["message"]["runId"]] = _load_answer(item, parts, blocks)
+        messages[item["message"]["runId"]] = _load_message(item, parts, blocks)
         yield
     transcript.restore(
         checkpoint["epoch"],
         checkpoint["seq"],
         checkpoint["at"],
-        runs=[RunView(info, answers.get(info["runId"])) for info in checkpoint["views"]],
+        runs=[RunView(info, messages.get(info["runId"])) for info in checkpoint["views"]],
     )
     for item in checkpoint["runs"]:
         run = _load_run(item)
         view = transcript.runs.get(run.run_id)
-        run.answer = view.answer if view is not None else None
+        run.message = view.message if view is not None else None
         state.runs[run.run_id] = run
         yield
     return state
 
 
-def _load_answer(item: Mapping[str, Any], parts: Iterator[Any], blocks: Iterator[str]) -> OpenMessage:
+def _load_message(item: Mapping[str, Any], parts: Iterator[Any], blocks: Iterator[str]) -> OpenMessage:
     fields = dict(item["message"])
     if "parts" in fields:  # as it was written before parts were apart from their message
         whole = fields.pop("parts")

@@ -1,6 +1,6 @@
 """Deciding what clients ask: send, cancel, steer, withdraw, answer.
 
-Each function either raises CommandError before anything was added, or adds its events and returns the answer. An
+Each function either raises CommandError before anything was added, or adds its events and returns the reply. An
 ended or unknown run is an outcome and no error: clients race with the end of runs all the time.
 """
 
@@ -29,7 +29,7 @@ _RESERVED_MESSAGE_IDS = ("a~", "u~")
 
 
 def decide_command(state: SessionState, ask: Ask, context: Context) -> Decision:
-    """What a command adds, and the answer to its sender.
+    """What a command adds, and the reply to its sender.
 
     Raises CommandError; the state is then as it was.
     """
@@ -180,7 +180,7 @@ def _check_message_id(state: SessionState, context: Context, command: Send) -> N
         return
     if message_id.startswith(_RESERVED_MESSAGE_IDS):
         raise CommandError("invalid", "ids that begin with a~ or u~ are the server's", path="$.messageId")
-    queued = (run.message["id"] for run in state.runs.values() if run.message is not None)
+    queued = (run.queued_message["id"] for run in state.runs.values() if run.queued_message is not None)
     archived = message_key(message_id) in context.archive
     if archived or state.transcript.has_message(message_id) or message_id in queued:
         raise CommandError("conflict", "another message has this id", path="$.messageId")

@@ -61,7 +61,7 @@ class Draft:
         self.decision.records.append(record)
 
     def remember(self, memory: Memory) -> None:
-        """Keeps the command's answer beside the last event it added."""
+        """Keeps the command's reply beside the last event it added."""
         event, note = self.decision.records[-1]
         self.decision.records[-1] = Record(event, {**(note or {}), "memory": memory})
         self.state.remember(memory)
@@ -122,8 +122,8 @@ class Draft:
             return
         run = state.runs[state.queue[0]]
         if self.can_run(run.agent):
-            assert run.message is not None, "a queued run carries its message"
-            self.start(run.run_id, run.agent, run.message, run.terms)
+            assert run.queued_message is not None, "a queued run carries its message"
+            self.start(run.run_id, run.agent, run.queued_message, run.terms)
 
     def end(
         self,

@@ -60,11 +60,11 @@ def _take_terms(run: RunState, record: Record) -> None:
 
 
 def _chunk(state: SessionState, run: RunState, event: Mapping[str, Any]) -> None:
-    answer = run.answer
-    assert answer is not None, "an active run has an answer"
+    message = run.message
+    assert message is not None, "an active run has a message"
     if "delta" in event and event["kind"] in ("text", "reasoning"):
         number: int = event["part"]
-        length = answer.parts[number].length if number < len(answer.parts) else 0
+        length = message.parts[number].length if number < len(message.parts) else 0
         run.boundaries.append(Boundary(event["seq"], number, length))
     state.transcript.apply(event)
 
@@ -77,7 +77,7 @@ def _queued(state: SessionState, run: RunState | None, event: Mapping[str, Any])
     assert run is not None
     _identify(run, event)
     message: UserMessage = event["message"]
-    run.message = message
+    run.queued_message = message
     state.queue.insert(event["position"] - 1, run.run_id)
 
 
@@ -86,9 +86,9 @@ def _started(state: SessionState, run: RunState | None, event: Mapping[str, Any]
     if run.run_id in state.queue:
         state.queue.remove(run.run_id)
     _identify(run, event)
-    run.message = None
+    run.queued_message = None
     run.node, run.attempt = event["node"], event["attempt"]
-    run.answer = state.transcript.runs[run.run_id].answer
+    run.message = state.transcript.runs[run.run_id].message
     if event["attempt"] == 1:
         state.last_message_id = event["messageId"]
     if not run.terms["alongside"]:
@@ -121,7 +121,7 @@ def _ended(state: SessionState, run: RunState | None, event: Mapping[str, Any]) 
     assert run is not None
     run.reason, run.cause = event["reason"], event.get("cause")
     run.ended_seq, run.ended_at = event["seq"], event["at"]
-    run.message, run.answer = None, None
+    run.queued_message, run.message = None, None
     run.boundaries.clear()
     if run.run_id in state.queue:
         state.queue.remove(run.run_id)

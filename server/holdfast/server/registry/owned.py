@@ -77,7 +77,7 @@ def decide_chunk(state: SessionState, work: Chunk, context: Context) -> Record |
     """
     owner = work.owner
     run = state.runs.get(owner.run_id)
-    if run is None or run.answer is None or not run.active or not owns(run, owner):
+    if run is None or run.message is None or not run.active or not owns(run, owner):
         return None
     transcript = state.transcript
     event: dict[str, Any] = {
@@ -85,7 +85,7 @@ def decide_chunk(state: SessionState, work: Chunk, context: Context) -> Record |
         "seq": transcript.seq + 1,
         "at": max(context.now, transcript.at),
         "runId": owner.run_id,
-        "part": part_number(run.answer, work.kind, work.fields.get("callId")),
+        "part": part_number(run.message, work.kind, work.fields.get("callId")),
         "kind": work.kind,
         **work.fields,
     }
@@ -94,12 +94,12 @@ def decide_chunk(state: SessionState, work: Chunk, context: Context) -> Record |
     return record
 
 
-def part_number(answer: OpenMessage, kind: str, call_id: object) -> int:
+def part_number(message: OpenMessage, kind: str, call_id: object) -> int:
     """Where a chunk belongs: text and reasoning go on in the last part, a call's arguments in its own part.
 
     Everything else, and whatever finds its part closed, begins a new one.
     """
-    parts = answer.parts
+    parts = message.parts
     if kind in ("text", "reasoning"):
         if parts and parts[-1].kind == kind and not parts[-1].done:
             return len(parts) - 1

@@ -30,7 +30,7 @@ MEMORIES_KEPT: Final = 1000
 
 
 class Memory(TypedDict):
-    """What is remembered of a command that added events: enough to answer it again.
+    """What is remembered of a command that added events: enough to reply to it again.
 
     `lasting` ones are remembered as long as the session, the others for ten minutes and a thousand commands.
     """
@@ -112,12 +112,12 @@ class RunState:
     device: str = ""
     command: str | None = None
     """The id of the command that it came from; None for a prevented run."""
-    message: UserMessage | None = None
-    """While queued."""
+    queued_message: UserMessage | None = None
+    """The user's, while queued."""
     node: str = ""
     attempt: int = 0
-    answer: OpenMessage | None = None
-    """While active."""
+    message: OpenMessage | None = None
+    """The assistant's, while active."""
     boundaries: deque[Boundary] = field(default_factory=lambda: deque[Boundary](maxlen=BOUNDARIES_KEPT))
     resolved: dict[str, str] = field(default_factory=dict[str, str])
     """Outcomes of requests that are no longer open."""
@@ -138,9 +138,9 @@ class RunState:
 
     def kept(self, seen_seq: int) -> list[Kept]:
         """How long each text and reasoning part of an active run was at the event `seen_seq`, zeros included."""
-        assert self.answer is not None, "an active run has an answer"
+        assert self.message is not None, "an active run has a message"
         lengths = {
-            number: part.length for number, part in enumerate(self.answer.parts) if part.kind in ("text", "reasoning")
+            number: part.length for number, part in enumerate(self.message.parts) if part.kind in ("text", "reasoning")
         }
         for boundary in reversed(self.boundaries):
             if boundary.seq <= seen_seq:
@@ -201,7 +201,7 @@ class SessionState:
         return some_id in self.runs or some_id in self.steers
 
     def remember(self, memory: Memory) -> None:
-        """Keeps a command's answer, and lets those go that are old and many enough.
+        """Keeps the reply to a command, and lets those go that are old and many enough.
 
         Lasting ones stay until the archive has them, and with them whatever is younger.
         """

@@ -129,16 +129,16 @@ def _take_over(draft: Draft, run: RunState) -> None:
 def _restart(draft: Draft, run: RunState, crashes: int) -> None:
     for request in list(draft.state.transcript.runs[run.run_id].info["requests"]):
         draft.emit("run.resolved", runId=run.run_id, requestId=request["id"], outcome="withdrawn")
-    answer = run.answer
-    assert answer is not None, "an active run has an answer"
+    message = run.message
+    assert message is not None, "an active run has a message"
     draft.emit(
         "run.started",
         runId=run.run_id,
         agent=run.agent,
         by=run.by,
         device=run.device,
-        messageId=answer.fields["id"],
-        after=answer.fields["after"],
+        messageId=message.fields["id"],
+        after=message.fields["after"],
         attempt=run.attempt + 1,
         node=draft.context.node,
         command=run.command,

@@ -35,7 +35,7 @@ class RunLimits:
     steers: int = 100
     steers_bytes: int = 160 * 1024
     """Pending, for one run: none is accepted beyond either, so that all can come back in one event with what is kept of
-    the answer, its end, and a run fits into one message of a snapshot.
+    its message, its end, and a run fits into one message of a snapshot.
     """
 
 
@@ -98,7 +98,7 @@ class Owner:
 
 @dataclass(slots=True)  # not frozen, which would triple what it costs to make one
 class Chunk:
-    """A piece of the answer; `fields` are those of its kind, clean and small enough for one event."""
+    """A piece of the run's message; `fields` are those of its kind, clean and small enough for one event."""
 
     owner: Owner
     kind: str

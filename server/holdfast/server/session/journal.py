@@ -305,15 +305,15 @@ class Journal:
         # Other nodes may have archived more than this state has folded.
         before = self.head.seq + 1 if before is None else min(before, self.head.seq + 1)
         transcript = self.state.transcript
-        answers = [run.answer for run in transcript.runs.values() if run.answer is not None]
+        open_messages = [run.message for run in transcript.runs.values() if run.message is not None]
         found: dict[str, tuple[int, Message | OpenMessage | StoredSize]] = {}
         if self.state.archived or self.state.marks:
             sizes = await self._until_available(lambda: self._store.message_sizes(self.session, before, limit + 1))
             found = {size.message_id: (size.seq, size) for size in sizes}
         for message in transcript.finished():
             found[message["id"]] = (message["seq"], message)
-        for answer in answers:
-            found[answer.fields["id"]] = (answer.fields["seq"], answer)
+        for open_message in open_messages:
+            found[open_message.fields["id"]] = (open_message.fields["seq"], open_message)
         ordered = sorted((item for item in found.values() if item[0] < before), key=itemgetter(0))
         messages = [message for _, message in ordered[-limit:]] if limit else []
         return Cut(

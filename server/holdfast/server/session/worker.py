@@ -108,8 +108,8 @@ class RunWorker:
         self._agent = agent
         self._clock = clock
         self._settings = settings
-        assert run.answer is not None, "a run that was started has a message"
-        self._message = reopen(run.answer.view())
+        assert run.message is not None, "a run that was started has a message"
+        self._message = reopen(run.message.view())
         """The message as it is in the log: what was written is folded when it is there, and in its order."""
         self._message.close_parts()
         self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._message.parts])
