@@ -1,6 +1,6 @@
-"""A server that does exactly what a test tells it: when to answer, what to repeat, when to drop the line.
+"""A server that does exactly what a test tells it: when to reply, what to repeat, when to drop the line.
 
-It keeps a log (`append`), answers `hello` from it, and hands every command to the test through `command()`.
+It keeps a log (`append`), welcomes from it, and hands every command to the test through `command()`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FakeServer:
         self.history: list[dict[str, Any]] = []
         self.heartbeat_ms = 60_000
         self.greet = True
-        """Whether `hello` is answered."""
+        """Whether `hello` gets its welcome."""
         self.refuse: tuple[int, str] | None = None
         """Close code and reason instead of a welcome."""
         self.heard: list[str] = []
@@ -124,7 +124,7 @@ class FakeServer:
         await self.say({"type": "ack", "id": command["id"], "outcome": outcome, **fields})
 
     async def start_run(self, run_id: str, text: str = "hi") -> None:
-        """A message and the start of the run that answers it."""
+        """A message and the start of its run."""
         message_id = f"m-{run_id}"
         after = None
         message = {

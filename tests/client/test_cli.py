@@ -63,8 +63,8 @@ async def accept(server: FakeServer) -> str:
 
 
 @pytest.mark.parametrize(("reason", "code"), [("completed", 0), ("failed", 1), ("cancelled", 130)])
-async def test_send_streams_the_answer(server: FakeServer, reason: str, code: int) -> None:
-    """`send` prints the answer to standard output, the run's id beside it, and exits by how the run ended."""
+async def test_send_streams_the_text(server: FakeServer, reason: str, code: int) -> None:
+    """`send` prints the run's text to standard output, the run's id beside it, and exits by how the run ended."""
     async with holdfast(server, "send", "hello") as process:
         run_id = await accept(server)
         await server.text(run_id, "Good ")
@@ -114,7 +114,7 @@ class Typed:
         self.noted = asyncio.Queue[str]()
 
     def write(self, text: str) -> None:
-        """The answer is of no interest here."""
+        """The text is of no interest here."""
 
     def end(self) -> None:
         """Nor is where its lines end."""
@@ -212,7 +212,7 @@ async def test_json_events(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "told"),
+    ("reply", "code", "told"),
     [
         ({"outcome": "cancelled", "seq": 0}, 0, "r-1 is stopped.\n"),
         ({"outcome": "already_ended", "reason": "completed"}, 0, "r-1 had ended already (completed).\n"),
@@ -220,16 +220,16 @@ async def test_json_events(server: FakeServer) -> None:
         ({"outcome": "put_off"}, 4, "r-1: put off.\n"),
     ],
 )
-async def test_cancel(server: FakeServer, answer: dict[str, Any], code: int, told: str) -> None:
+async def test_cancel(server: FakeServer, reply: dict[str, Any], code: int, told: str) -> None:
     """`cancel RUN` tells the outcome; a run that nobody knows, or an outcome of a newer server, is no success."""
     async with holdfast(server, "cancel", "r-1") as process:
         command = await server.command("cancel")
-        await server.ack(command, **answer)
+        await server.ack(command, **reply)
         assert await output(process) == (code, told, "")
 
 
 async def test_interrupted_cancel_is_sent(server: FakeServer) -> None:
-    """`cancel RUN` that is left by Ctrl-C has sent its command before the goodbye, and waits for its answer."""
+    """`cancel RUN` that is left by Ctrl-C has sent its command before the goodbye, and waits for its reply."""
     async with holdfast(server, "cancel", "r-1") as process:
         command = await server.command("cancel")
         process.send_signal(signal.SIGINT)

@@ -36,20 +36,20 @@ tasks: list[asyncio.Task[Any]] = []
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that closes waits for no answer longer than a moment."""
+    """A client that closes waits for no reply longer than a moment."""
     monkeypatch.setattr("holdfast.client.link.LINGER_SECONDS", 0.05)
 
 
 @asynccontextmanager
-async def answering(server: FakeServer) -> AsyncGenerator[None]:
+async def replying(server: FakeServer) -> AsyncGenerator[None]:
     """A server that acknowledges every command."""
 
-    async def answer() -> None:
+    async def reply() -> None:
         while True:
             command = await server.command()
             await server.ack(command, OUTCOMES[command["type"]], runId="r-1")
 
-    task = asyncio.ensure_future(answer())
+    task = asyncio.ensure_future(reply())
     yield
     task.cancel()
     await asyncio.wait([task])
@@ -83,7 +83,7 @@ async def gathered_and_cancelled(session: Session) -> None:
 
 
 async def waited_too_short(session: Session) -> None:
-    """A wait that ends before the answer can have come."""
+    """A wait that ends before the reply can have come."""
     with suppress(TimeoutError):
         async with asyncio.timeout(0):
             await session.cancel("r-1")
@@ -129,7 +129,7 @@ async def test_a_cancel_that_is_left_at_once_has_been_sent(
         async with connect(server.url, session="trip") as session:
             await way(session)
 
-    async with answering(server):
+    async with replying(server):
         await asyncio.wait([asyncio.ensure_future(program())])
         async with asyncio.timeout(5):
             await server.left.wait()
@@ -138,8 +138,8 @@ async def test_a_cancel_that_is_left_at_once_has_been_sent(
 
 
 async def test_everything_that_was_given_is_sent_in_order(server: FakeServer) -> None:
-    """Commands of every kind that are left alone are sent in their order, and their answers are told after the end."""
-    async with answering(server), connect(server.url, session="trip") as session:
+    """Commands of every kind that are left alone are sent in their order, and their replies are told after the end."""
+    async with replying(server), connect(server.url, session="trip") as session:
         given: Sequence[Submitted[object]] = [
             session.send("hi", run_id="r-1"),
             session.steer("shorter", run_id="r-1"),
@@ -157,7 +157,7 @@ async def test_everything_that_was_given_is_sent_in_order(server: FakeServer) ->
 
 async def test_a_command_can_be_awaited_twice(server: FakeServer) -> None:
     """What a call returns gives its outcome to whoever awaits it, also again, also as a task."""
-    async with answering(server), connect(server.url, session="trip") as session:
+    async with replying(server), connect(server.url, session="trip") as session:
         cancel = session.cancel("r-1")
         outcomes = [await cancel, await cancel, await asyncio.create_task(cancel)]
         assert outcomes == [CancelOutcome("cancelled", "r-1")] * 3
@@ -165,7 +165,7 @@ async def test_a_command_can_be_awaited_twice(server: FakeServer) -> None:
 
 
 async def test_cancelling_one_wait_leaves_the_others(server: FakeServer) -> None:
-    """Of two who wait for the same command, one gives up and the other gets the answer."""
+    """Of two who wait for the same command, one gives up and the other gets the reply."""
     async with connect(server.url, session="trip") as session:
         first = asyncio.ensure_future(session.send("hi", run_id="r-1"))
         second = asyncio.ensure_future(session.send("hi", run_id="r-1"))
@@ -178,7 +178,7 @@ async def test_cancelling_one_wait_leaves_the_others(server: FakeServer) -> None
 
 
 async def test_a_command_given_offline_waits_for_the_next_connection(server: FakeServer) -> None:
-    """A cancel that is left while nobody answers is sent when the server is back within the bound."""
+    """A cancel that is left while nobody is there is sent when the server is back within the bound."""
     async with connect(server.url, session="trip") as session:
         await server.stop()
         await session.changed()
@@ -192,10 +192,10 @@ async def test_a_command_given_offline_waits_for_the_next_connection(server: Fak
         assert (await cancel).outcome == "cancelled"
 
 
-async def test_a_server_that_answers_nothing_is_left_after_the_bound(
+async def test_a_silent_server_is_left_after_the_bound(
     server: FakeServer, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What has no answer in time is told to who waits for it and named in the log, and was written all the same."""
+    """What has no reply in time is told to who waits for it and named in the log, and was written all the same."""
     async with connect(server.url, session="trip") as session:
         cancel = session.cancel("r-1")
         await session.close()
@@ -231,7 +231,7 @@ async def test_no_command_is_taken_while_it_closes(server: FakeServer) -> None:
 
 
 async def test_cancelling_the_close_ends_the_wait_and_closes(server: FakeServer) -> None:
-    """Who cancels the closing waits for no answers any more: the client is closed, and what was given was written."""
+    """Who cancels the closing waits for no replies any more: the client is closed, and what was given was written."""
     async with connect(server.url, session="trip") as session:
         session.cancel("r-1")
         closing = asyncio.ensure_future(session.close())

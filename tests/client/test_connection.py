@@ -257,7 +257,7 @@ def test_smaller_limit_elsewhere() -> None:
 
 
 def test_half_a_page_is_none() -> None:
-    """Half an answer to `history` is dropped with its connection, and asked for again."""
+    """Half a page of history is dropped with its connection, and asked for again."""
     connection = live()
     message: dict[str, Any] = {
         "id": "m",
@@ -314,7 +314,7 @@ def test_old_messages_are_forgotten() -> None:
 def test_messages_of_a_run_in_a_state_of_a_newer_server_are_kept() -> None:
     """A status that this client does not know is one of a run that goes on: nothing of it is forgotten."""
     view = View(messages_kept=1)
-    answer: dict[str, Any] = {
+    message: dict[str, Any] = {
         "id": "a",
         "role": "assistant",
         "parts": [],
@@ -327,7 +327,7 @@ def test_messages_of_a_run_in_a_state_of_a_newer_server_are_kept() -> None:
     view.load(
         cast(
             "Any",
-            snapshot(1, messages=[{**answer, "status": "streaming"}], runs=[{**run, "requests": [], "steers": []}]),
+            snapshot(1, messages=[{**message, "status": "streaming"}], runs=[{**run, "requests": [], "steers": []}]),
         )
     )
     user: dict[str, Any] = {"id": "u", "role": "user", "parts": [], "by": "p", "device": "d", "at": 1}
@@ -381,7 +381,7 @@ def test_leaving() -> None:
     connection = live(jitter=0.5)
     connection.submit({"type": "history", "id": "h"}, 0.0)
     connection.submit({"type": "cancel", "id": "k", "runId": "r"}, 0.0)
-    assert [command["id"] for command in connection.unanswered] == ["k"]
+    assert [command["id"] for command in connection.outstanding] == ["k"]
     connection.closed(1.0, 1006)
     connection.leave(1.1)
     assert connection.reconnect_at == 1.1
@@ -400,8 +400,8 @@ def test_leaving_respects_the_servers_wish() -> None:
         assert connection.reconnect_at == at
 
 
-def test_answered_commands_make_room() -> None:
-    """The outbox is bounded by what waits, not by what was ever given: an answer, or the end, gives its bytes back."""
+def test_settled_commands_make_room() -> None:
+    """The outbox is bounded by what waits, not by what was ever given: a reply, or the end, gives its bytes back."""
     outbox = Outbox(max_bytes=10)
     for _ in range(3):
         outbox.add({"id": "k", "type": "cancel"}, b"x" * 10)
@@ -413,8 +413,8 @@ def test_answered_commands_make_room() -> None:
     outbox.add({"id": "k", "type": "cancel"}, b"x" * 10)
 
 
-def test_pings_read_together_have_one_answer() -> None:
-    """Any number of pings in one go are answered by one pong, and the next ping by another."""
+def test_pings_read_together_get_one_pong() -> None:
+    """Any number of pings in one go get one pong, and the next ping by another."""
     connection = live()
     tell(connection, *[{"type": "ping", "head": 0}] * 3)
     assert sent(connection) == [{"type": "pong"}]
@@ -423,7 +423,7 @@ def test_pings_read_together_have_one_answer() -> None:
 
 
 def test_an_acknowledgement_is_told_also_where_events_are_missing() -> None:
-    """The answer to a command counts, and contact is lost where it names an event that is not here."""
+    """The reply to a command counts, and contact is lost where it names an event that is not here."""
     connection = live()
     connection.submit({"type": "cancel", "id": "k", "runId": "r"}, 0.0)
     tell(connection, {"type": "ack", "id": "k", "outcome": "cancelled", "seq": 3})
@@ -431,7 +431,7 @@ def test_an_acknowledgement_is_told_also_where_events_are_missing() -> None:
     assert lost(connection) == "events up to 3 are missing"
 
 
-def test_answers_of_a_newer_server() -> None:
+def test_replies_of_a_newer_server() -> None:
     """A message whose status this version does not know is that of a run that was interrupted."""
     assert reason_of(cast("Any", {"status": "parked"})) == "cancelled"
 
@@ -480,7 +480,7 @@ def test_a_damaged_fold_is_mended_by_a_snapshot() -> None:
     assert ["cursor" in hello for hello in hellos] == [False, True]
 
 
-def test_another_attempt_is_not_another_answer() -> None:
+def test_another_attempt_is_not_another_message() -> None:
     """A run that is started again counts once among the messages that are kept."""
     view = View(messages_kept=2)
     user: dict[str, Any] = {"id": "u", "role": "user", "parts": [], "by": "p", "device": "d", "at": 1}

@@ -72,7 +72,7 @@ async def test_what_was_wrapped_deeply_is_read(server: FakeServer, encoding: Lit
 
 
 async def test_more_values_than_the_server_takes(server: FakeServer) -> None:
-    """They are refused here: no answer of the server could name the command, and it would be sent for ever."""
+    """They are refused here: no reply of the server could name the command, and it would be sent for ever."""
     metadata: dict[str, Any] = {str(row): ["x"] * 1000 for row in range(9)}
     async with connect(server.url, session="trip") as session:
         with pytest.raises(InvalidCommandError, match="at most 8192 values"):
@@ -132,7 +132,7 @@ async def test_gap_is_lost_contact(server: FakeServer) -> None:
 
 
 async def test_offline_cancel_arrives(server: FakeServer) -> None:
-    """A cancel pressed while nobody answers is sent when the server is back."""
+    """A cancel pressed while nobody is there is sent when the server is back."""
     async with connect(server.url, session="trip") as session:
         run = await started(server, session)
         await server.stop()
@@ -220,7 +220,7 @@ async def test_old_run_from_history(server: FakeServer) -> None:
     async with connect(server.url, session="trip") as session:
         reading = asyncio.ensure_future(read(session.run("old")))
         command = await server.command("history")
-        answer = {
+        old = {
             "id": "a-old",
             "role": "assistant",
             "parts": [{"kind": "text", "text": "long ago"}],
@@ -232,7 +232,7 @@ async def test_old_run_from_history(server: FakeServer) -> None:
             "reason": "lost",
         }
         await server.say({"type": "page", "id": command["id"], "messages": [], "more": False, "last": False})
-        await server.say({"type": "page", "id": command["id"], "messages": [answer], "more": False, "last": True})
+        await server.say({"type": "page", "id": command["id"], "messages": [old], "more": False, "last": True})
         assert await reading == "long ago"
         waiting = asyncio.ensure_future(session.run("none").wait())
         command = await server.command("history")
@@ -395,8 +395,8 @@ async def test_silence_is_a_dead_socket(server: FakeServer) -> None:
     assert len(server.hellos) == 2
 
 
-async def test_heartbeat_is_answered(server: FakeServer) -> None:
-    """A ping is answered by a pong, and one that names more than is here is lost contact."""
+async def test_ping_gets_pong(server: FakeServer) -> None:
+    """A ping gets a pong, and one that names more than is here is lost contact."""
     async with connect(server.url, session="trip"):
         await server.say({"type": "ping", "head": 0})
         await server.command("pong")
@@ -471,7 +471,7 @@ async def test_trouble_is_over_when_a_connection_is_open(server: FakeServer) -> 
         assert session.trouble is None
 
 
-async def test_history_is_read_back_to_the_answer(server: FakeServer) -> None:
+async def test_history_is_read_back_to_the_message(server: FakeServer) -> None:
     """An old run is looked for page by page, each before the one it follows, and an empty page ends the search."""
     server.history = [{}]
     async with connect(server.url, session="trip") as session:
@@ -551,7 +551,7 @@ async def test_events_that_come_while_the_end_is_looked_for_are_told(server: Fak
         command = await server.command("history")
         await server.start_run("r-1")
         await server.end_run("r-1")
-        answer: dict[str, Any] = {
+        old: dict[str, Any] = {
             "id": "a",
             "role": "assistant",
             "parts": [],
@@ -559,7 +559,7 @@ async def test_events_that_come_while_the_end_is_looked_for_are_told(server: Fak
             "runId": "r-1",
             "status": "complete",
         }
-        await server.say({"type": "page", "id": command["id"], "messages": [answer], "more": False, "last": True})
+        await server.say({"type": "page", "id": command["id"], "messages": [old], "more": False, "last": True})
         async with asyncio.timeout(5):
             assert await reading == server.log[0]
 
@@ -597,7 +597,7 @@ async def test_what_was_seen_never_goes_back_within_an_epoch(server: FakeServer)
 
 
 async def test_a_prevented_run_is_not_looked_for(server: FakeServer) -> None:
-    """A run that the acknowledgement of its send says was prevented has ended, and has no answer in the history."""
+    """A run that the acknowledgement of its send says was prevented has ended, and has no message in the history."""
     server.history = [{}]
     async with connect(server.url, session="trip") as session:
         sending = session.send("hi", run_id="mine")

@@ -74,8 +74,8 @@ def interrupted(script: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoo
     return Interrupted(asyncio.run_coroutine_threadsafe(script, loop))
 
 
-async def answer(server: FakeServer) -> None:
-    """Answers one send with two words."""
+async def talk(server: FakeServer) -> None:
+    """Says two words in the run of one send."""
     command = await server.command("send")
     await server.start_run(command["id"])
     await server.ack(command, "started", runId=command["id"], seq=len(server.log))
@@ -87,7 +87,7 @@ async def answer(server: FakeServer) -> None:
 def test_same_names(stage: Stage) -> None:
     """Sending, iterating, waiting and looking work without asyncio, with the names of the async client."""
     with sync.connect(stage.server.url, session="trip") as session:
-        stage.play(answer(stage.server))
+        stage.play(talk(stage.server))
         run = session.send("hi")
         assert "".join(run) == "Hello world"
         result = run.wait()
@@ -99,7 +99,7 @@ def test_same_names(stage: Stage) -> None:
         with pytest.raises(UnknownRunError):
             session.run("nobody").wait()
         events = session.events()
-        stage.play(answer(stage.server))
+        stage.play(talk(stage.server))
         session.send("again")
         seen = list(zip(events, range(2), strict=False))
         assert [wire(item)["type"] for item, _ in seen] == ["message", "run.started"]
@@ -152,7 +152,7 @@ def test_nobody_there() -> None:
 def test_closed_client_still_shows(stage: Stage) -> None:
     """After close everything known is still shown, and a command raises ClientClosedError."""
     with sync.connect(stage.server.url, session="trip") as session:
-        stage.play(answer(stage.server))
+        stage.play(talk(stage.server))
         run = session.send("hi")
         run.wait()
     assert (run.text, run.reason, session.run(run.id).status) == ("Hello world", "completed", "ended")

@@ -1,6 +1,6 @@
 """The client's state machine in any weather: any cut, any duplicate, any reconnect.
 
-The server here is a model: a log, the commands it has answered, and a wire in each direction that may be cut at any
+The server here is a model: a log, the commands it has replied to, and a wire in each direction that may be cut at any
 frame. Hypothesis drives it; the client is driven by its own outputs only.
 """
 
@@ -37,7 +37,7 @@ class AnyWeather(RuleBasedStateMachine):
         self.epoch = 1
         self.log: list[dict[str, Any]] = []
         self.trimmed = 0
-        self.answered: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        self.replied: dict[str, tuple[bytes, dict[str, Any]]] = {}
         self.down: list[Any] = []
         self.up: list[Any] = []
         self.connected = False
@@ -63,7 +63,7 @@ class AnyWeather(RuleBasedStateMachine):
         return event
 
     def greet(self, hello: dict[str, Any]) -> None:
-        """Answers a hello with a tail, or with a snapshot in one or two messages."""
+        """Replies to a hello with a tail, or with a snapshot in one or two messages."""
         cursor: dict[str, Any] = hello.get("cursor", {})
         head = len(self.log)
         seq: int = cursor.get("seq", -1)
@@ -98,10 +98,10 @@ class AnyWeather(RuleBasedStateMachine):
         return [{**head, "messages": messages[:1], "last": False}, {**head, "messages": messages[1:], "runs": runs}]
 
     def obey(self, command: dict[str, Any]) -> None:
-        """Answers a command; one that was answered before gets the same answer and adds nothing."""
+        """Replies to a command; one that had its reply before gets the same one and adds nothing."""
         body = JSON_CODEC.encode(command)
-        if command["id"] in self.answered:
-            known, ack = self.answered[command["id"]]
+        if command["id"] in self.replied:
+            known, ack = self.replied[command["id"]]
             assert known == body, "a command sent again is the same command"
             self.down.append({**ack, "duplicate": True})
             return
@@ -128,7 +128,7 @@ class AnyWeather(RuleBasedStateMachine):
             node="n",
         )
         ack = {"type": "ack", "id": command["id"], "outcome": "started", "runId": command["id"], "seq": event["seq"]}
-        self.answered[command["id"]] = (body, ack)
+        self.replied[command["id"]] = (body, ack)
         self.down.append(ack)
 
     # ---- what happens
@@ -270,7 +270,7 @@ class AnyWeather(RuleBasedStateMachine):
 
     @invariant()
     def never_ahead_never_doubled(self) -> None:
-        """What was read is a beginning of what was written; each command has at most one answer."""
+        """What was read is a beginning of what was written; each command has at most one reply."""
         written = "".join(self.truth_text())
         assert written.startswith(self.read)
         ids = [settled.command_id for settled in self.settled]
@@ -282,7 +282,7 @@ class AnyWeather(RuleBasedStateMachine):
         return [event["delta"] for event in self.log if event["type"] == "run.chunk"]
 
     def teardown(self) -> None:
-        """Once the weather is fine, everything arrives: every answer, the whole log, all the text."""
+        """Once the weather is fine, everything arrives: every reply, the whole log, all the text."""
         for _ in range(3):
             if not self.connected:
                 self.connect()
@@ -299,5 +299,5 @@ class AnyWeather(RuleBasedStateMachine):
 
 
 def test_any_weather() -> None:
-    """Every seq is covered once, every command is answered once, no text is lost or doubled."""
+    """Every seq is covered once, every command gets one reply, no text is lost or doubled."""
     run_state_machine_as_test(AnyWeather, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))

@@ -4,11 +4,11 @@ The shell around it tells what happens - `opening`, `opened`, `received`, `close
 in seconds of a clock that never goes back. After each of these it takes what came of it:
 
 * `frames()`   to be written to the socket, in order;
-* `settled()`  answers to commands;
+* `settled()`  what commands came to: replies and errors;
 * `news()`     events and resets, in the order of the log;
 * `lost`       not None: the connection is useless, drop it at once and report `closed`;
 * `deadline()` when to call `tick` if nothing else happens;
-* `unanswered` whether closing would leave a command without its answer;
+* `outstanding` the commands that closing would leave without a reply;
 * `reconnect_at` when to open the next connection; `failure` where there will be none.
 
 What it keeps across connections is the folded log and the outbox. A connection itself is a phase of the table in
@@ -49,7 +49,7 @@ from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import MESSAGE_BYTES
 
 GREETING_SECONDS: Final = 10.0
-"""How long the server has to answer `hello`."""
+"""How long the server has to reply to `hello`."""
 STABLE_SECONDS: Final = 5.0
 """A connection that was live this long starts the backoff anew; a shorter one counts as another failure."""
 MAX_REFUSALS: Final = 8
@@ -91,7 +91,7 @@ class Connection:
         self.presence: Presence = {"type": "presence", "devices": [], "total": 0}
         """As last told; empty while not connected."""
         self.refused: str | None = None
-        """The server's words in the last error that answers no command: why it closes."""
+        """The server's words in the last error that is no command's reply: why it closes."""
         self._codec = codec
         self._random = random
         self._hello: dict[str, Any] = {"type": "hello", "device": device, "client": client, "messages": messages}
@@ -139,8 +139,8 @@ class Connection:
         return self._limits
 
     @property
-    def unanswered(self) -> list[Mapping[str, Any]]:
-        """The commands that wait for their answer, oldest first. Questions, which change nothing, are none."""
+    def outstanding(self) -> list[Mapping[str, Any]]:
+        """The commands that wait for their reply, oldest first. Questions, which change nothing, are none."""
         return self.outbox.commands()
 
     # ---- what happens
@@ -218,7 +218,7 @@ class Connection:
         The next connection is due now, or as soon as the server's wish allows, where a command waits for it.
         """
         self._leaving = True
-        if self.reconnect_at is not None and self.unanswered:
+        if self.reconnect_at is not None and self.outstanding:
             self.reconnect_at = min(self.reconnect_at, max(now, self._not_before))
 
     def close(self) -> None:
@@ -226,7 +226,7 @@ class Connection:
         self.fail(ClientClosedError())
 
     def submit(self, message: Mapping[str, Any], now: float) -> None:
-        """Takes a command in, connected or not; its answer will be among `settled`, once.
+        """Takes a command in, connected or not; its reply will be among `settled`, once.
 
         The same command again while it waits is taken once. Raises what ended the client, OutboxFullError,
         ConflictError where another command of the same id waits, and TooLargeError for one over the server's
@@ -242,7 +242,7 @@ class Connection:
         waiting = self.outbox.get(message["id"])
         if waiting is not None:
             if waiting.frame != frame:
-                raise ConflictError("conflict", "another command of this id waits for its answer", path="$.id")
+                raise ConflictError("conflict", "another command of this id waits for its reply", path="$.id")
             return
         self.outbox.add(message, frame)
         self._flush(now)
@@ -263,7 +263,7 @@ class Connection:
         return frames
 
     def settled(self) -> list[Settled]:
-        """Answers to commands, in the order they came."""
+        """What commands came to, in the order it came."""
         settled, self._settled = self._settled, []
         return settled
 
@@ -369,7 +369,7 @@ class Connection:
         if self._phase in (Phase.TAIL, Phase.LIVE):
             self._compare(message["head"])
         if self._pong not in self._frames:
-            self._frames.append(self._pong)  # one answers any number of pings that were read in one go
+            self._frames.append(self._pong)  # one is enough for any number of pings that were read in one go
 
     def _on_goaway(self, message: Mapping[str, Any], now: float) -> None:
         self._step(Input.GOAWAY)

@@ -12,7 +12,7 @@ from holdfast.protocol.errors import ErrorCode
 class ConnectionFailedError(HoldfastError):
     """No connection could be opened: the server is not there, or it refused the upgrade.
 
-    `status` is the HTTP status of a refusal, None where nobody answered.
+    `status` is the HTTP status of a refusal, None where there was no reply.
     """
 
     code = "connection_failed"

@@ -28,7 +28,7 @@ OPEN_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 """How long what is still to be written may take when the client closes, and how long the server's goodbye."""
 LINGER_SECONDS: Final = 2.0
-"""How long a client that closes waits for the answers to the commands that were given."""
+"""How long a client that closes waits for the replies to the commands that were given."""
 _SPARE: Final = 2
 """Times `limits.messageBytes`: the server may put several messages into one frame."""
 _TRY_AGAIN: Final = frozenset({408, 425, 429})
@@ -60,7 +60,7 @@ class Link:
         await self._pulse.wait()
 
     def command(self, message: Mapping[str, Any]) -> asyncio.Future[Reply]:
-        """Issues a command: its answer, over any number of connections. Raises as `Connection.submit` does.
+        """Issues a command: its reply, over any number of connections. Raises as `Connection.submit` does.
 
         The future is shared by all who gave the same command: who waits shields it from being cancelled. An error that
         nobody waits for is told by asyncio, like that of a task.
@@ -73,17 +73,17 @@ class Link:
         return waiter
 
     async def close(self) -> None:
-        """Waits until the commands that were given are answered, at most LINGER_SECONDS, and closes the socket.
+        """Waits until the commands that were given have their replies, at most LINGER_SECONDS, and closes the socket.
 
-        What has no answer then is told: to who waits for it, and in the log. Cancelling this ends the wait for
-        answers; what was given is written before the goodbye all the same. Safe to call again, also meanwhile.
+        What has no reply then is told: to who waits for it, and in the log. Cancelling this ends the wait for
+        replies; what was given is written before the goodbye all the same. Safe to call again, also meanwhile.
         """
         self.connection.leave(self._loop.time())
         self._publish()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER_SECONDS):
-                    while self.connection.unanswered:
+                    while self.connection.outstanding:
                         await self.changed()
         finally:
             await self._close_socket()
@@ -100,10 +100,10 @@ class Link:
             self._publish()
 
     def _tell_of_what_is_left(self) -> None:
-        left = self.connection.unanswered
+        left = self.connection.outstanding
         if left:
             names = ", ".join(f"{command['type']} {command['id']}" for command in left)
-            _log.warning("closed before the server had answered, so these may have arrived or not: %s", names)
+            _log.warning("closed before the server had replied, so these may have arrived or not: %s", names)
         for command in left:
             self._waiters[command["id"]].add_done_callback(_retrieve)
 
@@ -164,7 +164,7 @@ class Link:
             writer.cancel()
             await asyncio.wait([writer])
             if connection.lost is not None:
-                socket.transport.abort()  # whoever does not answer does not answer a goodbye either
+                socket.transport.abort()  # whoever says nothing says no goodbye either
             await socket.close()
         connection.closed(self._loop.time(), socket.close_code or 1006, socket.close_reason or "")
 
@@ -220,7 +220,7 @@ class Link:
             if settled.error is not None:
                 waiter.set_exception(settled.error)
             else:
-                assert settled.reply is not None, "an answer is a reply or an error"
+                assert settled.reply is not None, "a command settles with a reply or an error"
                 waiter.set_result(settled.reply)
         for news in self.connection.news():
             self._deliver(news)
@@ -261,5 +261,5 @@ def _is_loopback(url: str) -> bool:
 
 
 def _retrieve(waiter: asyncio.Future[Reply]) -> None:
-    """Marks the error of an answer as seen: it is told already."""
+    """Marks the error that a command got as seen: it is told already."""
     waiter.exception()

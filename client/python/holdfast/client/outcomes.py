@@ -30,7 +30,7 @@ class CancelOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SteerOutcome:
-    """What a steer came to: `accepted` by the run, or `sent` as a message of its own (`run_id` answers it)."""
+    """What a steer came to: `accepted` by the run, or `sent` as a message of its own (`run_id` is its run)."""
 
     outcome: OutcomeOfSteer
     steer_id: str
@@ -62,7 +62,7 @@ class AnswerOutcome:
 class RunResult:
     """A run after its end.
 
-    `text` is all text parts of the answer; `message` is None for a run that never started. `returned`, `usage`,
+    `text` is all text of the assistant's message; `message` is None for a run that never started. `returned`, `usage`,
     `cause` and `error` are empty for a run that ended so long ago that a snapshot no longer names it. `by` and
     `device` tell who ended it, where somebody did and this client was told by the event itself.
     """

@@ -31,9 +31,9 @@ HISTORY_PAGE: Final = 200
 class Run:
     """One run of the session, whoever started it, going on or ended. Letting go of it never stops it.
 
-    Iterating it yields the text of its answer from the beginning and ends when the run ends. A reader that is slow
-    gets longer pieces, never a queue; one that comes late gets what there is at once. If the answer is cut (a
-    cancel or a steer with `seen`), what was yielded beyond the cut is not taken back.
+    Iterating it yields its text from the beginning and ends when the run ends. A reader that is slow gets longer
+    pieces, never a queue; one that comes late gets what there is at once. If its message is cut (a cancel or a steer
+    with `seen`), what was yielded beyond the cut is not taken back.
     """
 
     def __init__(self, client: Client, run_id: str) -> None:
@@ -65,12 +65,12 @@ class Run:
 
     @property
     def message(self) -> Message | None:
-        """Its answer so far; None where there is none yet."""
+        """What the assistant has said in it so far; None where it has not begun."""
         return self._client.view.message(self.id) or self._archived
 
     @property
     def text(self) -> str:
-        """All text of its answer so far."""
+        """All text of its message so far."""
         return "".join(self._texts())
 
     @property
@@ -79,7 +79,7 @@ class Run:
         return self._taken
 
     async def __aiter__(self) -> AsyncIterator[str]:
-        """The text of the answer, from its beginning to the end of the run.
+        """Its text, from the beginning to the end of the run.
 
         Raises UnknownRunError for a run that neither the log nor the history knows, and what ended the client.
         """
@@ -90,7 +90,7 @@ class Run:
             if text:
                 yield text
             elif await self._is_over():
-                rest = cursor.advance(self._texts())  # an old answer is fetched only now
+                rest = cursor.advance(self._texts())  # an old message is fetched only now
                 if rest:
                     yield rest
                 return
@@ -137,7 +137,7 @@ class Run:
     def cancel(self, *, seen: Position | Literal["taken"] | None = "taken") -> Submitted[CancelOutcome]:
         """Stops the run. The call gives the command; awaited, it returns when no further chunk will ever be in the log.
 
-        The kept answer is cut at `seen`. By default that is what the iterations of this object have taken so far,
+        The kept message is cut at `seen`. By default that is what the iterations of this object have taken so far,
         and nothing is cut where it was never iterated; None cuts nothing. Works offline: it is sent when the
         connection is back. Nothing takes it back: neither cancelling the wait for it, nor leaving the session at once.
         """
@@ -172,18 +172,18 @@ class Run:
             self._taken = position
 
     def _texts(self) -> list[str]:
-        if self._archived is not None and not self._client.view.has_answer(self.id):
+        if self._archived is not None and not self._client.view.has_message(self.id):
             return texts_of(self._archived["parts"])
         return self._client.view.texts(self.id)
 
     async def _is_over(self) -> bool:
-        """Whether the run has ended; its answer is then at hand, from the history if need be."""
+        """Whether the run has ended; its message is then at hand, from the history if need be."""
         view = self._client.view
         if self._archived is not None:
             return True
         match self.status:
             case "ended":
-                if not view.has_answer(self.id) and self._ended is None and view.answer_expected(self.id):
+                if not view.has_message(self.id) and self._ended is None and view.message_expected(self.id):
                     self._archived = await _archived_message(self._client, self.id)
                 return True
             case "unknown" if self._client.status is Status.LIVE:

@@ -44,7 +44,7 @@ class Session:
     awaits it, and cancelling the wait does not take it back. The call raises InvalidCommandError for what is no
     command, TooLargeError, OutboxFullError where too many wait already, and what ended the client: such a command was
     not taken. Awaiting it raises a CommandError subclass where the server refused, and what ended the client. A command
-    without an answer when the client has closed may have arrived or not; giving it again with the same id is safe.
+    without a reply when the client has closed may have arrived or not; giving it again with the same id is safe.
     """
 
     def __init__(self, client: Client, session_id: str) -> None:
@@ -147,10 +147,10 @@ class Session:
         metadata: Mapping[str, JsonValue] | None = None,
         message_id: str | None = None,
     ) -> Submitted[Run]:
-        """Sends a message; awaited, it is the run that answers it (the one it went into, for `when_busy="steer"`).
+        """Sends a message; awaited, it is the run that it started (the one it went into, for `when_busy="steer"`).
 
         `run_id` is the idempotency key: the same send again, at any later time, is the same run. It may be chosen
-        here so that the run can be cancelled before the server has answered. `deadline_ms` counts from acceptance;
+        here so that the run can be cancelled before the server has replied. `deadline_ms` counts from acceptance;
         `when_abandoned_ms` ends the run when nobody has watched for so long.
         """
         command = commands.send(
@@ -180,7 +180,7 @@ class Session:
         seen: Position | None = None,
         if_unknown: IfUnknown | None = None,
     ) -> Submitted[CancelOutcome]:
-        """Stops a run by its id. `seen`: what was on screen; the kept answer is cut there.
+        """Stops a run by its id. `seen`: what was on screen; the kept message is cut there.
 
         `if_unknown="prevent"` ends a run before the server has heard of it; that is the default while this
         client's own send of the run waits for its acknowledgement.
@@ -190,7 +190,7 @@ class Session:
     def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> Submitted[CancelOutcome]:
         """Stops every run that was queued or started at or before `up_to` (default: what this client has).
 
-        `seen`: what was on screen; the kept answers are cut there.
+        `seen`: what was on screen; the kept messages are cut there.
         """
         command = commands.cancel_all(up_to=up_to or self.position, seen=seen)
         return self._client.command(command, cancel_outcome)
@@ -235,9 +235,9 @@ class Session:
     async def close(self) -> None:
         """Closes the connection for good. Runs go on; whoever waits here gets ClientClosedError.
 
-        Commands that were given and have no answer yet get two seconds for it (`link.LINGER_SECONDS`), also where the
+        Commands that were given and have no reply yet get two seconds for it (`link.LINGER_SECONDS`), also where the
         connection has to be made first; without such commands it does not wait. One that is left then raises
-        ClientClosedError where it is awaited, and is named in the log. Cancelling this ends the wait for answers.
+        ClientClosedError where it is awaited, and is named in the log. Cancelling this ends the wait for replies.
         """
         try:
             await asyncio.sleep(0)  # a task that was made just before gives its command first

@@ -13,7 +13,7 @@ _ResultT = TypeVar("_ResultT", covariant=True)
 
 
 class Submitted(Coroutine[Any, Any, _ResultT]):
-    """A command that was given. Awaiting it waits for its answer; left alone, it is carried out all the same.
+    """A command that was given. Awaiting it waits for its reply; left alone, it is carried out all the same.
 
     It can be awaited more than once, gathered, and made a task. Cancelling whoever awaits it ends the wait and does not
     take the command back.

@@ -174,7 +174,7 @@ class Feed(Bridge[async_feed.Feed]):
 
 
 class Run(Bridge[async_run.Run]):
-    """One run of the session; iterating it yields the text of its answer. See `holdfast.client.Run`."""
+    """One run of the session; iterating it yields its text. See `holdfast.client.Run`."""
 
     wait = blocking(async_run.Run.wait)
     cancel = blocking(async_run.Run.cancel)
@@ -203,12 +203,12 @@ class Run(Bridge[async_run.Run]):
 
     @property
     def message(self) -> Message | None:
-        """Its answer so far."""
+        """What the assistant has said in it so far."""
         return self.look(lambda run: run.message)
 
     @property
     def text(self) -> str:
-        """All text of its answer so far."""
+        """All text of its message so far."""
         return self.look(lambda run: run.text)
 
     @property

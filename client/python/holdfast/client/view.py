@@ -38,9 +38,9 @@ News: TypeAlias = Event | Reset
 
 @dataclass(slots=True)
 class TextCursor:
-    """How much of an answer's text a reader has taken: code points, by text part in order of appearance.
+    """How much of a run's text a reader has taken: code points, by text part in order of appearance.
 
-    Text parts are counted among themselves and not by part number, because a cut answer loses parts at its end
+    Text parts are counted among themselves and not by part number, because a cut message loses parts at its end
     only. So a shorter text after a snapshot or a cut never makes a reader see anything twice.
     """
 
@@ -66,7 +66,7 @@ class View:
         self._endings: OrderedDict[str, RunInfo] = OrderedDict()
         self._enders: dict[str, tuple[str | None, str | None]] = {}
         """Who ended a run, and on which device, where the event told; only of runs in `_endings`."""
-        self._answers: dict[str, str] = {}
+        self._message_ids: dict[str, str] = {}
         """The id of the assistant message by run id."""
         self._order: deque[tuple[str, str]] = deque()
         """(message id, run id) of what the transcript holds, oldest first."""
@@ -93,8 +93,8 @@ class View:
             case "message":
                 self._order.append((event["message"]["id"], event["runId"]))
             case "run.started":
-                if event["runId"] not in self._answers:
-                    self._answers[event["runId"]] = event["messageId"]
+                if event["runId"] not in self._message_ids:
+                    self._message_ids[event["runId"]] = event["messageId"]
                     self._order.append((event["messageId"], event["runId"]))
             case "run.ended":
                 self._remember_ending(self.transcript.runs[event["runId"]].info)
@@ -108,13 +108,13 @@ class View:
         before = self.transcript.epoch
         if not self.transcript.load(snapshot):
             return None
-        self._answers = {}
+        self._message_ids = {}
         self._order = deque()
         for message in self.transcript.messages():
             run_id = message.get("runId", "")
             self._order.append((message["id"], run_id))
             if message["role"] == "assistant":
-                self._answers[run_id] = message["id"]
+                self._message_ids[run_id] = message["id"]
         for run in self.transcript.runs.values():
             if run.ended:
                 self._remember_ending(run.info)
@@ -128,7 +128,7 @@ class View:
         run = self.transcript.runs.get(run_id)
         if run is not None:
             return run.info["status"]
-        return "ended" if run_id in self._endings or run_id in self._answers else "unknown"
+        return "ended" if run_id in self._endings or run_id in self._message_ids else "unknown"
 
     def reason(self, run_id: str) -> EndReason | None:
         """Why the run ended; None while it has not, or where nothing here tells."""
@@ -161,16 +161,16 @@ class View:
         return [] if run is None else [*run.info["requests"]]
 
     def message(self, run_id: str) -> Message | None:
-        """The run's answer as far as it is known; None where it has none, or none is held."""
-        message_id = self._answers.get(run_id)
+        """What the assistant said in the run, as far as it is known; None where there is nothing, or it is not held."""
+        message_id = self._message_ids.get(run_id)
         return None if message_id is None else self.transcript.message(message_id)
 
-    def has_answer(self, run_id: str) -> bool:
-        """Whether the run's answer is held, however short."""
-        return run_id in self._answers
+    def has_message(self, run_id: str) -> bool:
+        """Whether the assistant's message of the run is held, however short."""
+        return run_id in self._message_ids
 
-    def answer_expected(self, run_id: str) -> bool:
-        """Whether there is an answer, here or in the history: false for a run that ended without starting."""
+    def message_expected(self, run_id: str) -> bool:
+        """Whether the run has a message of the assistant, here or in the history: not where it never started."""
         run = self.transcript.runs.get(run_id)
         return run is None or "startedSeq" in run.info or "messageId" in run.info
 
@@ -190,8 +190,8 @@ class View:
             self._order.popleft()
             self.transcript.forget([message_id])
             self.transcript.more = True
-            if self._answers.get(run_id) == message_id:
-                del self._answers[run_id]
+            if self._message_ids.get(run_id) == message_id:
+                del self._message_ids[run_id]
 
 
 _REASON_OF_STATUS: Final[Mapping[MessageStatus, EndReason | None]] = {
@@ -208,7 +208,7 @@ def texts_of(parts: Iterable[Part]) -> list[str]:
 
 
 def reason_of(message: Message) -> EndReason | None:
-    """Why the run behind an answer ended, as the answer alone tells it."""
+    """Why the run behind a message of the assistant ended, as the message alone tells it."""
     if "reason" in message:
         return message["reason"]
     return _REASON_OF_STATUS.get(message["status"], "cancelled")  # of a newer server: as `interrupted`

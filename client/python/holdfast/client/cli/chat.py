@@ -21,7 +21,7 @@ from holdfast.protocol.events import Request, RequestKind
 
 HELP: Final = """A line is a message, or steers the run that goes on. Ctrl-C stops the run.
 /queue TEXT      a message for after the run       /runs      the runs of this session
-/interrupt TEXT  stop the run, then answer this    /history   what was said
+/interrupt TEXT  stop the run, start another      /history   what was said
 /quit            leave; runs go on                 /help      this"""
 _STILL: Final = frozenset({"queued", "ended", "unknown"})
 """Runs that nothing can be said to yet, or any more. A status of a newer server is one of a run that goes on."""
@@ -255,8 +255,8 @@ class Chat:
             self._screen.note(f"[not taken any more: {plain(steer['parts'])}]")
 
     def _question_of(self, run: Run) -> str:
-        answer = run.message
-        asked = None if answer is None else self._session.transcript.message(answer["after"] or "")
+        message = run.message
+        asked = None if message is None else self._session.transcript.message(message["after"] or "")
         return "" if asked is None else plain(asked["parts"])
 
     async def _watch_requests(self, run: Run) -> None:

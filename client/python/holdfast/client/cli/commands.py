@@ -66,7 +66,7 @@ async def chat(target: Target) -> Exit:
     """Talk to the session's agent.
 
     A line that is typed while a run goes on steers it. Ctrl-C stops the run; without a run, twice Ctrl-C or Ctrl-D
-    leaves. `/help` tells the rest. Lines may also be piped in: each waits for the answer to the one before it.
+    leaves. `/help` tells the rest. Lines may also be piped in: each waits for the run of the one before it.
     """
     return await talk(target)
 
@@ -75,7 +75,7 @@ async def chat(target: Target) -> Exit:
 @click.argument("text")
 @click.option("--detach", is_flag=True, help="Print the run's id and leave; the run goes on.")
 @click.option("--run-id", type=ID, help="The run's id; the same id again is the same run.")
-@click.option("--agent", type=ID, help="Which agent answers.")
+@click.option("--agent", type=ID, help="Which agent runs.")
 @click.option(
     "--when-busy",
     type=click.Choice(get_args(WhenBusy)),
@@ -87,7 +87,7 @@ async def chat(target: Target) -> Exit:
 async def send(
     target: Target, text: str, detach: bool, run_id: str | None, agent: str | None, when_busy: WhenBusy
 ) -> Exit:
-    """Send TEXT (or - for standard input) and stream the answer to standard output.
+    """Send TEXT (or - for standard input) and stream the run's text to standard output.
 
     The run's id goes to standard error. Ctrl-C stops the run, a second one leaves without waiting.
     """
@@ -129,7 +129,7 @@ async def _send(
     if target.json:
         return await _events(run, events if run.id == run_id else run.events())
     say(f"run {run.id}")
-    return await _answer(run, target)
+    return await _stream(run, target)
 
 
 async def _stop_on_interrupt(session: Session, run_id: str, interrupts: Interrupts) -> None:
@@ -137,8 +137,8 @@ async def _stop_on_interrupt(session: Session, run_id: str, interrupts: Interrup
     await session.cancel(run_id, seen=session.run(run_id).seen)
 
 
-async def _answer(run: Run, target: Target) -> Exit:
-    """Streams the answer's text; what else there is to say goes to standard error."""
+async def _stream(run: Run, target: Target) -> Exit:
+    """Streams the run's text; what else there is to say goes to standard error."""
     asking = asyncio.ensure_future(_tell_requests(run, target.hint("chat")))
     last = "\n"
     try:
@@ -182,7 +182,7 @@ async def watch(target: Target, run_id: str | None) -> Exit:
         if run_id is None:
             return await _watch_session(session, target)
         run = session.run(run_id)
-        return await (_events(run, run.events()) if target.json else _answer(run, target))
+        return await (_events(run, run.events()) if target.json else _stream(run, target))
 
 
 async def _watch_session(session: Session, target: Target) -> Exit:

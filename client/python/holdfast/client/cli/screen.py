@@ -22,11 +22,11 @@ class Screen(Protocol):
     """What the next line answers; None where it is a message."""
 
     def write(self, text: str) -> None:
-        """Streams text of the answer."""
+        """Streams text of a run."""
         ...
 
     def end(self) -> None:
-        """Ends the line of the answer, where one is open."""
+        """Ends the line of the run's text, where one is open."""
         ...
 
     def note(self, text: str) -> None:
@@ -46,17 +46,17 @@ class Pipes:
         self._column = 0
 
     def write(self, text: str) -> None:
-        """Streams text of the answer."""
+        """Streams text of a run."""
         click.echo(text, nl=False)
         self._column = 0 if text.endswith("\n") else 1
 
     def end(self) -> None:
-        """Ends the line of the answer, where one is open."""
+        """Ends the line of the run's text, where one is open."""
         if self._column:
             self.write("\n")
 
     def note(self, text: str) -> None:
-        """Ends the line of the answer and tells the note on standard error."""
+        """Ends the line of the run's text and tells the note on standard error."""
         self.end()
         click.echo(text, err=True)
 
@@ -100,7 +100,7 @@ class Terminal:
         self._prompt: PromptSession[str] = PromptSession(message=self._message, key_bindings=keys, erase_when_done=True)
 
     def write(self, text: str) -> None:
-        """Streams text of the answer."""
+        """Streams text of a run."""
         whole, newline, rest = (self._partial + text).rpartition("\n")
         if newline:
             print(whole, flush=True)  # noqa: T201 - through patch_stdout, above the prompt
@@ -108,7 +108,7 @@ class Terminal:
         self._prompt.app.invalidate()
 
     def end(self) -> None:
-        """Ends the line of the answer, where one is open."""
+        """Ends the line of the run's text, where one is open."""
         if self._partial:
             self.write("\n")
 
