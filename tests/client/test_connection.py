@@ -21,7 +21,7 @@ from holdfast.client.errors import (
 from holdfast.client.outbox import Outbox
 from holdfast.client.phases import TABLE, Input, Phase
 from holdfast.client.view import TextCursor, View, reason_of
-from tests.client.wire import live, lost, make, sent, snapshot, tell, welcome
+from tests.client.server_messages import live, lost, make, sent, snapshot, tell, welcome
 
 
 @given(st.lists(st.lists(st.text(max_size=5), max_size=4), max_size=8))

@@ -16,7 +16,7 @@ from holdfast.client.session import Session
 from tests.client.fake_server import FakeServer
 
 
-class Stage:
+class ServerThread:
     """The scripted server in a loop of its own."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Stage:
         """Runs a script to its end."""
         return asyncio.run_coroutine_threadsafe(script, self.loop).result(10)
 
-    def play(self, script: Coroutine[Any, Any, Any]) -> None:
+    def start(self, script: Coroutine[Any, Any, Any]) -> None:
         """Starts a script beside the test."""
         asyncio.run_coroutine_threadsafe(script, self.loop)
 
@@ -47,11 +47,11 @@ class Stage:
 
 
 @pytest.fixture
-def stage() -> Iterator[Stage]:
+def server_thread() -> Iterator[ServerThread]:
     """A server to talk to from a thread without a loop."""
-    stage = Stage()
-    yield stage
-    stage.close()
+    server_thread = ServerThread()
+    yield server_thread
+    server_thread.close()
 
 
 class Interrupted:
@@ -84,10 +84,10 @@ async def talk(server: FakeServer) -> None:
     await server.end_run(command["id"])
 
 
-def test_same_names(stage: Stage) -> None:
+def test_same_names(server_thread: ServerThread) -> None:
     """Sending, iterating, waiting and looking work without asyncio, with the names of the async client."""
-    with sync.connect(stage.server.url, session="trip") as session:
-        stage.play(talk(stage.server))
+    with sync.connect(server_thread.server.url, session="trip") as session:
+        server_thread.start(talk(server_thread.server))
         run = session.send("hi")
         assert "".join(run) == "Hello world"
         result = run.wait()
@@ -99,7 +99,7 @@ def test_same_names(stage: Stage) -> None:
         with pytest.raises(UnknownRunError):
             session.run("nobody").wait()
         events = session.events()
-        stage.play(talk(stage.server))
+        server_thread.start(talk(server_thread.server))
         session.send("again")
         seen = list(zip(events, range(2), strict=False))
         assert [wire(item)["type"] for item, _ in seen] == ["message", "run.started"]
@@ -107,11 +107,11 @@ def test_same_names(stage: Stage) -> None:
     assert not session.portal.alive
 
 
-def test_interrupted_iteration_stops_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_iteration_stops_nothing(server_thread: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while waiting for text gives up the wait; the run and the client go on."""
-    with sync.connect(stage.server.url, session="trip") as session:
+    with sync.connect(server_thread.server.url, session="trip") as session:
         events = iter(session.events())
-        stage.do(stage.server.start_run("r-1"))
+        server_thread.do(server_thread.server.start_run("r-1"))
         next(events)
         next(events)
         assert session.run("r-1").status == "running"
@@ -121,24 +121,24 @@ def test_interrupted_iteration_stops_nothing(stage: Stage, monkeypatch: pytest.M
             with pytest.raises(KeyboardInterrupt):
                 next(iter(session.run("r-1")))
         assert session.run("r-1").status == "running"
-        assert stage.server.silent()
+        assert server_thread.server.silent()
 
 
-def test_interrupted_cancel_is_sent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_cancel_is_sent(server_thread: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancel whose call is interrupted by Ctrl-C, which leaves the block, has been sent before the goodbye."""
 
     async def stop(server: FakeServer) -> None:
         command = await server.command("cancel")
         await server.ack(command, "cancelled", runId="r-1")
 
-    with sync.connect(stage.server.url, session="trip") as session:
-        stage.play(stop(stage.server))
+    with sync.connect(server_thread.server.url, session="trip") as session:
+        server_thread.start(stop(server_thread.server))
         with monkeypatch.context() as patched:
             patched.setattr("holdfast.client.sync.submit_to_loop", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 session.cancel("r-1")
-    stage.do(asyncio.wait_for(stage.server.left.wait(), 5))
-    assert stage.server.heard == ["cancel", "goodbye"]
+    server_thread.do(asyncio.wait_for(server_thread.server.left.wait(), 5))
+    assert server_thread.server.heard == ["cancel", "goodbye"]
 
 
 def test_nobody_there() -> None:
@@ -149,10 +149,10 @@ def test_nobody_there() -> None:
     assert threading.active_count() == before
 
 
-def test_closed_client_still_shows(stage: Stage) -> None:
+def test_closed_client_still_shows(server_thread: ServerThread) -> None:
     """After close everything known is still shown, and a command raises ClientClosedError."""
-    with sync.connect(stage.server.url, session="trip") as session:
-        stage.play(talk(stage.server))
+    with sync.connect(server_thread.server.url, session="trip") as session:
+        server_thread.start(talk(server_thread.server))
         run = session.send("hi")
         run.wait()
     assert (run.text, run.reason, session.run(run.id).status) == ("Hello world", "completed", "ended")
@@ -163,10 +163,10 @@ def test_closed_client_still_shows(stage: Stage) -> None:
             command()
 
 
-def test_methods_tell_about_themselves(stage: Stage) -> None:
+def test_methods_tell_about_themselves(server_thread: ServerThread) -> None:
     """A waiting method has the name, the docstring and the parameters of the coroutine method behind it."""
     assert inspect.getdoc(sync.Session.send) == inspect.getdoc(Session.send)
-    with sync.connect(stage.server.url, session="trip") as session:
+    with sync.connect(server_thread.server.url, session="trip") as session:
         assert inspect.getdoc(session.send) == inspect.getdoc(Session.send)
         assert "run_id" in inspect.signature(session.send).parameters
         assert session.send.__name__ == "send"

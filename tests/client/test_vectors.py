@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.client.backoff import backoff
 from holdfast.protocol import may_reconnect
-from tests.client.wire import lost, make, sent, snapshot, tell, welcome
+from tests.client.server_messages import lost, make, sent, snapshot, tell, welcome
 
 VECTORS: Final = Path(__file__).parents[2] / "protocol" / "vectors"
 

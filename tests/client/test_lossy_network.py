@@ -1,4 +1,4 @@
-"""The client's state machine in any weather: any cut, any duplicate, any reconnect.
+"""The client's state machine on a network that may do anything: any cut, any duplicate, any reconnect.
 
 The server here is a model: a log, the commands it has replied to, and a wire in each direction that may be cut at any
 frame. Hypothesis drives it; the client is driven by its own outputs only.
@@ -22,12 +22,12 @@ from hypothesis.stateful import (
 from holdfast.client.outbox import Settled
 from holdfast.client.view import Reset, TextCursor
 from holdfast.protocol import JSON_CODEC, Transcript
-from tests.client.wire import make, sent, snapshot, welcome
+from tests.client.server_messages import make, sent, snapshot, welcome
 
 RARELY = st.integers(0, 3).map(lambda number: number == 3)
 
 
-class AnyWeather(RuleBasedStateMachine):
+class LossyNetwork(RuleBasedStateMachine):
     """One client, one server, a line that may be cut anywhere."""
 
     def __init__(self) -> None:
@@ -282,7 +282,7 @@ class AnyWeather(RuleBasedStateMachine):
         return [event["delta"] for event in self.log if event["type"] == "run.chunk"]
 
     def teardown(self) -> None:
-        """Once the weather is fine, everything arrives: every reply, the whole log, all the text."""
+        """Once the network is whole, everything arrives: every reply, the whole log, all the text."""
         for _ in range(3):
             if not self.connected:
                 self.connect()
@@ -298,6 +298,6 @@ class AnyWeather(RuleBasedStateMachine):
         assert self.client.view.transcript.messages() == self.truth().messages()
 
 
-def test_any_weather() -> None:
+def test_any_network() -> None:
     """Every seq is covered once, every command gets one reply, no text is lost or doubled."""
-    run_state_machine_as_test(AnyWeather, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(LossyNetwork, settings=settings(max_examples=150, stateful_step_count=40, deadline=None))
