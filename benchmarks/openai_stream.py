@@ -121,9 +121,13 @@ class Listener:
 
     def __init__(self) -> None:
         self.codec = JSON_CODEC
-        self.congested = False
         self.closed = False
         self.ended = asyncio.Event()
+
+    @property
+    def transmit(self) -> Callable[[bytes], object]:
+        """There is always room."""
+        return self.write
 
     def frame(self, payload: bytes) -> bytes:
         """Length-prefixed."""

@@ -126,6 +126,11 @@ class ListWire:
         self._changed = asyncio.Event()
         self._uncongested = asyncio.Event()
 
+    @property
+    def transmit(self) -> Callable[[bytes], object] | None:
+        """How it is written to while it takes what it is given."""
+        return None if self.congested or self.closed else self.write
+
     def frame(self, payload: bytes) -> bytes:
         """Length-prefixed."""
         return len(payload).to_bytes(4, "big") + payload

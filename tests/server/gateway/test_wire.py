@@ -10,7 +10,7 @@ from holdfast.server.gateway.rates import Strikes, TokenBucket
 
 
 @pytest.mark.parametrize("text", [True, False])
-@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65_535, 65_536, 200_000])
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 1_023, 1_024, 65_535, 65_536, 200_000])
 def test_frames_are_those_of_the_library(length: int, text: bool) -> None:
     """For every form of the length the bytes are what the library would send."""
     payload = b"x" * length

@@ -14,23 +14,34 @@ from websockets.protocol import OPEN
 
 from holdfast.protocol.codec import COMMAND_ITEMS, COMMAND_VALUES, Codec
 from holdfast.protocol.errors import CommandError, MalformedError
-from holdfast.server.gateway.socket import Socket
+from holdfast.server.gateway.socket import Socket, Transmit
 
 INTERNAL_ERROR: Final = 1011
 """The standard's code for a server that failed; clients come back after it."""
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
+_SHORT: Final = 1024
+"""Nearly all frames are shorter: their heads are at hand."""
+
+
+def _head(opcode: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((opcode, length))
+    if length < 65_536:
+        return bytes((opcode, 126, length >> 8, length & 0xFF))
+    return bytes((opcode, 127)) + length.to_bytes(8, "big")
+
+
+_TEXT_HEADS: Final = tuple(_head(_TEXT, length) for length in range(_SHORT))
+_BINARY_HEADS: Final = tuple(_head(_BINARY, length) for length in range(_SHORT))
 
 
 def frame(payload: bytes, *, text: bool) -> bytes:
     """One whole, unmasked frame with this payload."""
-    opcode = _TEXT if text else _BINARY
     length = len(payload)
-    if length < 126:
-        return bytes((opcode, length)) + payload
-    if length < 65_536:
-        return bytes((opcode, 126, length >> 8, length & 0xFF)) + payload
-    return bytes((opcode, 127)) + length.to_bytes(8, "big") + payload
+    if length < _SHORT:
+        return (_TEXT_HEADS if text else _BINARY_HEADS)[length] + payload
+    return _head(_TEXT if text else _BINARY, length) + payload
 
 
 def decoded(codec: Codec, received: str | bytes, limit: int) -> Mapping[str, Any]:
@@ -53,13 +64,16 @@ class SocketWire:
     at `congested`, and closes a wire that makes no progress. The end of the connection releases `drained`.
     """
 
-    __slots__ = ("_socket", "codec", "started")
+    __slots__ = ("_socket", "codec", "started", "transmit")
 
     def __init__(self, socket: Socket, codec: Codec) -> None:
         self.codec = codec
+        self.transmit: Transmit | None = None
+        """The transport's own `write`, for whole frames; None where the reader lags or the connection is closed."""
         self.started: asyncio.Future[None] | None = None
         """Set when the first bytes are written, if somebody put it here to wait for them."""
         self._socket = socket
+        socket.follow(self._follow)
 
     @property
     def congested(self) -> bool:
@@ -73,8 +87,8 @@ class SocketWire:
 
     @property
     def sent(self) -> int:
-        """Bytes that the kernel has taken so far, whoever wrote them. It grows while the reader reads."""
-        return self._socket.written - self._socket.waiting
+        """Bytes that the kernel has taken so far while the reader lagged: it grows while such a reader reads."""
+        return self._socket.sent
 
     def frame(self, payload: bytes) -> bytes:
         """The bytes of a frame with this payload, the same for every wire of this codec."""
@@ -100,3 +114,6 @@ class SocketWire:
     def close(self, code: int, reason: str) -> None:
         """Begins closing, without waiting: the close frame follows what was written before."""
         self._socket.begin_close(code, reason)
+
+    def _follow(self, transmit: Transmit | None) -> None:
+        self.transmit = transmit

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import structlog
 from websockets.asyncio.server import ServerConnection
@@ -34,6 +35,8 @@ WRITE_LIMIT: Final = 64 * 1024
 """Bytes that wait in the transport before a connection counts as congested."""
 WAITING_BYTES: Final = 2 * MESSAGE_BYTES
 """Bytes that wait at most. Whoever waits for the reader never comes near it: a connection beyond it is closed."""
+Transmit: TypeAlias = Callable[[bytes], object]
+"""Writes whole frames, without waiting."""
 _log = structlog.get_logger("holdfast.gateway")
 
 
@@ -60,12 +63,13 @@ class Socket(ServerConnection):
         self.meter = meter
         self.left: asyncio.Future[None] = self.loop.create_future()
         """Done when the client has said its last: it closes, or is lost."""
-        self.written = 0
-        """Bytes that the transport was given, by whomever: pongs and close frames too."""
         self.waits: deque[float] = deque()
         """Of each message that `recv` has still to return, what the meter said: 0.0, or seconds."""
         self._clock = clock
         self._all_of_them = all_of_them
+        self._taken = 0
+        """Bytes that the kernel has taken while the reader lagged, and while it does those too that wait for it."""
+        self._follower: Callable[[Transmit | None], None] | None = None
         self._close_written = False
         self._listening = True
         """Whether what is parsed was read before this side began to close."""
@@ -86,6 +90,14 @@ class Socket(ServerConnection):
         self._stranger = False
         self._read_on()
 
+    def follow(self, follower: Callable[[Transmit | None], None]) -> None:
+        """Tells one follower, now and whenever it changes, how whole frames may be written past all that is kept here.
+
+        None where they may not: the reader lags, or nothing can be written any more.
+        """
+        self._follower = follower
+        self._tell()
+
     @property
     def code(self) -> int:
         """With which code the connection was closed, whoever began; 1006 where it was lost, 0 while it is open."""
@@ -97,10 +109,16 @@ class Socket(ServerConnection):
         """Bytes that wait for the reader."""
         return self.transport.get_write_buffer_size()
 
+    @property
+    def sent(self) -> int:
+        """Bytes that the kernel has taken so far while the reader lagged, whoever wrote them."""
+        return self._taken - self.waiting if self.paused else self._taken
+
     def write(self, frames: bytes) -> None:
         """Writes whole frames to an open connection, without waiting."""
+        if self.paused:
+            self._taken += len(frames)
         self.transport.write(frames)
-        self.written += len(frames)
         if self.paused:
             self._bound()
 
@@ -139,6 +157,18 @@ class Socket(ServerConnection):
         else:
             self._parse(data)
 
+    def pause_writing(self) -> None:
+        """The reader lags: what waits for it is more than `WRITE_LIMIT`."""
+        super().pause_writing()
+        self._taken += self.waiting
+        self._tell()
+
+    def resume_writing(self) -> None:
+        """The reader has taken so much that it does not lag any more."""
+        self._taken -= self.waiting
+        super().resume_writing()
+        self._tell()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Takes the end. What was read counts, parsed or not."""
         held, self._held, self._frames = self._held, b"", 0
@@ -147,6 +177,8 @@ class Socket(ServerConnection):
                 break
             super().data_received(held[at : at + _SLICE_BYTES])
         super().connection_lost(exc)
+        self._tell()
+        self._follower = None
         self._leave()
         self._all_of_them.discard(self)
 
@@ -175,10 +207,20 @@ class Socket(ServerConnection):
         writes = self.protocol.writes
         if self._close_written:  # nobody needs a pong any more; what may follow is the end of the stream
             writes[:] = [data for data in writes if data == SEND_EOF]
-        self.written += sum(map(len, writes))
+        elif len(writes) > 1:  # the transport is given all of it at once, or it might begin to lag in the middle
+            end = [SEND_EOF] if SEND_EOF in writes else []
+            writes[:] = [b"".join(writes), *end]
+        if self.paused:
+            self._taken += sum(map(len, writes))
+        self._tell()
         super().send_data()
         self._close_written = self.protocol.close_sent is not None
         self._bound()
+
+    def _tell(self) -> None:
+        # Whatever changes the protocol's state sends data at once, or is the end of the connection.
+        if self._follower is not None:
+            self._follower(None if self.paused or self.protocol.state is not OPEN else self.transport.write)
 
     def _bound(self) -> None:
         if self.protocol.state is OPEN and self.waiting > WAITING_BYTES:

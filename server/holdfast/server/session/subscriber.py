@@ -8,7 +8,7 @@ in pieces, as fast as it reads. Joining is the same thing: a subscriber that beg
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -29,8 +29,8 @@ class Wire(Protocol):
         ...
 
     @property
-    def congested(self) -> bool:
-        """Whether what was written waits for the reader."""
+    def transmit(self) -> Callable[[bytes], object] | None:
+        """Writes whole frames while the wire takes them at once; None where they would wait, or it is closed."""
         ...
 
     def frame(self, payload: bytes) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from holdfast.protocol.codec import MSGPACK_CODEC
+from holdfast.protocol.codec import MSGPACK_CODEC, Codec
 from holdfast.protocol.commands import Cursor
 from holdfast.protocol.control import Resume
 from holdfast.protocol.events import Event
@@ -17,7 +17,7 @@ from holdfast.server.clock import Clock, Timer
 from holdfast.server.session.cuts import snapshots
 from holdfast.server.session.journal import Journal
 from holdfast.server.session.paging import merged
-from holdfast.server.session.subscriber import Subscriber
+from holdfast.server.session.subscriber import Subscriber, Wire
 from holdfast.server.settings import SessionSettings
 
 _PRESENCE_ENTRIES: Final = 50
@@ -49,6 +49,9 @@ class Subscribers:
         """Writes committed events to everyone who is live. `encoded` is their msgpack."""
         if not self.present:
             return
+        if len(events) == 1 or sum(map(len, encoded)) <= _FAN_OUT_BYTES:
+            self._fan_out(events, encoded)
+            return
         start = size = 0
         for index, payload in enumerate(encoded):
             size += len(payload)
@@ -58,24 +61,26 @@ class Subscribers:
         self._fan_out(events[start:], encoded[start:])
 
     def _fan_out(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
+        # Of everything that a chunk costs only this is paid for each subscriber: there is nothing in it but the write.
         last = events[-1]["seq"]
-        by_encoding: dict[bool, bytes] = {}
+        codec: Codec | None = None
+        frames = b""
+        built: dict[Codec, bytes] = {}
         for subscriber in self.present:
             if subscriber.behind:
                 continue
             wire = subscriber.wire
-            if wire.congested:
+            transmit = wire.transmit
+            if transmit is None:
                 subscriber.behind = True
                 self._lag(subscriber)
                 continue
-            frames = by_encoding.get(wire.codec.text)
-            if frames is None:
-                payloads = encoded if wire.codec is MSGPACK_CODEC else [wire.codec.encode(event) for event in events]
-                frames = (
-                    b"".join([wire.frame(payload) for payload in payloads]) if events[1:] else wire.frame(payloads[0])
-                )
-                by_encoding[wire.codec.text] = frames
-            wire.write(frames)
+            if wire.codec is not codec:
+                codec = wire.codec
+                if codec not in built:
+                    built[codec] = _frames(wire, events, encoded)
+                frames = built[codec]
+            transmit(frames)
             subscriber.seq = last
 
     def reset_all(self, *, new_epoch: bool) -> None:
@@ -167,6 +172,13 @@ class Subscribers:
         if self._presence_timer is not None:
             self._presence_timer.cancel()
             self._presence_timer = None
+
+
+def _frames(wire: Wire, events: Sequence[Event], encoded: Sequence[bytes]) -> bytes:
+    """The frames of these events for every wire with the codec of this one."""
+    codec = wire.codec
+    payloads = encoded if codec is MSGPACK_CODEC else [codec.encode(event) for event in events]
+    return wire.frame(payloads[0]) if len(payloads) == 1 else b"".join(map(wire.frame, payloads))
 
 
 def presence(subscribers: Iterable[Subscriber]) -> dict[str, Any]:
