@@ -279,7 +279,7 @@ def _load_run(item: Mapping[str, Any]) -> RunState:
         by=item["by"],
         device=item["device"],
         command=item["command"],
-        message=item["message"],
+        queued_message=item["message"],
         node=item["node"],
         attempt=item["attempt"],
         boundaries=deque((Boundary(*boundary) for boundary in item["boundaries"]), maxlen=BOUNDARIES_KEPT),
