@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.server.store import Store, StoreError
+from holdfast.server.store import LiveNode, Store, StoreError
 from tests.conformance.harness import DURABLE, STORES, Clock
 from tests.conformance.test_equivalence import Step, ask, look, steps
 
@@ -86,9 +86,9 @@ async def _lasting(store: Store, session: str) -> object:
 async def test_leases_go_with_the_process(name: str, tmp_path: Path) -> None:
     """No node is live for the next one: that is how it finds what a dead one left."""
     store = await _next(name, tmp_path, Clock())
-    await store.renew("n1", 60_000)
+    await store.renew("n1", 60_000, LiveNode())
     store = await _next(name, tmp_path, Clock(), store)
-    assert await store.live_nodes() == {}
+    assert await store.live() == {}
     await store.close()
 
 

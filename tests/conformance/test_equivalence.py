@@ -11,7 +11,7 @@ from typing import TypeAlias
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.server.store import NOTHING_OWED, Batch, Checkpoint, Head, Owed, Store, StoredMessage
+from holdfast.server.store import NOTHING_OWED, Batch, Checkpoint, Head, LiveNode, Owed, Store, StoredMessage
 from tests.conformance.harness import STORES, Clock
 
 
@@ -113,9 +113,9 @@ async def ask(store: Store, clock: Clock, session: str, step: Step, number: int)
         case Pass():
             clock.advance(step.ms)
             if step.observers or step.ms % 2:
-                await store.renew(step.node, 100)
-            await store.observe(session, step.node, step.observers)
-            return await store.live_nodes()
+                await store.renew(step.node, 100, LiveNode())
+            await store.observe(session, step.node, step.observers, b"%d" % number)
+            return await store.live(), await store.present(session)
 
 
 async def look(store: Store, session: str) -> tuple[object, ...]:

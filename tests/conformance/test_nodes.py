@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.server.store import NOTHING_OWED, Appended, Batch, Checkpoint, Owed, Store
+from holdfast.server.store import NOTHING_OWED, Appended, Batch, Checkpoint, LiveNode, Owed, Presence, Store
 from tests.conformance.harness import START, Clock, Writer
 
 
@@ -77,24 +77,24 @@ async def test_the_index_has_what_the_last_batch_says(store: Store) -> None:
 
 async def test_a_lease_lasts_as_long_as_it_is_renewed(store: Store, clock: Clock) -> None:
     """A node is live from its first renewal until its time to live has passed since the last."""
-    assert await store.live_nodes() == {}
-    await store.renew("n1", 1_000)
-    await store.renew("n2", 3_000)
+    assert await store.live() == {}
+    await store.renew("n1", 1_000, LiveNode())
+    await store.renew("n2", 3_000, LiveNode())
     clock.advance(999)
-    assert (await store.live_nodes()).keys() == {"n1", "n2"}
+    assert (await store.live()).keys() == {"n1", "n2"}
     clock.advance(1)
-    assert (await store.live_nodes()).keys() == {"n2"}
-    await store.renew("n1", 1_000)
-    assert (await store.live_nodes()).keys() == {"n1", "n2"}
+    assert (await store.live()).keys() == {"n2"}
+    await store.renew("n1", 1_000, LiveNode())
+    assert (await store.live()).keys() == {"n1", "n2"}
 
 
 async def test_a_released_lease_is_gone_at_once(store: Store) -> None:
     """A node that leaves is not live any more; releasing twice, or what was never held, is harmless."""
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     await store.release("n1")
     await store.release("n1")
     await store.release("n2")
-    assert await store.live_nodes() == {}
+    assert await store.live() == {}
 
 
 async def test_a_session_never_observed_counts_from_the_first_question(store: Store, clock: Clock) -> None:
@@ -109,7 +109,7 @@ async def test_a_session_never_observed_counts_from_the_first_question(store: St
 async def test_a_session_is_observed_while_any_node_observes_it(store: Store, clock: Clock) -> None:
     """The time starts when the last observer of the last node has gone."""
     for node in ("n1", "n2"):
-        await store.renew(node, 60_000)
+        await store.renew(node, 60_000, LiveNode())
     await store.observe("s", "n1", 2)
     await store.observe("s", "n2", 1)
     assert await store.unobserved_since("s") is None
@@ -129,7 +129,7 @@ async def test_a_session_is_observed_while_any_node_observes_it(store: Store, cl
 
 async def test_a_return_starts_the_time_again(store: Store, clock: Clock) -> None:
     """Only the last departure counts."""
-    await store.renew("n1", 60_000)
+    await store.renew("n1", 60_000, LiveNode())
     for _ in range(2):
         clock.advance(10)
         await store.observe("s", "n1", 1)
@@ -140,7 +140,7 @@ async def test_a_return_starts_the_time_again(store: Store, clock: Clock) -> Non
 
 async def test_counts_of_a_lost_lease_do_not_count(store: Store, clock: Clock) -> None:
     """The observers of a node that died are gone since its lease ended."""
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     await store.observe("s", "n1", 1)
     ended = clock.now + 1_000
     clock.advance(5_000)
@@ -151,8 +151,8 @@ async def test_counts_of_a_lost_lease_do_not_count(store: Store, clock: Clock) -
 
 async def test_who_left_last_is_not_forgotten_for_who_was_gone_before(store: Store, clock: Clock) -> None:
     """Observers whose lease had run out long ago, taken away late, do not set the time back."""
-    await store.renew("n1", 1_000)
-    await store.renew("n2", 60_000)
+    await store.renew("n1", 1_000, LiveNode())
+    await store.renew("n2", 60_000, LiveNode())
     await store.observe("s", "n1", 1)
     await store.observe("s", "n2", 1)
     clock.advance(5_000)
@@ -165,10 +165,10 @@ async def test_who_left_last_is_not_forgotten_for_who_was_gone_before(store: Sto
 
 async def test_counts_of_a_renewed_lease_count_again(store: Store, clock: Clock) -> None:
     """A node that comes back still has its observers, and they leave when they leave."""
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     await store.observe("s", "n1", 1)
     clock.advance(2_000)
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     assert await store.unobserved_since("s") is None
     clock.advance(500)
     await store.observe("s", "n1", 0)
@@ -177,7 +177,7 @@ async def test_counts_of_a_renewed_lease_count_again(store: Store, clock: Clock)
 
 async def test_release_takes_the_observers_along(store: Store, clock: Clock) -> None:
     """The observers of a node that left are gone since it left."""
-    await store.renew("n1", 60_000)
+    await store.renew("n1", 60_000, LiveNode())
     await store.observe("s", "n1", 3)
     clock.advance(10)
     await store.release("n1")
@@ -194,13 +194,44 @@ async def test_a_node_without_a_lease_observes_nothing(store: Store, clock: Cloc
     assert await store.unobserved_since("s") == clock.now
 
 
-async def test_agents_of_a_lease(store: Store, clock: Clock) -> None:
-    """A lease says what its node can run, as it said last; a node that gave it up says nothing any more."""
-    await store.renew("n1", 1_000, ["a", "b"])
-    await store.renew("n2", 1_000)
-    assert await store.live_nodes() == {"n1": frozenset({"a", "b"}), "n2": frozenset()}
-    await store.renew("n1", 2_000, {"b": 1})
+async def test_a_lease_says_what_its_node_said_last(store: Store, clock: Clock) -> None:
+    """Which agents it can run, whether it stays, and since when it runs; one that gave it up says nothing any more."""
+    both = LiveNode(frozenset({"a", "b"}), accepting=True, since=17)
+    await store.renew("n1", 1_000, both)
+    await store.renew("n2", 1_000, LiveNode())
+    assert await store.live() == {"n1": both, "n2": LiveNode()}
+    leaving = LiveNode(frozenset({"b"}), accepting=False, since=17)
+    await store.renew("n1", 2_000, leaving)
     clock.advance(1_000)
-    assert await store.live_nodes() == {"n1": frozenset({"b"})}
+    assert await store.live() == {"n1": leaving}
     await store.release("n1")
-    assert await store.live_nodes() == {}
+    assert await store.live() == {}
+
+
+async def test_a_lease_is_renewed_at_the_time_of_the_store(store: Store, clock: Clock) -> None:
+    """Whoever renews it learns what the clock says that leases go by."""
+    assert await store.renew("n1", 1_000, LiveNode()) == clock.now
+    clock.advance(123)
+    assert await store.renew("n1", 1_000, LiveNode()) == clock.now
+
+
+async def test_present_are_the_observers_of_live_nodes(store: Store, clock: Clock) -> None:
+    """Each node says who they are; what it says last counts, while it holds its lease and somebody is there."""
+    await store.renew("n1", 60_000, LiveNode())
+    await store.renew("n2", 1_000, LiveNode())
+    assert await store.present("s") == {}
+    await store.observe("s", "n1", 1, b"ana")
+    await store.observe("s", "n1", 2, b"ana and ben")
+    await store.observe("s", "n2", 1, b"cleo")
+    await store.observe("other", "n2", 3)
+    assert await store.present("s") == {"n1": Presence(2, b"ana and ben"), "n2": Presence(1, b"cleo")}
+    assert await store.present("other") == {"n2": Presence(3, b"")}
+    clock.advance(1_000)
+    assert await store.present("s") == {"n1": Presence(2, b"ana and ben")}
+    await store.renew("n2", 1_000, LiveNode())
+    await store.observe("s", "n1", 0)
+    assert await store.present("s") == {"n2": Presence(1, b"cleo")}
+    await store.release("n2")
+    assert await store.present("s") == {}
+    await store.observe("s", "n3", 1, b"of a node without a lease")
+    assert await store.present("s") == {}

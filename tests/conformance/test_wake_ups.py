@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from holdfast.server.store import WAKE_UP_BYTES, Batch, Conflict, Head, Store
+from holdfast.server.store import WAKE_UP_BYTES, Batch, Conflict, Head, LiveNode, Store
 from tests.conformance.harness import OWED, START, Writer
 
 PATIENCE_SECONDS = 10
@@ -184,7 +184,7 @@ async def test_who_has_ended_to_listen_hears_no_more(pair: Pair) -> None:
 
 async def test_a_node_that_leaves_watches_nothing(pair: Pair) -> None:
     """What it gives up with its lease is what it watched, too."""
-    await pair.two.renew("n2", 1_000)
+    await pair.two.renew("n2", 1_000, LiveNode())
     await pair.two.release("n2")
     await pair.writer.append("b1")
     await pair.last(pair.two, "n2", pair.second)

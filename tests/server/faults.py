@@ -24,10 +24,12 @@ from holdfast.server.store import (
     Head,
     Landed,
     Listener,
+    LiveNode,
     Log,
     MemoryStore,
     Outcome,
     Owed,
+    Presence,
     Store,
     StoredMessage,
     StoredSize,
@@ -303,10 +305,11 @@ class FaultyStore(Store):
         self._leave("ping", loss)
 
     @override
-    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
+    async def renew(self, node: str, ttl_ms: int, says: LiveNode) -> int:
         loss = await self._enter("renew")
-        await self.inner.renew(node, ttl_ms, agents)
+        now = await self.inner.renew(node, ttl_ms, says)
         self._leave("renew", loss)
+        return now
 
     @override
     async def release(self, node: str) -> None:
@@ -315,17 +318,24 @@ class FaultyStore(Store):
         self._leave("release", loss)
 
     @override
-    async def live_nodes(self) -> dict[str, frozenset[str]]:
-        loss = await self._enter("live_nodes")
-        nodes = await self.inner.live_nodes()
-        self._leave("live_nodes", loss)
+    async def live(self) -> dict[str, LiveNode]:
+        loss = await self._enter("live")
+        nodes = await self.inner.live()
+        self._leave("live", loss)
         return nodes
 
     @override
-    async def observe(self, session: str, node: str, observers: int) -> None:
+    async def observe(self, session: str, node: str, observers: int, devices: bytes = b"") -> None:
         loss = await self._enter("observe")
-        await self.inner.observe(session, node, observers)
+        await self.inner.observe(session, node, observers, devices)
         self._leave("observe", loss)
+
+    @override
+    async def present(self, session: str) -> dict[str, Presence]:
+        loss = await self._enter("present")
+        present = await self.inner.present(session)
+        self._leave("present", loss)
+        return present
 
     @override
     async def unobserved_since(self, session: str) -> int | None:

@@ -143,10 +143,10 @@ async def test_one_that_fails_while_the_index_is_read_keeps_no_other_one() -> No
         await h.clock.pass_ms(5_000, 500)
         await fail(h, again, "r3")
         assert again.session.failed
-        asked = h.road.calls["live_nodes"]
+        asked = h.road.calls["live"]
         h.road.resume()
         await settled()
-        assert h.road.calls["live_nodes"] > asked, "the other one was not looked after"
+        assert h.road.calls["live"] > asked, "the other one was not looked after"
         await h.clock.pass_ms(1_000, 500)
 
 

@@ -60,7 +60,7 @@ async def test_a_node_that_fails_to_start_closes_its_store() -> None:
     with pytest.raises(StoreUnavailable):
         await Node(store, {}, clock=clock).start()
     assert store.closed
-    assert await store.live_nodes() == {}
+    assert await store.live() == {}
     await settled()
     assert clock.waiting == 0
 

@@ -21,6 +21,7 @@ from holdfast.server.store import (
     Batch,
     Checkpoint,
     Head,
+    LiveNode,
     Outcome,
     SqliteStore,
     StoredMessage,
@@ -84,7 +85,7 @@ class _Hold:
 
 async def test_everything_written_survives_reopening(store: SqliteStore, path: Path) -> None:
     """A store opened again has log, checkpoint, archive, index and head; nodes and observers are gone."""
-    await store.renew("n1", 60_000)
+    await store.renew("n1", 60_000, LiveNode())
     for seq in (1, 2, 3):
         await _append(store, seq, b"%d" % seq)
     message = StoredMessage(1, "m1", b"m")
@@ -103,7 +104,7 @@ async def test_everything_written_survives_reopening(store: SqliteStore, path: P
     assert await again.find("s", ["r"]) == {"r": b"r"}
     assert await again.orphans((), 0) == ["s"]
     assert await again.head("t") == Head("e2", 5, "")
-    assert await again.live_nodes() == {}
+    assert await again.live() == {}
     assert await _append(again, 4) == Appended(Head("e1", 4, "b4"), contended=False)
     await again.close()
 

@@ -20,6 +20,7 @@ from holdfast.server.store import (
     Batch,
     Checkpoint,
     Head,
+    LiveNode,
     Log,
     SqliteStore,
     StoredMessage,
@@ -100,7 +101,7 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(
     with pytest.raises(StoreUnavailable):
         await store.ping()
     for _ in range(3):
-        await store.renew("n1", 1_000)
+        await store.renew("n1", 1_000, LiveNode())
     assert capsys.readouterr().out.count("database lost") == 1
 
 
@@ -166,10 +167,10 @@ async def test_a_file_that_comes_back_is_used_again(store: SqliteStore, path: Pa
     moved(path)
     with pytest.raises(StoreUnavailable):
         await append(store, 2)
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     path.with_name("elsewhere").rename(path)
     await append(store, 2)
-    await store.renew("n1", 1_000)
+    await store.renew("n1", 1_000, LiveNode())
     assert (await store.open("s", "x")).head.seq == 2
 
 

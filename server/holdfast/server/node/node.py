@@ -21,7 +21,7 @@ from holdfast.server.session.ports import SessionPort, Worker
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Batch, Head, Store, StoreError
+from holdfast.server.store import Batch, Head, LiveNode, Store, StoreError
 
 LEASE_MS: Final = 10_000
 """How long a node that says nothing counts as alive; its runs are ended or taken over then."""
@@ -72,6 +72,7 @@ class Node:
         self._tick_timer: Timer | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._ticks = 0
+        self._since = self.clock.now()
         self._renewed_at = 0.0
         self._unlisten = _nothing
 
@@ -84,7 +85,7 @@ class Node:
         await self.store.start()
         self._contain_no_more = contain(asyncio.get_running_loop())
         try:
-            await self.store.renew(self.node, LEASE_MS, self.agents)
+            await self.store.renew(self.node, LEASE_MS, self._says())
             self._renewed_at = self.clock.monotonic()
             await self.sweep()
         except BaseException:
@@ -267,8 +268,7 @@ class Node:
         self._close_unused()
         try:
             before = self.clock.monotonic()
-            # A node that goes away takes over nothing: others need not leave it anything.
-            await self.store.renew(self.node, LEASE_MS, self.agents if self.accepting else ())
+            await self.store.renew(self.node, LEASE_MS, self._says())
             self._renewed_at = before  # the lease may have begun as early as this
         except StoreError as error:  # of any kind: the next round asks again
             _log.warning("lease not renewed", node=self.node, error=str(error))
@@ -280,6 +280,9 @@ class Node:
                 _log.warning("index not read", node=self.node, error=str(error))
         if not self.store.exclusive:
             await self._look()
+
+    def _says(self) -> LiveNode:
+        return LiveNode(frozenset(self.agents), self.accepting, self._since)
 
     async def _look(self) -> None:
         """Looks where the logs stand: wake-ups may be lost, and the store may have forgotten whom it is to wake."""

@@ -461,9 +461,10 @@ class Session:
             if any(isinstance(ask.command, Answer) for ask in asks):
                 context.dues = self._dues()
         if Sweep in kinds:
-            live = await journal.live_nodes()
+            live = await journal.live()
             context.live_nodes = frozenset(live)
-            context.elsewhere = frozenset[str]().union(*(live[node] for node in live if node != context.node))
+            others = [says.agents for node, says in live.items() if node != context.node and says.accepting]
+            context.elsewhere = frozenset[str]().union(*others)
             context.working = frozenset(self.workers)
             context.alone = self._host.store.exclusive
             context.left_in_order = self._host.store.left_in_order

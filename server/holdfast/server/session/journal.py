@@ -51,6 +51,7 @@ from holdfast.server.store import (
     Checkpoint,
     Conflict,
     Head,
+    LiveNode,
     Log,
     Owed,
     Store,
@@ -341,9 +342,9 @@ class Journal:
         found = await self._until_available(lambda: self._store.find(self.session, keys))
         return {key: decode_value(payload) for key, payload in found.items()}
 
-    async def live_nodes(self) -> Mapping[str, frozenset[str]]:
-        """Nodes whose lease is in force, and the agents that each can run."""
-        return await self._until_available(self._store.live_nodes)
+    async def live(self) -> Mapping[str, LiveNode]:
+        """Nodes whose lease is in force, and what each says of itself."""
+        return await self._until_available(self._store.live)
 
     async def observe(self, observers: int) -> None:
         """Tells the store how many watch the session through this node."""

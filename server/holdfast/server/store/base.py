@@ -236,6 +236,26 @@ def behind(head: Head, batches: Sequence[Batch]) -> Sequence[Batch] | None:
     return batches[1:] if (first.last_seq, first.batch_id) == (head.seq, head.batch_id) else None
 
 
+class LiveNode(NamedTuple):
+    """What a node says of itself with its lease."""
+
+    agents: frozenset[str] = frozenset()
+    """Those that it can run."""
+    accepting: bool = True
+    """False while it goes away: it starts and takes over nothing."""
+    since: int = 0
+    """When it was started, by its own clock, in ms since the Unix epoch."""
+
+
+class Presence(NamedTuple):
+    """Who observes a session through one node."""
+
+    observers: int
+    """At least one."""
+    devices: bytes
+    """Who they are; bytes to a store."""
+
+
 class Listener(Protocol):
     """A node that is woken when others write to the sessions that it watches.
 
@@ -434,20 +454,29 @@ class Store(ABC):
         """End what `open` began: the node hears no more of the session. Harmless where it does not watch it."""
 
     @abstractmethod
-    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
-        """Hold the lease of `node` for `ttl_ms` from now on the store's clock. `agents` are those that it can run."""
+    async def renew(self, node: str, ttl_ms: int, says: LiveNode) -> int:
+        """Hold the lease of `node` for `ttl_ms` from now on, with what it says of itself.
+
+        Returns what the store's clock stands at, in ms since the Unix epoch: leases are by that clock.
+        """
 
     @abstractmethod
     async def release(self, node: str) -> None:
-        """Give up the lease of `node`, and with it its presence counts and what it watches."""
+        """Give up the lease of `node`, and with it its presence and what it watches."""
 
     @abstractmethod
-    async def live_nodes(self) -> dict[str, frozenset[str]]:
-        """The nodes that hold a lease now, with the agents that each said it can run when it renewed it last."""
+    async def live(self) -> dict[str, LiveNode]:
+        """The nodes that hold a lease now, with what each said when it renewed it last."""
 
     @abstractmethod
-    async def observe(self, session: str, node: str, observers: int) -> None:
-        """Set how many observers `node` has on the session. It counts only while the node holds its lease."""
+    async def observe(self, session: str, node: str, observers: int, devices: bytes = b"") -> None:
+        """Set how many observers `node` has on the session, and who they are. It counts only while the node holds its
+        lease, and again when it holds it again.
+        """
+
+    @abstractmethod
+    async def present(self, session: str) -> dict[str, Presence]:
+        """The observers of the session, by the node whose they are."""
 
     @abstractmethod
     async def unobserved_since(self, session: str) -> int | None:

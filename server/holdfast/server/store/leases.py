@@ -7,11 +7,11 @@ process that died are found.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from typing_extensions import override
 
-from holdfast.server.store.base import CONTENTION_MS, Store
+from holdfast.server.store.base import CONTENTION_MS, LiveNode, Presence, Store
 
 REMEMBERED_SESSIONS = 100_000
 """For how many unobserved sessions the time of that is kept. The longest forgotten starts its time again."""
@@ -35,8 +35,8 @@ class LocalStore(Store):
         # Lapsed leases stay until released: their end is the time since when their observers do not count.
         # One entry per node ever started in this process.
         self._lease_ends: dict[str, int] = {}
-        self._lease_agents: dict[str, frozenset[str]] = {}
-        self._observers: dict[str, dict[str, int]] = {}  # node → session → count, always above zero
+        self._said: dict[str, LiveNode] = {}
+        self._observers: dict[str, dict[str, Presence]] = {}  # by node and session
         self._unobserved: dict[str, int] = {}  # session → since when, the longest known first
 
     def _mark(self, session: str, node: str) -> None:
@@ -57,35 +57,46 @@ class LocalStore(Store):
         return mark[0] != node
 
     @override
-    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
-        self._lease_ends[node] = self._clock() + ttl_ms
-        self._lease_agents[node] = frozenset(agents)
+    async def renew(self, node: str, ttl_ms: int, says: LiveNode) -> int:
+        now = self._clock()
+        self._lease_ends[node] = now + ttl_ms
+        self._said[node] = says
+        return now
 
     @override
     async def release(self, node: str) -> None:
         for session in self._observers.get(node, {}).copy():
             await self.observe(session, node, 0)
         self._lease_ends.pop(node, None)
-        self._lease_agents.pop(node, None)
+        self._said.pop(node, None)
 
     @override
-    async def live_nodes(self) -> dict[str, frozenset[str]]:
+    async def live(self) -> dict[str, LiveNode]:
         now = self._clock()
-        return {node: self._lease_agents[node] for node, end in self._lease_ends.items() if end > now}
+        return {node: self._said[node] for node, end in self._lease_ends.items() if end > now}
 
     @override
-    async def observe(self, session: str, node: str, observers: int) -> None:
+    async def observe(self, session: str, node: str, observers: int, devices: bytes = b"") -> None:
         if observers > 0:
-            self._observers.setdefault(node, {})[session] = observers
+            self._observers.setdefault(node, {})[session] = Presence(observers, devices)
             return
         sessions = self._observers.get(node, {})
-        if sessions.pop(session, 0):
+        if sessions.pop(session, None):
             if not sessions:
                 del self._observers[node]
             end = self._lease_ends.get(node)
             if end is not None:
                 # Observers whose node's lease had run out went with the lease, not now.
                 self._note_unobserved(session, min(self._clock(), end))
+
+    @override
+    async def present(self, session: str) -> dict[str, Presence]:
+        now = self._clock()
+        return {
+            node: sessions[session]
+            for node, sessions in self._observers.items()
+            if session in sessions and self._lease_ends.get(node, 0) > now
+        }
 
     @override
     async def unobserved_since(self, session: str) -> int | None:

@@ -25,6 +25,7 @@ from holdfast.server.store.base import (
     Head,
     Landed,
     Listener,
+    LiveNode,
     Log,
     Outcome,
     StoredMessage,
@@ -282,8 +283,8 @@ class SqliteStore(LocalStore):
         return self._open_file
 
     @override
-    async def renew(self, node: str, ttl_ms: int, agents: Collection[str] = ()) -> None:
-        await super().renew(node, ttl_ms, agents)
+    async def renew(self, node: str, ttl_ms: int, says: LiveNode) -> int:
+        now = await super().renew(node, ttl_ms, says)
         # Each second, so that a file that is gone is told of where nobody asks for anything.
         try:
             await self._read(lambda _: None)
@@ -293,6 +294,7 @@ class SqliteStore(LocalStore):
             self._gone = True
         else:
             self._gone = False
+        return now
 
     @override
     async def ping(self) -> None:
