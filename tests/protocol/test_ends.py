@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final, get_args
+from collections.abc import Mapping
+from typing import Any, Final, get_args
 
 import pytest
 
 from holdfast.protocol.ends import ENDS, AgentReason, Unended, end_of
 from holdfast.protocol.events import Cause, EndReason, RunStatus
+from holdfast.protocol.transcript import Transcript
 from tests.vectors import ENDS as TOLD
 from tests.vectors import TEXT, VECTORS, Case, ends_of, text_table
 
@@ -27,6 +29,24 @@ def test_an_end_means_what_the_vectors_say(case: Case) -> None:
         "causes": [*end.causes],
         "exitCode": end.exit_code,
     } == case["out"]
+
+
+@pytest.mark.parametrize("case", VECTORS["ends"], ids=lambda case: str(case["description"]))
+def test_a_message_has_the_status_of_its_end(case: Case) -> None:
+    """Folding the end of a run leaves its message as the table says, with the reason as it came."""
+    transcript = Transcript()
+    user: dict[str, Any] = {"id": "u", "role": "user", "parts": [], "by": "ana", "device": "phone", "at": 1}
+    started = {"agent": "x", "by": "ana", "device": "phone", "messageId": "a", "after": "u", "attempt": 1, "node": "n"}
+    reason: str = case["in"]["reason"]
+    events: list[Mapping[str, Any]] = [
+        {"type": "message", "message": user, "after": None},
+        {"type": "run.started", **started},
+        {"type": "run.ended", "reason": reason, "returned": []},
+    ]
+    for seq, event in enumerate(events, start=1):
+        transcript.apply({**event, "seq": seq, "at": seq, "runId": "r"})
+    message: Any = transcript.messages()[1]
+    assert (message["status"], message["reason"]) == (case["out"]["status"], reason)
 
 
 def test_every_reason_is_in_the_vectors() -> None:
