@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from holdfast.protocol.events import Kept, Message, Part
 from holdfast.protocol.values import JSON
 
-_CUT_KINDS = frozenset({"text", "reasoning"})
+TEXT_KINDS: Final = frozenset({"text", "reasoning"})
+"""The kinds of parts that grow by nothing but text, and that a stop may cut."""
 _ENVELOPE = frozenset({"type", "seq", "at", "command", "from", "runId", "part", "done", "delta"})
 _BLOCK_DELTAS = 256
 _BLOCK_LENGTH = 64 * 1024
 """Code points. Text is held in blocks of about this size, and at most so many deltas stand behind the last one."""
-# Where the deltas of a kind accumulate in the folded part; an unknown kind keeps them under `delta`.
-_DELTA_FIELD = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
+TEXT_FIELDS: Final[Mapping[str, str]] = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
+"""Where the deltas of a kind accumulate in the folded part; an unknown kind keeps them under `delta`."""
 
 
 class OpenPart:
@@ -44,7 +45,7 @@ class OpenPart:
         """The open form of a folded part, as a snapshot holds it."""
         fields = dict(part)
         kind = str(fields.pop("kind"))
-        field = _DELTA_FIELD.get(kind, "delta")
+        field = TEXT_FIELDS.get(kind, "delta")
         text = fields.get(field)
         if isinstance(text, str):
             del fields[field]
@@ -93,7 +94,7 @@ class OpenPart:
                 self._close_block()
         elif delta is not None:  # of a kind that this version does not know
             self.fields["delta"] = delta
-        if self.kind not in _CUT_KINDS:
+        if self.kind not in TEXT_KINDS:
             for name, value in chunk.items():
                 if name not in _ENVELOPE and name != "kind":
                     self.fields[name] = value
@@ -106,7 +107,7 @@ class OpenPart:
 
     def cut(self, length: int) -> None:
         """Keeps the first `length` code points of text or reasoning; parts of other kinds happened, and stay whole."""
-        if self.kind in _CUT_KINDS and length < self.length:
+        if self.kind in TEXT_KINDS and length < self.length:
             self._blocks = _cut(self.text[:length])
             self._deltas.clear()
             self.length = self._joined = length
@@ -114,8 +115,8 @@ class OpenPart:
     def view(self) -> Part:
         """The part as a message carries it."""
         part: Part = {"kind": self.kind, **self.fields}
-        if self._blocks is not None or self.kind in _CUT_KINDS:
-            part[_DELTA_FIELD.get(self.kind, "delta")] = self.text
+        if self._blocks is not None or self.kind in TEXT_KINDS:
+            part[TEXT_FIELDS.get(self.kind, "delta")] = self.text
         return part
 
 
@@ -162,7 +163,7 @@ class OpenMessage:
         lengths = {entry["part"]: entry["length"] for entry in kept}
         left: list[OpenPart] = []
         for number, part in enumerate(self.parts):
-            if part.kind in _CUT_KINDS:
+            if part.kind in TEXT_KINDS:
                 if number not in lengths:
                     continue
                 part.cut(lengths[number])
@@ -197,7 +198,7 @@ def _join_parts(parts: list[Part], more: list[Part]) -> list[Part]:
     if not parts or not more or not more[0].get("continued"):
         return [*parts, *more]
     last, first = dict(parts[-1]), more[0]
-    field = _DELTA_FIELD.get(str(last["kind"]), "delta")
+    field = TEXT_FIELDS.get(str(last["kind"]), "delta")
     last[field] = _text(last.get(field)) + _text(first.get(field))
     return [*parts[:-1], last, *more[1:]]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from holdfast.protocol.events import EVENT_TYPES, UserMessage
+from holdfast.protocol.messages import TEXT_KINDS
 from holdfast.server.registry.state import (
     Boundary,
     Record,
@@ -62,7 +63,7 @@ def _take_terms(run: RunState, record: Record) -> None:
 def _chunk(state: SessionState, run: RunState, event: Mapping[str, Any]) -> None:
     message = run.message
     assert message is not None, "an active run has a message"
-    if "delta" in event and event["kind"] in ("text", "reasoning"):
+    if "delta" in event and event["kind"] in TEXT_KINDS:
         number: int = event["part"]
         length = message.parts[number].length if number < len(message.parts) else 0
         run.boundaries.append(Boundary(event["seq"], number, length))

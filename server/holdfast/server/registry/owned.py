@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, assert_never, cast
 
 from holdfast.protocol.events import Event
-from holdfast.protocol.messages import OpenMessage
+from holdfast.protocol.messages import TEXT_KINDS, OpenMessage
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.state import Record, RunState, SessionState
@@ -100,7 +100,7 @@ def part_number(message: OpenMessage, kind: str, call_id: object) -> int:
     Everything else, and whatever finds its part closed, begins a new one.
     """
     parts = message.parts
-    if kind in ("text", "reasoning"):
+    if kind in TEXT_KINDS:
         if parts and parts[-1].kind == kind and not parts[-1].done:
             return len(parts) - 1
     elif kind == "tool_call":

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from holdfast.protocol.control import Ack
 from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, UserMessage
-from holdfast.protocol.messages import OpenMessage
+from holdfast.protocol.messages import TEXT_KINDS, OpenMessage
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.registry.table import ACTIVE, OPEN, Phase
 
@@ -139,9 +139,7 @@ class RunState:
     def kept(self, seen_seq: int) -> list[Kept]:
         """How long each text and reasoning part of an active run was at the event `seen_seq`, zeros included."""
         assert self.message is not None, "an active run has a message"
-        lengths = {
-            number: part.length for number, part in enumerate(self.message.parts) if part.kind in ("text", "reasoning")
-        }
+        lengths = {number: part.length for number, part in enumerate(self.message.parts) if part.kind in TEXT_KINDS}
         for boundary in reversed(self.boundaries):
             if boundary.seq <= seen_seq:
                 break

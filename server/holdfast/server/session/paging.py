@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Message, Part
-from holdfast.protocol.messages import OpenMessage, OpenPart
+from holdfast.protocol.messages import TEXT_FIELDS, OpenMessage, OpenPart
 from holdfast.protocol.values import MESSAGE_BYTES
 
 ENTRIES_BYTES: Final = MESSAGE_BYTES // 4
@@ -19,7 +19,6 @@ _SLICE: Final = 40_000
 """Code points of text in one piece of a part, or in one merged event: under 256 KiB in any encoding."""
 _MERGED_FIELDS: Final = frozenset({"type", "seq", "at", "from", "runId", "part", "kind", "delta", "callId", "name"})
 _OWN_FIELDS: Final = frozenset({"seq", "at", "delta"})
-_TEXT_FIELDS: Final = {"text": "text", "reasoning": "text", "tool_call": "arguments"}
 
 
 def entries(message: Message | OpenMessage) -> Iterator[tuple[Message, int]]:
@@ -67,14 +66,14 @@ def _pieces(parts: Iterable[Part | OpenPart]) -> Iterator[Part]:
     for part in parts:
         if isinstance(part, OpenPart):
             blocks = part.blocks()
-            if blocks is None or part.length <= _SLICE or part.kind not in _TEXT_FIELDS:
+            if blocks is None or part.length <= _SLICE or part.kind not in TEXT_FIELDS:
                 yield part.view()
                 continue
             # Without joining the text, which may be as long as an answer.
             empty = OpenPart.of_blocks(part.kind, part.fields, [], done=part.done).view()
             yield from _cut(empty, (block[at : at + _SLICE] for block in blocks for at in range(0, len(block), _SLICE)))
             continue
-        text = part.get(_TEXT_FIELDS.get(str(part["kind"]), ""))
+        text = part.get(TEXT_FIELDS.get(str(part["kind"]), ""))
         if not isinstance(text, str) or len(text) <= _SLICE:
             yield part
         else:
@@ -82,7 +81,7 @@ def _pieces(parts: Iterable[Part | OpenPart]) -> Iterator[Part]:
 
 
 def _cut(part: Part, texts: Iterable[str]) -> Iterator[Part]:
-    field = _TEXT_FIELDS[str(part["kind"])]
+    field = TEXT_FIELDS[str(part["kind"])]
     for number, text in enumerate(texts):
         piece: Part = {**part, field: text}
         if number:
@@ -96,14 +95,14 @@ def _rejoined(pieces: Sequence[Part]) -> list[Part]:
     texts: list[list[str]] = []
     for piece in pieces:
         if parts and piece.get("continued"):
-            texts[-1].append(str(piece[_TEXT_FIELDS[str(piece["kind"])]]))
+            texts[-1].append(str(piece[TEXT_FIELDS[str(piece["kind"])]]))
         else:
             parts.append(piece)
             texts.append([])
     for number, more in enumerate(texts):
         if more:
             part = parts[number]
-            field = _TEXT_FIELDS[str(part["kind"])]
+            field = TEXT_FIELDS[str(part["kind"])]
             parts[number] = {**part, field: "".join([str(part[field]), *more])}
     return parts
 
