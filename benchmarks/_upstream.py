@@ -12,7 +12,7 @@ import asyncio
 import uvloop
 
 from benchmarks._processes import ready
-from tests.openai_endpoint import Answer, Endpoint, Request
+from tests.openai_endpoint import Endpoint, Request, ScriptedResponse
 from tests.openai_wire import Text
 
 
@@ -22,11 +22,11 @@ class Upstream(Endpoint):
     def __init__(self, *, pace: float, chunks: int, text: str, tells: bool) -> None:
         super().__init__()
         self.keeps_requests = False
-        self._answer = Answer(*(Text(text) for _ in range(chunks)), pace=pace)
+        self._answer = ScriptedResponse(*(Text(text) for _ in range(chunks)), pace=pace)
         self._tells = tells
         self._watching: set[asyncio.Task[None]] = set()
 
-    def accept(self, request: Request) -> Answer:
+    def accept(self, request: Request) -> ScriptedResponse:
         """The one answer there is; its end is watched."""
         if self._tells:
             task = asyncio.create_task(self._tell(request))

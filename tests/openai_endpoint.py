@@ -2,7 +2,7 @@
 the real one.
 
     async with Endpoint() as endpoint:
-        endpoint.script(Answer(Text("Hel"), Hold(), Text("lo")))
+        endpoint.script(ScriptedResponse(Text("Hel"), Hold(), Text("lo")))
         … a client of `endpoint.base_url` …
         request = await endpoint.request(0)
         await request.wrote(1)       # the first chunk is on the wire
@@ -35,15 +35,15 @@ if not __package__:  # run as a program
 from tests.openai_rules import chat_fault, responses_fault
 from tests.openai_wire import ChatWire, Drop, End, Fail, Hold, ResponsesWire, Step, Text
 
-DEFAULT_TEXT: Final = "This is the answer of a scripted model server. It says the same to everyone. "
+DEFAULT_TEXT: Final = "This is the response of a scripted model server. It says the same to everyone. "
 
 
-class Answer:
+class ScriptedResponse:
     """What is sent for one request: `steps` in order, `pace` seconds apart, then the usage if it was asked
     for.
 
     Nothing at all is sent before `Endpoint.release` where `late` is set. With a `body`, or an `error` object,
-    that is the whole answer, with `status` and `headers`, and nothing is streamed.
+    that is the whole response, with `status` and `headers`, and nothing is streamed.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Request:
     headers: Mapping[str, str]
     body: Mapping[str, Any]
     billed: int = 0
-    """Chunks of answer written so far: the tokens that would be paid for."""
+    """Chunks of response written so far: the tokens that would be paid for."""
     finished: bool = False
-    """The answer was sent to its end."""
+    """The response was sent to its end."""
     closed_at: float | None = None
     """When the client's connection closed, on the clock of time.monotonic."""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,7 +95,7 @@ class Request:
 
 
 class Endpoint:
-    """The server. Requests take the scripted answers in order; without one, a fixed text is said."""
+    """The server. Requests take the scripted responses in order; without one, a fixed text is said."""
 
     def __init__(self, *, port: int = 0, pace: float = 0, chunks: int = 40, refuses_usage: bool = False) -> None:
         self.requests: list[Request] = []
@@ -104,8 +104,8 @@ class Endpoint:
         self.refuses_usage = refuses_usage
         self.keeps_requests = True
         """Whether `requests` grows; a benchmark would rather not."""
-        self._answers: list[Answer] = []
-        self._default = Answer(*_default_steps(chunks), pace=pace)
+        self._responses: list[ScriptedResponse] = []
+        self._default = ScriptedResponse(*_default_steps(chunks), pace=pace)
         self._port = port
         self._release = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -117,12 +117,12 @@ class Endpoint:
         """What a client takes as OPENAI_BASE_URL."""
         return f"http://127.0.0.1:{self._port}/v1"
 
-    def script(self, *answers: Answer) -> None:
-        """Adds answers for the next requests."""
-        self._answers.extend(answers)
+    def script(self, *responses: ScriptedResponse) -> None:
+        """Adds responses for the next requests."""
+        self._responses.extend(responses)
 
     def release(self) -> None:
-        """Lets every answer that holds go on, now and later."""
+        """Lets every response that holds go on, now and later."""
         self._release.set()
 
     async def held(self) -> None:
@@ -136,8 +136,8 @@ class Endpoint:
             await self._arrived.wait()
         return self.requests[number]
 
-    def accept(self, request: Request) -> Answer:
-        """Notes a request and chooses its answer; one that the real API would refuse is refused."""
+    def accept(self, request: Request) -> ScriptedResponse:
+        """Notes a request and chooses its response; one that the real API would refuse is refused."""
         if self.keeps_requests:
             self.requests.append(request)
             self._arrived.set()
@@ -147,8 +147,8 @@ class Endpoint:
         if self.refuses_usage and "stream_options" in request.body:
             fault = "Unrecognized request argument supplied: stream_options"
         if fault is not None:
-            return Answer(status=400, error={"message": fault, "type": "invalid_request_error", "code": None})
-        return self._answers.pop(0) if self._answers else self._default
+            return ScriptedResponse(status=400, error={"message": fault, "type": "invalid_request_error", "code": None})
+        return self._responses.pop(0) if self._responses else self._default
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -176,7 +176,7 @@ class Endpoint:
 
 
 class _Connection(asyncio.Protocol):
-    """One client's connection: one request after the other, answered by a task that its loss cancels."""
+    """One client's connection: one request after the other, responded to by a task that its loss cancels."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.lost = asyncio.Event()
@@ -184,7 +184,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._request: Request | None = None
-        self._answering: asyncio.Task[None] | None = None
+        self._responding: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
@@ -196,7 +196,7 @@ class _Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         head, separator, rest = bytes(self._received).partition(b"\r\n\r\n")
-        if not separator or self._answering is not None:
+        if not separator or self._responding is not None:
             return
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -206,8 +206,8 @@ class _Connection(asyncio.Protocol):
         del self._received[: len(head) + len(separator) + length]
         body = json.loads(rest[:length] or b"{}")
         self._request = Request(first.split()[1], headers, body)
-        self._answering = asyncio.create_task(self._answer(self._request), name="answer")
-        self._answering.add_done_callback(self._answered)
+        self._responding = asyncio.create_task(self._respond(self._request), name="response")
+        self._responding.add_done_callback(self._responded)
 
     def eof_received(self) -> bool:
         return False  # a client that stopped sending is gone: close
@@ -216,8 +216,8 @@ class _Connection(asyncio.Protocol):
         if self._request is not None:
             self._request.closed_at = time.monotonic()
             self._request.closed.set()
-        if self._answering is not None:
-            self._answering.cancel()
+        if self._responding is not None:
+            self._responding.cancel()
         self._endpoint.lost(self)
         self.lost.set()
 
@@ -226,8 +226,8 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._transport.abort()
 
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._answering = None
+    def _responded(self, task: asyncio.Task[None]) -> None:
+        self._responding = None
         if not task.cancelled():
             task.result()
             self._next()
@@ -236,19 +236,19 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         self._transport.write(b"%x\r\n%b\r\n" % (len(payload), payload))
 
-    async def _answer(self, request: Request) -> None:
+    async def _respond(self, request: Request) -> None:
         try:
-            answer = self._endpoint.accept(request)
-            if answer.late:
+            response = self._endpoint.accept(request)
+            if response.late:
                 await self._endpoint.held()
             assert self._transport is not None
-            if answer.body is not None:
-                self._transport.write(_whole(answer, answer.body))
+            if response.body is not None:
+                self._transport.write(_whole(response, response.body))
                 return
             self._transport.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
             )
-            if await self._stream(request, answer):
+            if await self._stream(request, response):
                 for _ in range(5):  # real servers send the body's end in a packet of its own, read a little later
                     await asyncio.sleep(0)
                 self._transport.write(b"0\r\n\r\n")
@@ -256,13 +256,13 @@ class _Connection(asyncio.Protocol):
         finally:
             request.done.set()
 
-    async def _stream(self, request: Request, answer: Answer) -> bool:
-        """Writes the answer; False where its connection was cut."""
+    async def _stream(self, request: Request, response: ScriptedResponse) -> bool:
+        """Writes the response; False where its connection was cut."""
         wire = ResponsesWire(request.body) if request.path.endswith("/responses") else ChatWire(request.body)
         loop = asyncio.get_running_loop()
         due = loop.time()
         self._write(b"".join(wire.begin()))
-        for step in answer.steps:
+        for step in response.steps:
             if isinstance(step, Hold):
                 await self._endpoint.held()
                 continue
@@ -272,8 +272,8 @@ class _Connection(asyncio.Protocol):
             if isinstance(step, End):
                 return True
             for chunk in wire.chunks(step):
-                if answer.pace:
-                    due += answer.pace  # absolute deadlines: a late timer does not slow the pace
+                if response.pace:
+                    due += response.pace  # absolute deadlines: a late timer does not slow the pace
                     await asyncio.sleep(max(0, due - loop.time()))
                 self._write(chunk)
                 request.bill()
@@ -283,10 +283,10 @@ class _Connection(asyncio.Protocol):
         return True
 
 
-def _whole(answer: Answer, body: bytes) -> bytes:
-    headers = {"content-type": "application/json", **answer.headers, "content-length": str(len(body))}
+def _whole(response: ScriptedResponse, body: bytes) -> bytes:
+    headers = {"content-type": "application/json", **response.headers, "content-length": str(len(body))}
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {answer.status} X\r\n{fields}\r\n".encode() + body
+    return f"HTTP/1.1 {response.status} X\r\n{fields}\r\n".encode() + body
 
 
 def _default_steps(chunks: int) -> list[Text]:
@@ -304,10 +304,10 @@ async def _serve(port: int, pace: float, chunks: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="An OpenAI-compatible model server with a scripted answer.")
+    parser = argparse.ArgumentParser(description="An OpenAI-compatible model server with a scripted response.")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--pace", type=float, default=0.02, help="seconds between two chunks")
-    parser.add_argument("--chunks", type=int, default=120, help="chunks of each answer")
+    parser.add_argument("--chunks", type=int, default=120, help="chunks of each response")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(arguments.port, arguments.pace, arguments.chunks))

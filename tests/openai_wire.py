@@ -1,4 +1,4 @@
-"""What a scripted answer consists of, and the event streams of both APIs that say it."""
+"""What a scripted response consists of, and the event streams of both APIs that say it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class End:
-    """The stream ends properly, but the answer is not marked as whole."""
+    """The stream ends properly, but the response is not marked as whole."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ChatWire:
                 pass
 
     def end(self, billed: int) -> Iterable[bytes]:
-        """What marks the answer as whole, with its usage."""
+        """What marks the response as whole, with its usage."""
         yield self._chunk({}, self._reason)
         if self._usage:
             counts = {"prompt_tokens": 7, "completion_tokens": billed, "total_tokens": 7 + billed}
@@ -166,7 +166,7 @@ class ResponsesWire:
                 pass
 
     def end(self, billed: int) -> Iterable[bytes]:
-        """What marks the answer as whole, with its usage."""
+        """What marks the response as whole, with its usage."""
         counts = {
             "input_tokens": 7,
             "output_tokens": billed,

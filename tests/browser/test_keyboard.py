@@ -107,7 +107,7 @@ async def test_loading_the_past_by_keyboard(stage: Serve, devices: Devices, sess
     """The button that brings the past goes with the last of it, and the focus goes to the oldest message."""
     async with greeted(stage.url, session) as wire:
         for number in range(60):
-            await wire.answer("send", f"r{number}", text=f"hello {number}")
+            await wire.command("send", f"r{number}", text=f"hello {number}")
             await wire.type("run.ended", runId=f"r{number}")
     ana = await devices.open(stage, session)
     hands = Keyboard(ana)

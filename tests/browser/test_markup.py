@@ -92,12 +92,12 @@ async def test_hostile_markup_does_not_execute(stage: Serve, devices: Devices, s
     bare = await devices.open(stage, session, context=await devices.context(bypass_csp=True))
     async with greeted(stage.url, session) as wire:
         for number, text in enumerate(HOSTILE):
-            await wire.answer("send", f"whole-{number}", text=text)
+            await wire.command("send", f"whole-{number}", text=text)
             await wire.type("run.ended")
         for number, text in enumerate(HOSTILE):
             while number - len(spelled(wire)) >= AT_ONCE:
                 await wire.type("run.ended")
-            await wire.answer("send", f"spell-{number}", text=f"spell {text}", whenBusy="alongside")
+            await wire.command("send", f"spell-{number}", text=f"spell {text}", whenBusy="alongside")
         while len(spelled(wire)) < len(HOSTILE):
             await wire.type("run.ended")
     for device in (ana, bare):

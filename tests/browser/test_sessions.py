@@ -41,7 +41,7 @@ async def test_the_past_is_loaded(stage: Serve, devices: Devices, session: str) 
     """A long session opens at its end; scrolling up brings the rest, in order and nothing twice."""
     async with greeted(stage.url, session) as wire:
         for number in range(60):
-            await wire.answer("send", f"r{number}", text=f"hello {number}")
+            await wire.command("send", f"r{number}", text=f"hello {number}")
             await wire.type("run.ended", runId=f"r{number}")
     ana = await devices.open(stage, session)
     await expect(ana.answers.last).to_contain_text("You said: hello 59")

@@ -180,5 +180,5 @@ async def test_stop_on_two_devices_at_once(demo: Serve, devices: Devices, sessio
         assert (await ben.acked("cancel"))["outcome"] == "already_ended"
         await asyncio.gather(ana.stopped(), ben.stopped())
         assert await ana.counted() == await ben.counted()
-        await wire.answer("ping", "p1")
+        await wire.command("ping", "p1")
         assert [event["type"] for event in wire.events].count("run.ended") == 1

@@ -48,7 +48,7 @@ async def test_reload_in_the_middle_of_a_stop(demo: Serve, devices: Devices, ses
         await ana.stop.click()
         shown = await ana.shown_at_stop()
         await reloaded_in_vain(ana)
-        assert (await wire.answer("cancel", "k1", runId="nobody"))["outcome"] == "unknown_run"
+        assert (await wire.command("cancel", "k1", runId="nobody"))["outcome"] == "unknown_run"
         assert "run.ended" not in [event["type"] for event in wire.events]
         network.refusing = False
         await ana.page.reload()

@@ -95,7 +95,7 @@ async def test_a_node_does_not_contend_with_itself(writer: Writer) -> None:
 
 
 async def test_a_repeat_is_told_of_contention_too(writer: Writer) -> None:
-    """The answer to a repeated append carries the mark like the first answer would have."""
+    """The reply to a repeated append carries the mark like the first one would have."""
     await writer.append("b1")
     lost = await writer.store.append("s", START, Batch("x", 1, 1, b""), node="n2", owed=OWED)
     assert isinstance(lost, Conflict)

@@ -86,7 +86,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
 
 
 async def ask(store: Store, clock: Clock, session: str, step: Step, number: int) -> object:
-    """Take one step, as a function of what the store itself says of the log, and return the answer."""
+    """Take one step, as a function of what the store itself says of the log, and return the reply."""
     head = (await store.open(session, "e0")).head
     match step:
         case Append():

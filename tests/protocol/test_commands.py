@@ -95,7 +95,7 @@ def test_bad(message: dict[str, Any], code: str, path: str) -> None:
     st.dictionaries(st.sampled_from([*"abc", "type", "id", "text", "seen", "parts"]), json_values),
 )
 def test_hostile(message: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Whatever is in the fields, the parser answers with a command or with an error that names a place."""
+    """Whatever is in the fields, there is a command or an error that names a place."""
     error: CommandError | None = None
     try:
         parse_command({**message, **fields})

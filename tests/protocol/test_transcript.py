@@ -242,7 +242,7 @@ def test_forget() -> None:
 
 
 def test_restore() -> None:
-    """A state kept elsewhere goes on as it was: open answers in the order of the log, ended runs last to go."""
+    """A state kept elsewhere goes on as it was: open messages in the order of the log, ended runs last to go."""
     source = folded([])
     maker = LogMaker()
     for which in (1, 2):

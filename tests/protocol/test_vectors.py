@@ -222,7 +222,7 @@ def test_kept(case: Case) -> None:
         "device": "d",
     }
     transcript = Transcript()
-    answer: Any = {
+    message: Any = {
         "id": "a-1",
         "role": "assistant",
         "parts": case["in"]["parts"],
@@ -250,7 +250,7 @@ def test_kept(case: Case) -> None:
             "seq": 9,
             "at": 9,
             "reset": False,
-            "messages": [answer],
+            "messages": [message],
             "runs": [run],
             "more": False,
             "last": True,

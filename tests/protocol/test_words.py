@@ -39,7 +39,7 @@ def test_the_vectors_have_the_words_of_the_program() -> None:
 
 
 def test_the_text_has_the_outcomes() -> None:
-    """The table of commands says what each comes to; `history` is answered by pages."""
+    """The table of commands says what each comes to; `history` is replied to by pages."""
     told = {row[0]: [word for word in re.split(r"[^a-z_]+", row[2]) if word] for row in text_table("## 8. Commands")}
     assert [*told] == [*get_args(CommandType)]
     assert told.pop("history") == ["no", "ack", "page"]

@@ -1,4 +1,4 @@
-"""The demo agent: the same answer every time, one tool, one approval, and steers that can be seen."""
+"""The demo agent: the same message every time, one tool, one approval, and steers that can be seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.server.agents.agent import Agent
-from holdfast.server.agents.demo import WORDS_PER_SECOND, answer, demo_agent
+from holdfast.server.agents.demo import WORDS_PER_SECOND, demo_agent, pieces
 from holdfast.server.node.node import Node
 from holdfast.server.store import MemoryStore
 from tests.server.doubles import Device
@@ -51,8 +51,8 @@ async def talk() -> Any:
     await node.stop()
 
 
-async def test_the_same_text_has_the_same_answer(talk: _Talk) -> None:
-    """The answer depends on the text alone, says who speaks, and ends with what was used."""
+async def test_the_same_text_gets_the_same_message(talk: _Talk) -> None:
+    """The message depends on the text alone, says who speaks, and ends with what was used."""
     for run_id in ("r1", "r2"):
         await talk.say(run_id, "hello there")
         ended = await talk.ended(run_id)
@@ -60,7 +60,7 @@ async def test_the_same_text_has_the_same_answer(talk: _Talk) -> None:
         assert ended["usage"]["model"] == "demo"
         assert ended["usage"]["outputWords"] == len(talk.text(run_id).split())
         assert ended["usage"]["inputWords"] == 2
-    assert talk.text("r1") == talk.text("r2") == "".join(answer("hello there"))
+    assert talk.text("r1") == talk.text("r2") == "".join(pieces("hello there"))
     assert "demo agent" in talk.text("r1")
     assert "hello there" in talk.text("r1")
 
@@ -76,20 +76,20 @@ async def test_the_same_text_has_the_same_answer(talk: _Talk) -> None:
 )
 def test_counting_and_talking_at_length(text: str, end: str, words: int) -> None:
     """It counts as far as it is told, and talks at length when asked."""
-    said = "".join(answer(text)).rstrip()
+    said = "".join(pieces(text)).rstrip()
     assert said.endswith(end)
     assert len(said.split()) >= words
 
 
 def test_it_offers_what_can_be_stopped() -> None:
     """What it says to try goes on for long enough, at the usual pace, that a person can press stop."""
-    offered = "".join(answer("hello")).split("“")[2].partition("”")[0]
-    assert len("".join(answer(offered)).split()) / WORDS_PER_SECOND > 30
+    offered = "".join(pieces("hello")).split("“")[2].partition("”")[0]
+    assert len("".join(pieces(offered)).split()) / WORDS_PER_SECOND > 30
 
 
 def test_counting_has_an_end() -> None:
     """Nobody makes it count for ever."""
-    assert "".join(answer("count to 99999999999999999999")).endswith(" 10000.")
+    assert "".join(pieces("count to 99999999999999999999")).endswith(" 10000.")
 
 
 async def test_it_uses_its_tool(talk: _Talk) -> None:
@@ -148,7 +148,7 @@ async def test_it_thinks_before_it_speaks(talk: _Talk) -> None:
 
 
 async def test_it_does_what_it_is_told_meanwhile(talk: _Talk) -> None:
-    """A steer interrupts it, is repeated in the answer, and is what it does next, within the same run."""
+    """A steer interrupts it, is repeated in the message, and is what it does next, within the same run."""
     await talk.say("r", "count to 10000")
     await talk.device.wire.event("run.chunk", runId="r")
     steered = await talk.device.send("steer", id="s", runId="r", text="What about the weather in Oslo?")

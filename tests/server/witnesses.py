@@ -1,7 +1,7 @@
 """What must hold of those who were told: subscribers of a session, and whoever sent it commands.
 
 A `Reader` takes every message that one subscriber is sent and checks it on the way; `check_readers` and
-`check_answers` hold what readers and answers say against the log, when everything has ended.
+`check_replies` hold what readers and replies say against the log, when everything has ended.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Reader:
         return {**cursor, "at": self.transcript.at} if self.seq else cursor
 
     def receive(self, message: Mapping[str, Any]) -> None:
-        """Takes the next message of the server; answers and presence included."""
+        """Takes the next message of the server; replies and presence included."""
         match message["type"]:
             case "welcome":
                 self._welcome(message)
@@ -92,8 +92,8 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A command with the answer it got."""
+class Replied:
+    """A command with the reply it got."""
 
     ask: Ask
     head: Place
@@ -125,20 +125,20 @@ _ADDS_NOTHING: Final = frozenset(
 )
 
 
-def check_answers(answers: Iterable[Answered], log: LogModel) -> None:
-    """Every answer is true of the log, and a command sent twice has one effect and one answer.
+def check_replies(replies: Iterable[Replied], log: LogModel) -> None:
+    """Every reply is true of the log, and a command sent twice has one effect and one reply.
 
-    An answer whose events the store has lost again is passed over: its loss was announced.
+    A reply whose events the store has lost again is passed over: its loss was announced.
     """
     known: dict[tuple[str, str], tuple[str, Ack]] = {}
     order = {place: number for number, place in enumerate(log.events)}
-    for answered in answers:
-        ask, reply = answered.ask, answered.reply
+    for replied in replies:
+        ask, reply = replied.ask, replied.reply
         key = (ask.principal, ask.command.id)
         first = known.get(key)
         if isinstance(reply, CommandError):
             continue
-        place = (answered.epoch, reply.get("seq", 0))
+        place = (replied.epoch, reply.get("seq", 0))
         if "seq" in reply and place not in log.events and reply["outcome"] not in _ADDS_NOTHING:
             if not reply.get("duplicate"):
                 continue  # the store lost it again
@@ -149,25 +149,25 @@ def check_answers(answers: Iterable[Answered], log: LogModel) -> None:
             if first is not None:
                 require(first[0] == digest_of(ask), f"{key} was another command: conflict")
                 same = {name: value for name, value in reply.items() if name != "duplicate"} == first[1]
-                require(same, f"{key} sent twice is answered twice the same: {reply} for {first[1]}")
+                require(same, f"{key} sent twice gets the same reply twice: {reply} for {first[1]}")
             continue
         adds = "seq" in reply and reply["outcome"] not in _ADDS_NOTHING
         require(not (adds and first), f"{key} took effect twice: {reply} after {first and first[1]}")
         if adds:
             known[key] = (digest_of(ask), reply)
-        _check_outcome(answered, reply, log, order)
+        _check_outcome(replied, reply, log, order)
 
 
-def _check_outcome(answered: Answered, reply: Ack, log: LogModel, order: Mapping[Place, int]) -> None:
+def _check_outcome(replied: Replied, reply: Ack, log: LogModel, order: Mapping[Place, int]) -> None:
     run_id = reply.get("runId", "")
     story = log.runs.get(run_id)
-    before = order.get(answered.head, -1)
+    before = order.get(replied.head, -1)
     match reply["outcome"]:
         case "started":
             started = story is not None and story.starts and story.starts[0]["seq"] <= reply.get("seq", 0)
             require(started, f"{run_id} was acknowledged as started")
         case "cancelled" if "runIds" in reply:
-            up_to: Any = answered.ask.command
+            up_to: Any = replied.ask.command
             for cancelled in reply["runIds"]:
                 first = log.runs[cancelled].first
                 require(first[1] <= up_to.up_to.seq, f"{cancelled} is younger than the cancel that ended it")
@@ -175,12 +175,12 @@ def _check_outcome(answered: Answered, reply: Ack, log: LogModel, order: Mapping
             ended = story is not None and story.ended is not None
             require(ended, f"{run_id} was acknowledged as cancelled and has no end")
         case "already_ended" if "seq" in reply:
-            event = log.events.get((answered.epoch, reply["seq"]))
+            event = log.events.get((replied.epoch, reply["seq"]))
             require(event is None or event["type"] == "run.ended", "already_ended names the terminal")
         case "unknown_run":
             require(story is None or order.get(story.first, -1) > before, f"{run_id} was known when it was asked for")
         case "unknown_steer":
-            steer: Any = answered.ask.command
+            steer: Any = replied.ask.command
             place = next((p for p, e in log.events.items() if e.get("steerId") == steer.steer_id), None)
             require(place is None or order[place] > before, f"{steer.steer_id} was known when it was asked for")
         case _:

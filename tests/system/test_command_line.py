@@ -61,8 +61,8 @@ async def test_ctrl_c_over_pipes_stops_the_run(demo: Serve, session: str) -> Non
     assert [line.split()[1] for line in listed.out.splitlines()[1:]] == ["cancelled"]
 
 
-async def test_send_streams_the_answer(demo: Serve, session: str) -> None:
-    """`send` writes the answer while the run goes on, and nothing else, to standard output."""
+async def test_send_streams_the_message(demo: Serve, session: str) -> None:
+    """`send` writes the message while the run goes on, and nothing else, to standard output."""
     async with started(command("send", "count to 40", server=demo, session=session)) as process:
         early = await heard(process, " 5 ")
         assert "40" not in early
@@ -82,9 +82,9 @@ async def test_stop_from_another_terminal(demo: Serve, session: str) -> None:
     assert ended.err == f"[{run_id} cancelled by local (phone)]\n"
     printed = (early + ended.out).rstrip("\n")
     past = await holdfast("history", "--json", server=demo, session=session)
-    _, answer = (json.loads(line) for line in past.out.splitlines())
-    assert (answer["status"], answer["reason"]) == ("interrupted", "cancelled")
-    assert answer["parts"][0]["text"].rstrip() == printed.rstrip()
+    _, message = (json.loads(line) for line in past.out.splitlines())
+    assert (message["status"], message["reason"]) == ("interrupted", "cancelled")
+    assert message["parts"][0]["text"].rstrip() == printed.rstrip()
 
 
 async def test_stop_by_ctrl_c_keeps_what_was_printed(demo: Serve, session: str) -> None:
@@ -153,8 +153,8 @@ async def test_json_is_for_scripts(demo: Serve, session: str) -> None:
     stopped = await holdfast("cancel", "r2", "--json", server=demo, session=session)
     assert json.loads(stopped.out)["outcome"] == "cancelled"
     again = await holdfast("cancel", "r2", "--json", server=demo, session=session)
-    answer = json.loads(again.out)
-    assert (again.code, answer["outcome"], answer["reason"]) == (0, "already_ended", "cancelled")
+    ended = json.loads(again.out)
+    assert (again.code, ended["outcome"], ended["reason"]) == (0, "already_ended", "cancelled")
     listed = await holdfast("runs", "--json", server=demo, session=session)
     assert [json.loads(line)["reason"] for line in listed.out.splitlines()] == ["completed", "cancelled"]
     past = await holdfast("history", "--json", "--limit", "2", server=demo, session=session)
@@ -162,7 +162,7 @@ async def test_json_is_for_scripts(demo: Serve, session: str) -> None:
 
 
 async def test_the_same_id_is_the_same_run(demo: Serve, session: str) -> None:
-    """A `send` repeated with its run id prints the same answer again; with another text it is refused with 4."""
+    """A `send` repeated with its run id prints the same message again; with another text it is refused with 4."""
     first = await holdfast("send", "count to 5", "--run-id", "once", server=demo, session=session)
     again = await holdfast("send", "count to 5", "--run-id", "once", server=demo, session=session)
     assert (first.code, first.out) == (again.code, again.out) == (0, f"{counted(5)}\n")

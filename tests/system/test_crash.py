@@ -12,7 +12,7 @@ from tests.system.wire import greeted
 
 
 async def test_a_killed_client_leaves_its_run_alone(demo: Serve, session: str) -> None:
-    """`kill -9` of the sender changes nothing: another client reads the answer from its beginning to its proper end."""
+    """`kill -9` of the sender changes nothing: another client reads the message from its beginning to its end."""
     async with started(command("send", "count to 100", server=demo, session=session)) as sender:
         run_id = await run_id_of(sender)
         await heard(sender, " 5 ")
@@ -52,11 +52,11 @@ async def test_a_killed_server_loses_nothing_that_was_said(tmp_path: Path) -> No
                 ]
                 assert messages[3]["parts"] == [{"kind": "text", "text": said}]
                 async with greeted(second.url, "trip") as wire:
-                    again = await wire.answer("send", "ancient", text="count to 3")
+                    again = await wire.command("send", "ancient", text="count to 3")
                     assert (again["outcome"], again["duplicate"]) == ("started", True)
-                    other = await wire.answer("send", "ancient", text="count to 4")
+                    other = await wire.command("send", "ancient", text="count to 4")
                     assert other["code"] == "conflict"
-                    stopped = await wire.answer("cancel", "k1", runId="doomed")
+                    stopped = await wire.command("cancel", "k1", runId="doomed")
                     assert (stopped["outcome"], stopped["reason"]) == ("already_ended", "lost")
                 await until(client, lambda: len(client.messages) == 6)
 

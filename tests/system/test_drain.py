@@ -12,11 +12,11 @@ from tests.system.wire import Message, Wire, greeted
 
 
 async def draining(wire: Wire) -> Message:
-    """Sends until the server has heard its signal; what it answers then."""
+    """Sends until the server has heard its signal; what it replies then."""
     for number in itertools.count():
-        answer = await wire.answer("send", f"knock-{number}", text="count to 1", whenBusy="alongside")
-        if answer["type"] == "error":
-            return answer
+        reply = await wire.command("send", f"knock-{number}", text="count to 1", whenBusy="alongside")
+        if reply["type"] == "error":
+            return reply
     raise AssertionError("counting does not end")
 
 
@@ -59,12 +59,12 @@ async def test_no_run_starts_during_a_drain(tmp_path: Path) -> None:
     """A send during the drain is refused with `draining`, which says that trying again is right."""
     with Serve("--demo-words-per-second", "50", "--drain-ms", "60000", cwd=tmp_path) as server:
         async with greeted(server.url, "s") as wire:
-            await wire.answer("send", "r1", text="count to 200")
+            await wire.command("send", "r1", text="count to 200")
             await wire.type("run.chunk")
             server.terminate()
             refused = await draining(wire)
             assert (refused["code"], refused["retryable"]) == ("draining", True)
-            stopped = await wire.answer("cancel", "k1", runId="r1")
+            stopped = await wire.command("cancel", "k1", runId="r1")
             assert stopped["outcome"] == "cancelled"
             assert await wire.closed() == 4001
         assert server.ended() == 0
@@ -74,7 +74,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Who presses twice does not wait for the drain; the run ends as `lost` in the next server."""
     with Serve("--demo-words-per-second", "50", "--drain-ms", "600000", cwd=tmp_path) as server:
         async with greeted(server.url, "s") as wire:
-            await wire.answer("send", "r1", text="count to 10000")
+            await wire.command("send", "r1", text="count to 10000")
             await wire.type("run.chunk")
             server.terminate()
             await draining(wire)

@@ -24,7 +24,7 @@ async def network(demo: Serve) -> AsyncGenerator[Proxy]:
 
 
 async def test_text_goes_on_over_cuts(demo: Serve, network: Proxy, session: str) -> None:
-    """Connections cut again and again in the middle of an answer: its reader gets every word once."""
+    """Connections cut again and again in the middle of a message: its reader gets every word once."""
     async with connect(network.url, session=session) as client:
         run = await client.send("count to 250")
         texts = aiter(run)
@@ -56,8 +56,8 @@ async def test_a_stop_pressed_offline_arrives(demo: Serve, network: Proxy, sessi
         assert (await ended(other.run(run.id))).text == said
 
 
-async def test_a_send_whose_answer_was_lost_is_one_run(demo: Serve, network: Proxy, session: str) -> None:
-    """The server took the send, and its answer never came: the client sends it again, and there is one run."""
+async def test_a_send_whose_reply_was_lost_is_one_run(demo: Serve, network: Proxy, session: str) -> None:
+    """The server took the send, and its reply never came: the client sends it again, and there is one run."""
     async with connect(network.url, session=session) as client, connect(demo.url, session=session) as other:
         network.down = False
         sending = asyncio.create_task(client.send("count to 100", run_id="once"))
@@ -129,7 +129,7 @@ async def test_silence_is_noticed_on_both_sides(tmp_path: Path) -> None:
             assert line["code"] == 4004
 
 
-async def test_a_connection_that_answers_no_heartbeat(tmp_path: Path) -> None:
+async def test_a_connection_that_sends_no_pong(tmp_path: Path) -> None:
     """A peer that reads and never answers a ping is closed with 4004; its session goes on."""
     with Serve(cwd=tmp_path, env={"HOLDFAST_HEARTBEAT_MS": "1000"}) as server:
         async with greeted(server.url, "s") as wire:
@@ -138,7 +138,7 @@ async def test_a_connection_that_answers_no_heartbeat(tmp_path: Path) -> None:
 
 
 async def test_a_person_is_told_of_a_lost_connection(demo: Serve, network: Proxy, session: str) -> None:
-    """`send` says when the connection is lost and when it is back, and the answer goes on behind it."""
+    """`send` says when the connection is lost and when it is back, and the message goes on behind it."""
     words = [HOLDFAST, "send", "count to 60", "--url", network.url, "--session", session]
     async with started(words) as process:
         await heard(process, "Counting: 1 ")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast.client import connect
-from tests.openai_endpoint import Answer, Endpoint
+from tests.openai_endpoint import Endpoint, ScriptedResponse
 from tests.openai_wire import Hold, Text, ToolCall
 from tests.system.client import ended, read, until
 from tests.system.program import SECONDS, Serve, command, heard, holdfast, outcome, run_id_of, started
@@ -39,19 +39,19 @@ def serving(cwd: Path, endpoint: Endpoint, **more: str) -> Serve:
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
-async def test_answer_stop_and_go_on(tmp_path: Path, endpoint: Endpoint, api: str) -> None:
-    """An answer is streamed; a stop closes the connection to the model, which bills no more; and what was kept of the
-    stopped answer is in the next request.
+async def test_say_stop_and_go_on(tmp_path: Path, endpoint: Endpoint, api: str) -> None:
+    """A message is streamed; a stop closes the connection to the model, which bills no more; and what was kept of the
+    stopped message is in the next request.
     """
     endpoint.script(
-        Answer(Text("Good "), Text("morning")),
-        Answer(Text("one "), Text("two "), Hold(), Text("three")),
-        Answer(Text("Fine.")),
+        ScriptedResponse(Text("Good "), Text("morning")),
+        ScriptedResponse(Text("one "), Text("two "), Hold(), Text("three")),
+        ScriptedResponse(Text("Fine.")),
     )
     with serving(tmp_path, endpoint, HOLDFAST_OPENAI_API=api) as server:
         assert "agents: openai, demo" in "".join(server.out.said)
-        answered = await holdfast("send", "hello", server=server)
-        assert (answered.code, answered.out) == (0, "Good morning\n")
+        greeted = await holdfast("send", "hello", server=server)
+        assert (greeted.code, greeted.out) == (0, "Good morning\n")
         async with started(command("send", "count", server=server)) as sender:
             run_id = await run_id_of(sender)
             assert await heard(sender, "two ") == "one two "
@@ -74,8 +74,8 @@ async def test_answer_stop_and_go_on(tmp_path: Path, endpoint: Endpoint, api: st
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
 async def test_steer(tmp_path: Path, endpoint: Endpoint, api: str) -> None:
-    """A steer from another device ends the call in flight; the next one has the partial answer and the steer."""
-    endpoint.script(Answer(Text("In Lisbon "), Hold()), Answer(Text("In Porto.")))
+    """A steer from another device ends the call in flight; the next one has the partial message and the steer."""
+    endpoint.script(ScriptedResponse(Text("In Lisbon "), Hold()), ScriptedResponse(Text("In Porto.")))
     with serving(tmp_path, endpoint, HOLDFAST_OPENAI_API=api) as server:
         async with (
             connect(server.url, session="trip", device="phone") as phone,
@@ -118,7 +118,8 @@ async def test_a_tool_waits_for_another_device(tmp_path: Path, endpoint: Endpoin
     note = tmp_path / "draft.txt"
     note.write_text("Dear all,")
     endpoint.script(
-        Answer(Text("Let me see."), ToolCall("delete_note", '{"name": "draft.txt"}')), Answer(Text("Done."))
+        ScriptedResponse(Text("Let me see."), ToolCall("delete_note", '{"name": "draft.txt"}')),
+        ScriptedResponse(Text("Done.")),
     )
     model = {"OPENAI_BASE_URL": endpoint.base_url, "OPENAI_API_KEY": "sk-test"}
     with Serve("notes:server", cwd=tmp_path, env=model) as server:
@@ -144,7 +145,9 @@ async def test_a_tool_waits_for_another_device(tmp_path: Path, endpoint: Endpoin
 
 async def test_a_model_server_that_refuses(tmp_path: Path, endpoint: Endpoint) -> None:
     """What the model server refuses fails the run with a sentence and exit code 1; the key is never shown."""
-    endpoint.script(Answer(status=401, error={"message": "Incorrect API key", "type": "x", "code": "invalid_api_key"}))
+    endpoint.script(
+        ScriptedResponse(status=401, error={"message": "Incorrect API key", "type": "x", "code": "invalid_api_key"})
+    )
     with serving(tmp_path, endpoint) as server:
         failed = await holdfast("send", "hello", server=server)
         assert failed.code == 1

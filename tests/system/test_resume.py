@@ -18,9 +18,9 @@ Cursor = dict[str, Any]
 async def test_every_place_of_a_log_can_be_resumed_from(demo: Serve, session: str) -> None:
     """From each cursor of a log with a run that goes on come exactly the events after it, to the same transcript."""
     async with greeted(demo.url, session) as first:
-        await first.answer("send", "r1", text="count to 5")
+        await first.command("send", "r1", text="count to 5")
         await first.type("run.ended")
-        await first.answer("send", "r2", text="count to 10000")
+        await first.command("send", "r2", text="count to 10000")
         for _ in range(10):
             await first.type("run.chunk")
         early = list(first.events)
@@ -33,8 +33,8 @@ async def test_every_place_of_a_log_can_be_resumed_from(demo: Serve, session: st
                 assert wire.received[0]["resume"] == "tail"
                 assert covered(wire.events) == list(range(seq + 1, wire.events[-1]["seq"] + 1))
                 assert wire.events[-1]["seq"] >= len(early)
-        await first.answer("cancel", "k1", runId="r2")
-        await first.answer("ping", "p1")
+        await first.command("cancel", "k1", runId="r2")
+        await first.command("ping", "p1")
     assert covered(first.events) == list(range(1, first.events[-1]["seq"] + 1))
     middle = Transcript()
     async with greeted(demo.url, session) as wire:
@@ -65,7 +65,7 @@ def fold(transcript: Transcript, wire: Wire) -> None:
 async def test_a_cursor_that_does_not_fit_is_told_so(demo: Serve, session: str, codec: Codec) -> None:
     """Another epoch, the future, another time or none at a place: `reset`, with a snapshot of everything."""
     async with greeted(demo.url, session) as first:
-        await first.answer("send", "r1", text="count to 3")
+        await first.command("send", "r1", text="count to 3")
         await first.type("run.ended")
         epoch, last = first.received[0]["epoch"], first.events[-1]
     here = {"epoch": epoch, "seq": last["seq"], "at": last["at"]}
@@ -104,7 +104,7 @@ async def test_a_log_that_was_trimmed_is_told_by_a_snapshot(tmp_path: Path) -> N
     """After the replay window an old cursor gets `reset`, and the snapshot has what the trimmed events said."""
     with Serve("--demo-words-per-second", "10000", cwd=tmp_path, env={"HOLDFAST_REPLAY_WINDOW_MS": "0"}) as server:
         async with greeted(server.url, "s") as first:
-            await first.answer("send", "r1", text="count to 2000")
+            await first.command("send", "r1", text="count to 2000")
             await first.type("run.ended")
             epoch = first.received[0]["epoch"]
         resumes: list[str] = []
@@ -113,7 +113,7 @@ async def test_a_log_that_was_trimmed_is_told_by_a_snapshot(tmp_path: Path) -> N
             async with greeted(server.url, "s", cursor={"epoch": epoch, "seq": 0}, messages=200) as wire:
                 resumes.append(wire.received[0]["resume"])
                 snapshots = [message for message in wire.received if message["type"] == "snapshot"]
-                await wire.answer("send", f"r{len(resumes) + 1}", text="count to 2000")
+                await wire.command("send", f"r{len(resumes) + 1}", text="count to 2000")
                 await wire.type("run.ended")
             assert len(resumes) < 200, "the log is not trimmed"
         assert (set(resumes[:-1]), resumes[-1]) == ({"tail"}, "reset")

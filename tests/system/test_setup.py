@@ -55,12 +55,12 @@ async def test_tokens_by_hand(tmp_path: Path) -> None:
             await wire.say("hello")
             assert (await wire.type("welcome"))["principal"] == "ana"
             await wire.type("caughtUp")
-            refreshed = await wire.answer("auth", "a1", token="secret-of-ana")
-            other = await wire.answer("auth", "a2", token="secret-of-ben")
-            wrong = await wire.answer("auth", "a3", token="nothing")
+            refreshed = await wire.command("auth", "a1", token="secret-of-ana")
+            other = await wire.command("auth", "a2", token="secret-of-ben")
+            wrong = await wire.command("auth", "a3", token="nothing")
             assert refreshed["outcome"] == "refreshed"
             assert [other["code"], wrong["code"]] == ["forbidden", "unauthorized"]
-            assert (await wire.answer("ping", "p1"))["outcome"] == "pong"
+            assert (await wire.command("ping", "p1"))["outcome"] == "pong"
         async with dial(server.url, "s", headers={"Authorization": "Bearer nothing"}) as wire:
             await wire.say("hello")
             assert await wire.closed() == 4500
@@ -137,7 +137,7 @@ async def test_the_log_holds_ids_and_no_content(tmp_path: Path) -> None:
     """One JSON line tells of each connection, with its session and close code and nothing that was said."""
     with Serve("--demo-words-per-second", "500", cwd=tmp_path) as server:
         async with greeted(server.url, "trip") as wire:
-            await wire.answer("send", "r1", text="count to 3 secretly")
+            await wire.command("send", "r1", text="count to 3 secretly")
             await wire.type("run.ended")
         line = json.loads(server.log.until("connection closed"))
         assert (line["session"], line["code"]) == ("trip", 1000)

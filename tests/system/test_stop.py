@@ -61,7 +61,7 @@ async def test_nothing_of_the_run_follows_the_acknowledgement(fast: Serve, sessi
             await sender.say("send", id=run_id, text="count to 10000")
             for _ in range(number):
                 await stopper.type("run.chunk", runId=run_id)
-            ack = await stopper.answer("cancel", f"k{number}", runId=run_id, ifUnknown="prevent")
+            ack = await stopper.command("cancel", f"k{number}", runId=run_id, ifUnknown="prevent")
             assert ack["outcome"] == "cancelled"
             acknowledged = len(stopper.received)
             assert any(event.get("seq") == ack["seq"] for event in stopper.events), "the ack comes after its events"
@@ -77,15 +77,15 @@ async def test_nothing_of_the_run_follows_the_acknowledgement(fast: Serve, sessi
 
 async def _fence(wire: Wire, id: str) -> None:
     """Reads everything that the server has committed by now."""
-    await wire.answer("ping", id)
+    await wire.command("ping", id)
 
 
 async def test_a_stop_that_overtakes_its_send(fast: Serve, session: str) -> None:
     """A cancel that arrives before the send prevents the run: it never starts, and the send is told so."""
     async with greeted(fast.url, session) as first, greeted(fast.url, session) as second:
-        stopped = await first.answer("cancel", "k1", runId="r1", ifUnknown="prevent")
+        stopped = await first.command("cancel", "k1", runId="r1", ifUnknown="prevent")
         assert stopped["outcome"] == "cancelled"
-        sent = await second.answer("send", "r1", text="count to 100")
+        sent = await second.command("send", "r1", text="count to 100")
         assert (sent["outcome"], sent["reason"]) == ("ended", "cancelled")
         assert [event["type"] for event in second.events if event.get("runId") == "r1"] == ["run.ended"]
 
@@ -105,7 +105,7 @@ async def test_everybody_may_press_stop_at_once(demo: Serve, session: str) -> No
 
 
 async def test_what_was_on_screen_is_what_is_kept(demo: Serve, session: str) -> None:
-    """A cancel with the reader's position cuts the answer there, for every device and for the history."""
+    """A cancel with the reader's position cuts the message there, for every device and for the history."""
     async with connect(demo.url, session=session) as here, connect(demo.url, session=session) as there:
         run = await here.send("count to 10000")
         texts = aiter(run)

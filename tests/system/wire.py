@@ -64,8 +64,8 @@ class Wire:
             lambda message: message["type"] == type_ and all(message.get(name) == fields[name] for name in fields)
         )
 
-    async def answer(self, type_: str, id: str, **fields: Any) -> Message:
-        """Sends a command and reads on to its answer."""
+    async def command(self, type_: str, id: str, **fields: Any) -> Message:
+        """Sends a command and reads on to its reply."""
         await self.say(type_, id=id, **fields)
         return await self.until(lambda message: message["type"] in ("ack", "error", "page") and message["id"] == id)
 

@@ -42,28 +42,28 @@ class FakeRun:
 
     def __post_init__(self) -> None:
         fields = {"id": "r.a", "role": "assistant", "at": 0, "seq": 2, "after": "u", "runId": self.run_id}
-        self.answer = OpenMessage({**fields, "status": "streaming"}, [])
+        self.message = OpenMessage({**fields, "status": "streaming"}, [])
         self._calls: dict[str, int] = {}
 
     @property
     def messages(self) -> list[Message]:
-        """The transcript, this run's own answer last if it has begun."""
-        return [*self.history, self.answer.view()] if self.answer.parts else list(self.history)
+        """The transcript, this run's own message last if it has begun."""
+        return [*self.history, self.message.view()] if self.message.parts else list(self.history)
 
     @property
     def parts(self) -> list[Part]:
-        """The parts of the answer so far."""
-        return self.answer.view()["parts"]
+        """The parts of the message so far."""
+        return self.message.view()["parts"]
 
     @property
     def said(self) -> str:
-        """The text of the answer so far."""
+        """The text of the message so far."""
         return "".join(str(part["text"]) for part in self.parts if part["kind"] == "text")
 
     def steer(self, text: str) -> None:
         """Applies a steer."""
         parts: list[Part] = [{"kind": "text", "text": text}]
-        self.answer.steer({"steerId": "st", "parts": parts, "by": "ana", "device": "phone"}, None)
+        self.message.steer({"steerId": "st", "parts": parts, "by": "ana", "device": "phone"}, None)
 
     async def steers(self) -> list[str]:
         """Applies the steers that wait."""
@@ -84,20 +84,20 @@ class FakeRun:
 
     async def tool_call_delta(self, call_id: str, name: str, delta: str, *, done: bool = False) -> None:
         """More of a call's argument text."""
-        part = self._calls.setdefault(call_id, len(self.answer.parts))
-        assert part == len(self.answer.parts) or not self.answer.parts[part].done
+        part = self._calls.setdefault(call_id, len(self.message.parts))
+        assert part == len(self.message.parts) or not self.message.parts[part].done
         chunk: dict[str, Any] = {"part": part, "kind": "tool_call", "callId": call_id, "name": name}
-        self.answer.chunk({**chunk, "delta": delta, **({"done": True} if done else {})})
+        self.message.chunk({**chunk, "delta": delta, **({"done": True} if done else {})})
 
     async def tool_result(self, call_id: str, *, output: JSON = None, error: str | None = None) -> None:
         """A call's result."""
         result = {"output": output} if error is None else {"error": error}
-        chunk = {"part": len(self.answer.parts), "kind": "tool_result", "callId": call_id, **result}
-        self.answer.chunk(chunk)
+        chunk = {"part": len(self.message.parts), "kind": "tool_result", "callId": call_id, **result}
+        self.message.chunk(chunk)
 
     async def source(self, url: str, title: str | None = None) -> None:
         """A page cited."""
-        self.answer.chunk({"part": len(self.answer.parts), "kind": "source", "url": url, "title": title})
+        self.message.chunk({"part": len(self.message.parts), "kind": "source", "url": url, "title": title})
 
     async def ask(self, kind: str, *, expires_ms: int | None = None, **fields: JSON) -> FakeAnswer:
         """Takes the next of `answers`."""
@@ -113,9 +113,9 @@ class FakeRun:
         return await asyncio.to_thread(function, *args)
 
     def _delta(self, kind: str, delta: str) -> None:
-        parts = self.answer.parts
+        parts = self.message.parts
         goes_on = bool(parts) and parts[-1].kind == kind and not parts[-1].done
-        self.answer.chunk({"part": len(parts) - goes_on, "kind": kind, "delta": delta})
+        self.message.chunk({"part": len(parts) - goes_on, "kind": kind, "delta": delta})
 
 
 def user(text: str, message_id: str = "u") -> Message:
@@ -136,7 +136,7 @@ def user(text: str, message_id: str = "u") -> Message:
     )
 
 
-def answer_to(agent: OpenAIAgent, run: FakeRun) -> asyncio.Task[None]:
+def work_on(agent: OpenAIAgent, run: FakeRun) -> asyncio.Task[None]:
     """The agent at work."""
 
     async def work() -> None:

@@ -13,9 +13,9 @@ from holdfast.protocol import JSON, Part
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import Tool, tool
 from holdfast.server.errors import AgentError
-from tests.openai_endpoint import Answer, Endpoint
+from tests.openai_endpoint import Endpoint, ScriptedResponse
 from tests.openai_wire import Hold, Raw, Reasoning, Text, ToolCall
-from tests.server.agents.fake_run import KEY, FakeAnswer, FakeRun, answer_to, asked, user
+from tests.server.agents.fake_run import KEY, FakeAnswer, FakeRun, asked, user, work_on
 
 
 def with_tools(agent: OpenAIAgent, client: openai.AsyncOpenAI, *tools: Tool, **more: Any) -> OpenAIAgent:
@@ -34,14 +34,14 @@ async def weather(city: str) -> dict[str, JSON]:
     return {"city": city, "sky": "clear"}
 
 
-# ---- answers
+# ---- messages
 
 
 async def test_text_and_reasoning_arrive_in_order(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """What the model reasons and says is what the run holds, and its tokens are counted."""
-    endpoint.script(Answer(Reasoning("Let me "), Reasoning("see."), Text("Grüße"), Text(" 👋")))
+    endpoint.script(ScriptedResponse(Reasoning("Let me "), Reasoning("see."), Text("Grüße"), Text(" 👋")))
     run = asked()
-    await answer_to(agent, run)
+    await work_on(agent, run)
     assert run.parts == [
         {"kind": "reasoning", "text": "Let me see."},
         {"kind": "text", "text": "Grüße 👋"},
@@ -55,9 +55,9 @@ async def test_text_and_reasoning_arrive_in_order(agent: OpenAIAgent, endpoint: 
 
 async def test_a_chunk_is_passed_on_before_the_next_comes(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """Nothing waits for more: text is with the run while the server holds the rest."""
-    endpoint.script(Answer(Text("first"), Hold(), Text(" second")))
+    endpoint.script(ScriptedResponse(Text("first"), Hold(), Text(" second")))
     run = asked()
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     assert run.said == "first"
     endpoint.release()
@@ -69,7 +69,7 @@ async def test_instructions_and_options_are_in_the_request(
     agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint
 ) -> None:
     """Instructions go where each API wants them, options are further fields; nothing is stored upstream."""
-    await answer_to(with_tools(agent, client, instructions="Be brief.", options={"temperature": 0}), asked())
+    await work_on(with_tools(agent, client, instructions="Be brief.", options={"temperature": 0}), asked())
     body = (await endpoint.request(0)).body
     assert body["temperature"] == 0
     assert "tools" not in body
@@ -80,30 +80,30 @@ async def test_instructions_and_options_are_in_the_request(
 
 
 async def test_connections_are_used_again(agent: OpenAIAgent, endpoint: Endpoint) -> None:
-    """One run after the other goes over one connection: the end of each answer is read."""
+    """One run after the other goes over one connection: the end of each response is read."""
     for _ in range(3):
-        await answer_to(agent, asked())
+        await work_on(agent, asked())
     assert endpoint.connections == 1
 
 
-async def test_compressed_answers_are_read(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
+async def test_compressed_responses_are_read(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
     """A server that compresses, although it was asked not to, is understood."""
     stream = b'data: {"choices":[{"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
     headers = {"content-encoding": "gzip", "content-type": "text/event-stream"}
-    endpoint.script(Answer(body=gzip.compress(stream), headers=headers))
+    endpoint.script(ScriptedResponse(body=gzip.compress(stream), headers=headers))
     run = asked()
-    await answer_to(openai_agent(model="m", client=client), run)
+    await work_on(openai_agent(model="m", client=client), run)
     assert run.said == "hi"
     assert (await endpoint.request(0)).headers["accept-encoding"] == "identity"
 
 
 async def test_a_server_that_refuses_to_count_is_not_asked_again(client: openai.AsyncOpenAI) -> None:
-    """Where `stream_options` is refused, the answer comes without usage, and later requests do not ask."""
+    """Where `stream_options` is refused, the response comes without usage, and later requests do not ask."""
     async with Endpoint(refuses_usage=True) as endpoint:
         agent = openai_agent(model="m", client=client.copy(base_url=endpoint.base_url))
         for _ in range(2):
             run = asked()
-            await answer_to(agent, run)
+            await work_on(agent, run)
             assert run.said
             assert run.used == {}
         assert ["stream_options" in request.body for request in endpoint.requests] == [True, False, False]
@@ -117,17 +117,18 @@ async def test_a_tool_is_called_and_its_result_told(
 ) -> None:
     """The call streams into the run, the function runs, and the next request carries its result."""
     endpoint.script(
-        Answer(Text("Let me look."), ToolCall("weather", '{"city":"Lisbon"}', pieces=5)), Answer(Text("Clear."))
+        ScriptedResponse(Text("Let me look."), ToolCall("weather", '{"city":"Lisbon"}', pieces=5)),
+        ScriptedResponse(Text("Clear.")),
     )
     run = asked()
-    await answer_to(with_tools(agent, client, weather), run)
+    await work_on(with_tools(agent, client, weather), run)
     assert run.parts == [
         {"kind": "text", "text": "Let me look."},
         {"kind": "tool_call", "callId": "call_0", "name": "weather", "arguments": '{"city":"Lisbon"}'},
         {"kind": "tool_result", "callId": "call_0", "output": {"city": "Lisbon", "sky": "clear"}},
         {"kind": "text", "text": "Clear."},
     ]
-    assert run.answer.parts[1].done
+    assert run.message.parts[1].done
     first, second = endpoint.requests
     described = first.body["tools"][0]
     described = described["function"] if agent.api == "chat" else described
@@ -139,7 +140,7 @@ async def test_a_tool_is_called_and_its_result_told(
 async def test_parallel_calls_run_side_by_side(
     agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint
 ) -> None:
-    """Calls of one answer do not wait for each other, and each gets its own result, although both have one
+    """Calls of one response do not wait for each other, and each gets its own result, although both have one
     id.
     """
     both = asyncio.Barrier(2)
@@ -149,9 +150,9 @@ async def test_parallel_calls_run_side_by_side(
         await both.wait()
         return f"{name} met"
 
-    endpoint.script(Answer(ToolCall("meet", '{"name":"a"}'), ToolCall("meet", '{"name":"b"}')))
+    endpoint.script(ScriptedResponse(ToolCall("meet", '{"name":"a"}'), ToolCall("meet", '{"name":"b"}')))
     run = asked()
-    await answer_to(with_tools(agent, client, meet), run)
+    await work_on(with_tools(agent, client, meet), run)
     calls = {str(part["callId"]): part["arguments"] for part in run.parts if part["kind"] == "tool_call"}
     outputs = {str(part["callId"]): str(part["output"]) for part in results(run)}
     assert sorted((str(text), outputs[call_id]) for call_id, text in calls.items()) == [
@@ -180,10 +181,12 @@ async def test_approval_decides_whether_a_tool_runs(
 ) -> None:
     """A tool that needs approval runs only after a clear yes; a no is told to the model, and the run goes on."""
     careful = Tool(weather.function, approval=True)
-    endpoint.script(Answer(ToolCall("weather", '{"city":"Lisbon"}', id="c7")), Answer(Text("So be it.")))
+    endpoint.script(
+        ScriptedResponse(ToolCall("weather", '{"city":"Lisbon"}', id="c7")), ScriptedResponse(Text("So be it."))
+    )
     run = asked()
     run.answers.append(answer)
-    await answer_to(with_tools(agent, client, careful), run)
+    await work_on(with_tools(agent, client, careful), run)
     assert run.asked == [{"kind": "approval", "call_id": "c7", "name": "weather", "input": {"city": "Lisbon"}}]
     assert results(run) == [{"kind": "tool_result", "callId": "c7", **result}]
     assert run.said == "So be it."
@@ -202,20 +205,20 @@ async def test_wrong_calls_are_told_to_the_model(
     agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint, call: ToolCall, error: str
 ) -> None:
     """A call that cannot be made gets an error as its result, nobody is asked, and the model goes on."""
-    endpoint.script(Answer(call), Answer(Text("Sorry.")))
+    endpoint.script(ScriptedResponse(call), ScriptedResponse(Text("Sorry.")))
     run = asked()
-    await answer_to(with_tools(agent, client, Tool(weather.function, approval=True)), run)
+    await work_on(with_tools(agent, client, Tool(weather.function, approval=True)), run)
     (told,) = results(run)
     assert str(told["error"]).startswith(error)
     assert (run.asked, run.said) == ([], "Sorry.")
 
 
 async def test_endless_calls_end_the_run(agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
-    """A model that calls tools in every answer is stopped after the rounds it may take."""
-    endpoint.script(*[Answer(ToolCall("weather", '{"city":"L"}'))] * 3)
+    """A model that calls tools in every response is stopped after the rounds it may take."""
+    endpoint.script(*[ScriptedResponse(ToolCall("weather", '{"city":"L"}'))] * 3)
     run = asked()
     with pytest.raises(AgentError) as failed:
-        await answer_to(with_tools(agent, client, weather, max_rounds=3), run)
+        await work_on(with_tools(agent, client, weather, max_rounds=3), run)
     assert failed.value.code == "too_many_rounds"
     assert len(endpoint.requests) == 3
     assert len({str(part["callId"]) for part in results(run)}) == 3  # the server gave all of them the same id
@@ -236,8 +239,8 @@ async def test_cancellation_reaches_the_tools(
         finally:
             stopped.append(name)
 
-    endpoint.script(Answer(ToolCall("work", '{"name":"a"}'), ToolCall("work", '{"name":"b"}')))
-    task = answer_to(with_tools(agent, client, work), asked())
+    endpoint.script(ScriptedResponse(ToolCall("work", '{"name":"a"}'), ToolCall("work", '{"name":"b"}')))
+    task = work_on(with_tools(agent, client, work), asked())
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -250,9 +253,9 @@ async def test_cancellation_reaches_the_tools(
 
 async def test_cancel_closes_upstream_at_once(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """When the cancelled task is done, its connection is closed; the server bills nothing after that."""
-    endpoint.script(Answer(Text("one"), Hold(), *[Text("more")] * 100))
+    endpoint.script(ScriptedResponse(Text("one"), Hold(), *[Text("more")] * 100))
     run = asked()
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -265,10 +268,10 @@ async def test_cancel_closes_upstream_at_once(agent: OpenAIAgent, endpoint: Endp
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_cancel_before_the_answer_begins_closes_upstream(agent: OpenAIAgent, endpoint: Endpoint) -> None:
-    """A stop while the server is still thinking, before any byte of an answer, closes the connection too."""
-    endpoint.script(Answer(Text("too late"), late=True))
-    task = answer_to(agent, asked())
+async def test_cancel_before_the_response_begins_closes_upstream(agent: OpenAIAgent, endpoint: Endpoint) -> None:
+    """A stop while the server is still thinking, before any byte of a response, closes the connection too."""
+    endpoint.script(ScriptedResponse(Text("too late"), late=True))
+    task = work_on(agent, asked())
     request = await endpoint.request(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -289,9 +292,9 @@ class HeldRun(FakeRun):
 
 async def test_cancel_closes_upstream_while_the_log_holds_back(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """A stop closes the connection also when the agent is waiting for the store and not for the model."""
-    endpoint.script(Answer(Text("one"), Hold()))
+    endpoint.script(ScriptedResponse(Text("one"), Hold()))
     run = HeldRun([user("hello")])
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -311,8 +314,8 @@ class RefusingRun(FakeRun):
 
 async def test_a_refused_chunk_closes_upstream(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """When the run does not take a chunk, the connection closes and the error is the run's own."""
-    endpoint.script(Answer(Text("one"), Hold()))
-    task = answer_to(agent, RefusingRun([user("hello")]))
+    endpoint.script(ScriptedResponse(Text("one"), Hold()))
+    task = work_on(agent, RefusingRun([user("hello")]))
     with pytest.raises(ValueError, match="has ended"):
         await task
     await (await endpoint.request(0)).closed.wait()
@@ -320,15 +323,15 @@ async def test_a_refused_chunk_closes_upstream(agent: OpenAIAgent, endpoint: End
 
 async def test_a_steered_run_is_asked_with_its_partial(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """Called again after a steer, the agent shows the model what was said, the steer, and goes on behind it."""
-    endpoint.script(Answer(Text("One, two, "), Hold()), Answer(Text("trois.")))
+    endpoint.script(ScriptedResponse(Text("One, two, "), Hold()), ScriptedResponse(Text("trois.")))
     run = asked()
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     run.steer("in French")
-    await answer_to(agent, run)
+    await work_on(agent, run)
     body = (await endpoint.request(1)).body
     assert [(item["role"], item["content"]) for item in body["messages" if agent.api == "chat" else "input"]] == [
         ("user", "hello"),
@@ -342,10 +345,10 @@ async def test_a_steer_is_taken_between_two_rounds(
     agent: OpenAIAgent, client: openai.AsyncOpenAI, endpoint: Endpoint
 ) -> None:
     """A steer that waits for a boundary is in the request that carries the tools' results, behind them."""
-    endpoint.script(Answer(ToolCall("weather", '{"city":"Lisbon"}')), Answer(Text("Claro.")))
+    endpoint.script(ScriptedResponse(ToolCall("weather", '{"city":"Lisbon"}')), ScriptedResponse(Text("Claro.")))
     run = asked()
     run.waiting_steers.append("in Portuguese")
-    await answer_to(with_tools(agent, client, weather), run)
+    await work_on(with_tools(agent, client, weather), run)
     body = (await endpoint.request(1)).body
     assert body["messages" if agent.api == "chat" else "input"][-1] == {"role": "user", "content": "in Portuguese"}
     assert [part["kind"] for part in run.parts] == ["tool_call", "tool_result", "steer", "text"]
@@ -362,14 +365,14 @@ async def test_a_run_steered_within_a_call_is_accepted(agent: OpenAIAgent, endpo
         b'"call_id":"c","name":"weather","arguments":""}}\n\n'
         b'data: {"type":"response.function_call_arguments.delta","output_index":1,"delta":"{\\"ci"}\n\n',
     }
-    endpoint.script(Answer(Raw(cut[agent.api]), Text("x"), Hold()), Answer(Text("Fine.")))
+    endpoint.script(ScriptedResponse(Raw(cut[agent.api]), Text("x"), Hold()), ScriptedResponse(Text("Fine.")))
     run = asked()
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert run.parts[0] == {"kind": "tool_call", "callId": "c", "name": "weather", "arguments": '{"ci'}
     run.steer("forget it")
-    await answer_to(agent, run)
+    await work_on(agent, run)
     assert run.said == "xFine."

@@ -13,9 +13,9 @@ from holdfast.protocol import JSON
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import tool
 from holdfast.server.errors import AgentError
-from tests.openai_endpoint import Answer, Endpoint
+from tests.openai_endpoint import Endpoint, ScriptedResponse
 from tests.openai_wire import Drop, End, Fail, Hold, Raw, Text
-from tests.server.agents.fake_run import KEY, answer_to, asked
+from tests.server.agents.fake_run import KEY, asked, work_on
 
 
 @tool
@@ -52,9 +52,9 @@ async def test_refusals_have_a_code_and_a_safe_message(
     retryable: bool,
 ) -> None:
     """Each refusal of the server is one typed error, whose message quotes nothing of the server's."""
-    endpoint.script(*[Answer(status=status, error=error)] * 2)
+    endpoint.script(*[ScriptedResponse(status=status, error=error)] * 2)
     with pytest.raises(AgentError) as failed:
-        await answer_to(agent, asked())
+        await work_on(agent, asked())
     assert (failed.value.code, failed.value.retryable) == (code, retryable)
     assert str(error["message"]) not in str(failed.value)
     assert failed.value.__cause__ is None
@@ -79,10 +79,10 @@ async def test_refusals_have_a_code_and_a_safe_message(
 async def test_errors_in_the_middle_keep_what_was_said(
     agent: OpenAIAgent, endpoint: Endpoint, step: Fail | Drop | End | Raw, code: str
 ) -> None:
-    """An answer that fails half-way fails the run with a typed error, behind the text that had come."""
-    endpoint.script(Answer(Text("half "), Hold(), step))
+    """A response that fails half-way fails the run with a typed error, behind the text that had come."""
+    endpoint.script(ScriptedResponse(Text("half "), Hold(), step))
     run = asked()
-    task = answer_to(agent, run)
+    task = work_on(agent, run)
     await run.spoke.wait()
     endpoint.release()
     with pytest.raises(AgentError) as failed:
@@ -94,10 +94,10 @@ async def test_errors_in_the_middle_keep_what_was_said(
 
 async def test_text_before_an_error_in_one_read_is_kept(agent: OpenAIAgent, endpoint: Endpoint) -> None:
     """Text that came in the same packet as an error is passed on before the run fails."""
-    endpoint.script(Answer(Text("half "), Fail("boom")))
+    endpoint.script(ScriptedResponse(Text("half "), Fail("boom")))
     run = asked()
     with pytest.raises(AgentError):
-        await answer_to(agent, run)
+        await work_on(agent, run)
     assert run.said == "half "
 
 
@@ -107,10 +107,10 @@ async def test_failed_responses_say_why(client: openai.AsyncOpenAI, endpoint: En
         b'data: {"type":"response.failed","response":{"error":{"code":"rate_limit_exceeded","message":"x"},'
         b'"usage":{"input_tokens":3,"output_tokens":0,"total_tokens":3}}}\n\n'
     )
-    endpoint.script(Answer(Raw(failed)))
+    endpoint.script(ScriptedResponse(Raw(failed)))
     run = asked()
     with pytest.raises(AgentError) as error:
-        await answer_to(openai_agent(model="m", api="responses", client=client), run)
+        await work_on(openai_agent(model="m", api="responses", client=client), run)
     assert (error.value.code, run.used["inputTokens"]) == ("upstream_rate_limited", 3)
 
 
@@ -118,15 +118,15 @@ async def test_a_server_that_is_not_there_is_unreachable(agent: OpenAIAgent, end
     """Nobody listening is a typed error that may be retried."""
     await endpoint.__aexit__()
     with pytest.raises(AgentError) as failed:
-        await answer_to(agent, asked())
+        await work_on(agent, asked())
     assert (failed.value.code, failed.value.retryable) == ("upstream_unreachable", True)
 
 
 async def test_the_package_retries(client: openai.AsyncOpenAI, endpoint: Endpoint) -> None:
     """A refusal that the package retries is not seen by the run."""
-    endpoint.script(Answer(status=503, error={"message": "busy"}, headers={"retry-after-ms": "1"}))
+    endpoint.script(ScriptedResponse(status=503, error={"message": "busy"}, headers={"retry-after-ms": "1"}))
     run = asked()
-    await answer_to(openai_agent(model="m", client=client.with_options(max_retries=1)), run)
+    await work_on(openai_agent(model="m", client=client.with_options(max_retries=1)), run)
     assert run.said
     assert len(endpoint.requests) == 2
 
@@ -144,7 +144,7 @@ async def test_the_environment_configures_the_agent(endpoint: Endpoint, monkeypa
     monkeypatch.setenv("HOLDFAST_OPENAI_API", "responses")
     agent = openai_agent()
     for number in range(2):
-        await answer_to(agent, asked())
+        await work_on(agent, asked())
         request = await endpoint.request(number)
         assert (request.path, request.body["model"]) == ("/v1/responses", "small")
         await agent.aclose()
@@ -158,7 +158,7 @@ async def test_what_is_not_configured_is_said(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(AgentError, match="HOLDFAST_OPENAI_MODEL"):
         openai_agent()
     with pytest.raises(AgentError) as failed:
-        await answer_to(openai_agent(model="m"), asked())
+        await work_on(openai_agent(model="m"), asked())
     assert failed.value.code == "not_configured"
     monkeypatch.setenv("HOLDFAST_OPENAI_API", "completions")
     with pytest.raises(AgentError, match="chat, responses"):

@@ -11,7 +11,7 @@ import pytest
 from holdfast.server import Agent, MemoryStore, Node
 from holdfast.server.agents.openai import openai_agent
 from holdfast.server.agents.tools import tool
-from tests.openai_endpoint import Answer, Endpoint
+from tests.openai_endpoint import Endpoint, ScriptedResponse
 from tests.openai_wire import Fail, Hold, Reasoning, Text, ToolCall
 from tests.server.doubles import Device
 
@@ -48,12 +48,13 @@ def text_of(device: Device, run_id: str) -> str:
     return "".join(chunk["delta"] for chunk in chunks if (chunk["runId"], chunk["kind"]) == (run_id, "text"))
 
 
-async def test_an_answer_with_a_tool_and_an_approval(device: Device, endpoint: Endpoint) -> None:
-    """Reasoning, a call, a person's approval, its result and the answer are in the log; the usage is at its
+async def test_a_message_with_a_tool_and_an_approval(device: Device, endpoint: Endpoint) -> None:
+    """Reasoning, a call, a person's approval, its result and the text are in the log; the usage is at its
     end.
     """
     endpoint.script(
-        Answer(Reasoning("hm"), ToolCall("weather", '{"city":"Lisbon"}')), Answer(Text("Clear "), Text("skies."))
+        ScriptedResponse(Reasoning("hm"), ToolCall("weather", '{"city":"Lisbon"}')),
+        ScriptedResponse(Text("Clear "), Text("skies.")),
     )
     await device.send("send", id="r1", text="weather?")
     asked = await device.wire.event("run.requested", runId="r1")
@@ -69,7 +70,7 @@ async def test_an_answer_with_a_tool_and_an_approval(device: Device, endpoint: E
 
 async def test_a_cancelled_run_is_settled_with_its_upstream_closed(device: Device, endpoint: Endpoint) -> None:
     """`run.settled` is confirmed, nothing more is billed, and the next request shows the partial."""
-    endpoint.script(Answer(Text("One, "), Hold(), *[Text("more")] * 50), Answer(Text("Two.")))
+    endpoint.script(ScriptedResponse(Text("One, "), Hold(), *[Text("more")] * 50), ScriptedResponse(Text("Two.")))
     await device.send("send", id="r1", text="count")
     await chunk_of(device, "text")
     assert (await device.send("cancel", id="k1", runId="r1"))["outcome"] == "cancelled"
@@ -88,7 +89,7 @@ async def test_a_cancelled_run_is_settled_with_its_upstream_closed(device: Devic
 
 async def test_a_now_steer_interrupts_the_model_and_goes_on(device: Device, endpoint: Endpoint) -> None:
     """The request in flight is closed, the next shows partial and steer, and the run ends completed, once."""
-    endpoint.script(Answer(Text("One, two, "), Hold()), Answer(Text("trois.")))
+    endpoint.script(ScriptedResponse(Text("One, two, "), Hold()), ScriptedResponse(Text("trois.")))
     await device.send("send", id="r1", text="count")
     await chunk_of(device, "text")
     await device.send("steer", id="st", runId="r1", text="in French")
@@ -106,7 +107,7 @@ async def test_a_now_steer_interrupts_the_model_and_goes_on(device: Device, endp
 
 async def test_a_steer_during_an_approval_closes_the_call(device: Device, endpoint: Endpoint) -> None:
     """A run steered while a person is asked takes the request back, and its history is accepted."""
-    endpoint.script(Answer(ToolCall("weather", '{"city":"Lisbon"}')), Answer(Text("As you like.")))
+    endpoint.script(ScriptedResponse(ToolCall("weather", '{"city":"Lisbon"}')), ScriptedResponse(Text("As you like.")))
     await device.send("send", id="r1", text="weather?")
     await device.wire.event("run.requested", runId="r1")
     await device.send("steer", id="st", runId="r1", text="never mind")
@@ -117,7 +118,7 @@ async def test_a_steer_during_an_approval_closes_the_call(device: Device, endpoi
 
 async def test_a_step_steer_waits_for_the_tools(device: Device, endpoint: Endpoint) -> None:
     """A steer with boundary `step` interrupts nothing and is in the request after the tools' results."""
-    endpoint.script(Answer(ToolCall("weather", '{"city":"Lisbon"}')), Answer(Text("Claro.")))
+    endpoint.script(ScriptedResponse(ToolCall("weather", '{"city":"Lisbon"}')), ScriptedResponse(Text("Claro.")))
     await device.send("send", id="r1", text="weather?")
     asked = await device.wire.event("run.requested", runId="r1")
     await device.send("steer", id="st", runId="r1", text="in Portuguese", boundary="step")
@@ -132,7 +133,7 @@ async def test_a_step_steer_waits_for_the_tools(device: Device, endpoint: Endpoi
 
 async def test_an_upstream_error_fails_the_run_safely(device: Device, endpoint: Endpoint) -> None:
     """The run ends failed with code and sentence, its text stays, and nothing of the server's words is shown."""
-    endpoint.script(Answer(Text("half "), Fail("internal host 10.0.0.7 is down")))
+    endpoint.script(ScriptedResponse(Text("half "), Fail("internal host 10.0.0.7 is down")))
     await device.send("send", id="r1", text="hello")
     ended = await device.wire.event("run.ended", runId="r1")
     assert (ended["reason"], ended["error"]["code"]) == ("failed", "upstream_unavailable")

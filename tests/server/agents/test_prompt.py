@@ -120,7 +120,7 @@ def test_history_grows_at_its_end_only(transcript: list[Message]) -> None:
 
 
 def test_stopped_run_keeps_its_partial() -> None:
-    """The part of an answer that was on screen when its run was stopped is in the history."""
+    """The part of a message that was on screen when its run was stopped is in the history."""
     transcript = [user("count"), assistant(said("one, two"), status="interrupted"), user("go on", "u2")]
     assert chat_completions(transcript) == [
         {"role": "user", "content": "count"},
@@ -130,7 +130,7 @@ def test_stopped_run_keeps_its_partial() -> None:
     assert responses_input(transcript) == chat_completions(transcript)
 
 
-def test_steer_splits_the_answer() -> None:
+def test_steer_splits_the_message() -> None:
     """A steer stands as a user's message between what was said before it and what came after."""
     transcript = [user("count"), assistant(said("one, "), steer(said("in French")), said("deux"))]
     assert [(item["role"], item["content"]) for item in chat_completions(transcript)] == [

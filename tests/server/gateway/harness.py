@@ -105,26 +105,26 @@ class Served:
 
     async def get(self, path: str, *headers: str) -> tuple[int, str]:
         """Status and body of a plain GET."""
-        answer = await self.request(path, *headers)
-        return answer.status, answer.body.decode()
+        response = await self.request(path, *headers)
+        return response.status, response.body.decode()
 
-    async def request(self, path: str, *headers: str, method: str = "GET", host: str | None = "") -> Answer:
-        """The answer to a request that names the server by its address, by another `host`, or not at all (None)."""
+    async def request(self, path: str, *headers: str, method: str = "GET", host: str | None = "") -> HttpResponse:
+        """The response to a request that names the server by its address, by another `host`, or not at all (None)."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.gateway.port)
         named = [] if host is None else [f"Host: {host or self.address}"]
         writer.write("\r\n".join([f"{method} {path} HTTP/1.1", *named, *headers, "", ""]).encode())
         async with asyncio.timeout(PATIENCE_SECONDS):
-            answer = await reader.read()
+            response = await reader.read()
         writer.close()
         await writer.wait_closed()
-        head, _, body = answer.partition(b"\r\n\r\n")
+        head, _, body = response.partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
         pairs = [line.partition(": ") for line in lines]
-        return Answer(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
+        return HttpResponse(int(status.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What a plain request got; the headers by their names in lower case."""
 
     status: int

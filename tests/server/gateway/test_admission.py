@@ -141,15 +141,15 @@ async def test_where_nobody_is_asked_only_loopback_names_are_answered(
 ) -> None:
     """A page whose name was made to resolve to this machine reaches nothing, though its origin fits its host."""
     async with served() as server:
-        answer = await server.request(path, f"Origin: http://{host}", host=host)
-    assert (answer.status == 403 and b"HOLDFAST_TOKENS" in answer.body) != admitted
+        response = await server.request(path, f"Origin: http://{host}", host=host)
+    assert (response.status == 403 and b"HOLDFAST_TOKENS" in response.body) != admitted
 
 
 async def test_where_tokens_are_asked_for_the_name_does_not_matter() -> None:
     """Behind a proxy with tokens, the server's own page connects under the name that the proxy hands on."""
     async with served(authenticator=TokenAuthenticator({"secret": "ana"})) as server:
-        answer = await server.request("/v1/sessions/s", host="app.example")
-        assert answer.status == 426
+        response = await server.request("/v1/sessions/s", host="app.example")
+        assert response.status == 426
         async with connect(
             "ws://app.example/v1/sessions/s",
             origin=Origin("https://app.example"),
@@ -200,14 +200,14 @@ async def test_a_page_can_ask_whether_it_could_connect(
 
 @pytest.mark.parametrize("query", ["", "?origin=", "?other=http://a.example"])
 async def test_a_question_about_no_page_is_told_how_to_ask(query: str) -> None:
-    """There is no answer for nobody."""
+    """There is no response for nobody."""
     async with served() as server:
-        answer = await server.request(f"/v1/admission{query}")
-    assert (answer.status, b"?origin=" in answer.body) == (400, True)
+        response = await server.request(f"/v1/admission{query}")
+    assert (response.status, b"?origin=" in response.body) == (400, True)
 
 
 async def test_the_question_is_not_answered_under_a_foreign_name() -> None:
     """Where nobody is asked who they are, a page under another name learns nothing here either."""
     async with served() as server:
-        answer = await server.request("/v1/admission?origin=http://rebound.example", host="rebound.example")
-    assert (answer.status, b"HOLDFAST_TOKENS" in answer.body) == (403, True)
+        response = await server.request("/v1/admission?origin=http://rebound.example", host="rebound.example")
+    assert (response.status, b"HOLDFAST_TOKENS" in response.body) == (403, True)

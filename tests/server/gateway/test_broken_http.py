@@ -1,4 +1,4 @@
-"""Requests that are none: each gets an answer that says so."""
+"""Requests that are none: each gets a response that says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.server.gateway.harness import PATIENCE_SECONDS, Served, served, until
 
 
-async def _answer(server: Served, request: bytes, *, end: bool = False) -> bytes:
+async def _response(server: Served, request: bytes, *, end: bool = False) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.gateway.port)
     try:
         writer.write(request.replace(b"HOST", server.address.encode()))
@@ -41,13 +41,13 @@ async def _answer(server: Served, request: bytes, *, end: bool = False) -> bytes
 async def test_what_is_no_request_is_told_so(request_: bytes, status: int, says: bytes) -> None:
     """It gets a status and a sentence, once, and the connection is closed; others are served as before."""
     async with served() as server:
-        answer = await _answer(server, request_)
-        head, _, body = answer.partition(b"\r\n\r\n")
+        response = await _response(server, request_)
+        head, _, body = response.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"Connection: close" in head
         assert (b"Allow: GET, HEAD" in head) == (status == 405)
         assert says in body
-        assert answer.count(b"HTTP/1.1 ") == 1
+        assert response.count(b"HTTP/1.1 ") == 1
         assert (await server.get("/healthz"))[0] == 200
 
 
@@ -55,15 +55,15 @@ async def test_what_is_no_request_is_told_so(request_: bytes, status: int, says:
 async def test_one_that_leaves_before_it_asked_is_told_nothing(request_: bytes) -> None:
     """A connection that ends in the middle of its request just ends."""
     async with served() as server:
-        assert await _answer(server, request_, end=True) == b""
+        assert await _response(server, request_, end=True) == b""
         await until(lambda: not server.gateway._sockets)  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_a_refused_request_is_logged_without_its_query(capsys: pytest.CaptureFixture[str]) -> None:
     """Somebody may have put a token there."""
     async with served() as server:
-        answer = await server.request("/v1/sessions/s?token=secret", "Origin: https://evil.example", host="x.example")
-        assert answer.status == 403
+        response = await server.request("/v1/sessions/s?token=secret", "Origin: https://evil.example", host="x.example")
+        assert response.status == 403
     logged = capsys.readouterr().out
     assert "/v1/sessions/s" in logged
     assert "secret" not in logged

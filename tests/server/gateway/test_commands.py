@@ -131,8 +131,8 @@ async def test_too_many_commands() -> None:
         assert (await client.ask("send", id="r", text="later"))["outcome"] == "started"
 
 
-async def test_the_answer_to_a_heartbeat_is_no_command() -> None:
-    """It counts for no rate: a client that sends as fast as it may and answers heartbeats is never refused."""
+async def test_the_pong_for_a_heartbeat_is_no_command() -> None:
+    """It counts for no rate: a client that sends as fast as it may and sends pongs is never refused."""
     settings = GatewaySettings(command_burst=1, commands_per_second=1, heartbeat_ms=1000)
     async with served(settings=settings) as server, server.client(hello={}) as client:
         for number in range(6):
@@ -164,8 +164,8 @@ async def test_a_client_that_does_not_slow_down() -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.subprotocol)
-async def test_every_command_has_one_answer(codec: Any) -> None:
-    """Each command is answered once, under its own id, in either encoding."""
+async def test_every_command_has_one_reply(codec: Any) -> None:
+    """Each command has one reply, under its own id, in either encoding."""
     gate = Gate()
     async with served(gate.agent) as server, server.client(codec=codec, hello={}) as client:
         await client.send("send", id="r", text="go")
@@ -179,8 +179,8 @@ async def test_every_command_has_one_answer(codec: Any) -> None:
         await client.send("cancel", id="k", runId="r")
         await client.send("ping", id="last")
         await client.until("ack", id="last")
-        answers = {m["id"]: m.get("outcome", m["type"]) for m in client.received if "id" in m}
-        assert answers == {
+        replies = {m["id"]: m.get("outcome", m["type"]) for m in client.received if "id" in m}
+        assert replies == {
             "r": "started",
             "s": "accepted",
             "w": "withdrawn",
@@ -191,7 +191,7 @@ async def test_every_command_has_one_answer(codec: Any) -> None:
             "k": "cancelled",
             "last": "pong",
         }
-        assert len([m for m in client.received if "id" in m]) == len(answers)
+        assert len([m for m in client.received if "id" in m]) == len(replies)
 
 
 async def test_an_ack_follows_its_events() -> None:
@@ -233,7 +233,7 @@ class Slow(MemoryStore):
 
 
 async def test_commands_in_flight_are_bounded() -> None:
-    """A connection with too many unanswered commands is not read from; when they are answered, all the rest is."""
+    """A connection with too many commands without a reply is not read from; when they have theirs, all the rest is."""
     store = Slow()
     settings = GatewaySettings(commands_in_flight=4)
     async with served(store=store, settings=settings) as server, server.client(hello={}) as client:
@@ -264,14 +264,14 @@ async def test_a_lost_connection_is_no_cancel() -> None:
         gate.opened.set()
         await until(lambda: not server.node.sessions["s"].workers)
         async with server.client(hello={}) as client:
-            (answer,) = [m for m in client.received[1]["messages"] if m["role"] == "assistant"]
-            assert (answer["status"], answer["parts"][0]["text"]) == ("complete", "begun ended")
+            (message,) = [m for m in client.received[1]["messages"] if m["role"] == "assistant"]
+            assert (message["status"], message["parts"][0]["text"]) == ("complete", "begun ended")
 
 
 async def test_a_session_that_fails() -> None:
     """A defect in a session closes its connections so that they come back, and they find it working.
 
-    What was asked before it is answered, what was being read is given up, and the log says it once.
+    What was asked before it has its reply, what was being read is given up, and the log says it once.
     """
 
     class Broken(MemoryStore):
@@ -296,8 +296,8 @@ async def test_a_session_that_fails() -> None:
                 store.broken.set()
                 assert await client.closed() == 4005
                 await until(lambda: server.gateway.connections == 0)
-            answers = {m.get("id"): m["code"] for m in client.of_type("error")}
-            assert answers["r0"] == "unavailable"
+            replies = {m.get("id"): m["code"] for m in client.of_type("error")}
+            assert replies["r0"] == "unavailable"
             assert "Zero" not in str(client.received)
             assert [line["event"] for line in logs if line["log_level"] == "error"] == ["session failed"]
         store.broken = None

@@ -47,7 +47,7 @@ async def _stand_still(client: Client) -> None:
 
 
 def _folded(client: Client) -> str:
-    """The answer's text as a client folds it; every seq is covered once, in order."""
+    """The message's text as a client folds it; every seq is covered once, in order."""
     transcript = Transcript()
     for message in client.received:
         kind = message["type"]
@@ -155,8 +155,8 @@ async def test_a_slow_reader_can_still_stop_a_run() -> None:
         assert slow.of_type("run.ended")[0]["seq"] <= ack["seq"]
 
 
-async def test_a_flood_of_answers_to_nobody_is_bounded() -> None:
-    """Of a client that asks and asks and reads nothing only one answer lies in memory; reading, it gets them all."""
+async def test_a_flood_of_replies_to_nobody_is_bounded() -> None:
+    """Of a client that asks and asks and reads nothing only one reply lies in memory; reading, it gets them all."""
     async with served(settings=GatewaySettings(commands_per_second=1e9, command_burst=10**9)) as server:
         async with server.client(hello={}) as talker:
             await talker.send("send", id="r", text="x" * 200_000)
@@ -177,7 +177,7 @@ async def test_a_flood_of_answers_to_nobody_is_bounded() -> None:
 
 
 async def test_heartbeats() -> None:
-    """`ping` comes every heartbeat with the head; answered, the connection stays; two unanswered ones end it."""
+    """`ping` comes every heartbeat with the head; for a pong the connection stays; two without one end it."""
     async with served() as server, server.client(hello={}) as client:
         await client.send("send", id="r", text="hi")
         ended = await client.until("run.ended")

@@ -108,7 +108,7 @@ async def test_many_values_in_few_bytes(codec: Codec, value: JSON) -> None:
     ids=["an unknown field", "a kind of part", "a number too large"],
 )
 async def test_an_error_is_short(message: dict[str, Any]) -> None:
-    """Whatever the client wrote, the answer names it in a line and stays far below what a message may be."""
+    """Whatever the client wrote, the reply names it in a line and stays far below what a message may be."""
     settings = GatewaySettings(frame_bytes=2 * MESSAGE_BYTES)
     async with served(settings=settings) as server, server.client(codec=MSGPACK_CODEC, hello={}) as client:
         await client.raw(MSGPACK_CODEC.encode(message))

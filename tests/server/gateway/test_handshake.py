@@ -25,7 +25,7 @@ async def test_the_subprotocol_chooses_the_encoding(codec: Any) -> None:
 
 
 async def test_no_subprotocol_means_json() -> None:
-    """A client that offers none speaks JSON, and the answer names no subprotocol."""
+    """A client that offers none speaks JSON, and the response names no subprotocol."""
     async with served() as server, connect(f"ws://{server.address}/v1/sessions/s", proxy=None) as plain:
         await plain.send('{"type":"hello"}')
         assert '"welcome"' in str(await plain.recv())

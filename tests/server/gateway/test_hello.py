@@ -208,7 +208,7 @@ class Stuck(MemoryStore):
 
 
 async def test_a_store_that_does_not_answer() -> None:
-    """`hello` is answered by `unavailable` and 4005 within five seconds, and nothing of the client stays."""
+    """`hello` gets `unavailable` and 4005 within five seconds, and nothing of the client stays."""
     store = Stuck()
     async with served(store=store) as server:
         async with server.client() as client:
@@ -231,8 +231,8 @@ async def test_commands_need_not_wait_for_welcome() -> None:
         await client.send("send", id="r2", text="two")
         await client.send("cancel", id="k", runId="r9", ifUnknown="prevent")
         await client.send("ping", id="p")
-        answered = [await client.until("ack", id=name) for name in ("r1", "r2", "k")]
-        assert [ack["outcome"] for ack in answered] == ["started", "queued", "cancelled"]
+        replies = [await client.until("ack", id=name) for name in ("r1", "r2", "k")]
+        assert [ack["outcome"] for ack in replies] == ["started", "queued", "cancelled"]
         assert client.received[0]["type"] == "welcome"
 
 

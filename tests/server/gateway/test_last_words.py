@@ -136,7 +136,7 @@ async def test_a_stop_counts_that_came_while_its_sender_was_let_in(lost: bool) -
             assert len(session.subscribers.present) == 1
 
 
-async def test_all_that_was_read_counts_though_too_many_wait_for_their_answer() -> None:
+async def test_all_that_was_read_counts_though_too_many_wait_for_their_reply() -> None:
     """A connection that is lost while the server waited for room is heard out, as far as it was read."""
     store = Slow()
     settings = GatewaySettings(commands_in_flight=2)

@@ -137,7 +137,7 @@ async def test_a_flood_is_taken_a_little_at_a_time(flood: bytes, monkeypatch: py
         client.send(frame(CONT, b"}") if is_fragment else b"", message("ping", id="last"))
         most, total, last = 0, 0, False
 
-        async def answered() -> None:
+        async def replied() -> None:
             nonlocal last
             while True:
                 opcode, payload = await client.frame()
@@ -145,7 +145,7 @@ async def test_a_flood_is_taken_a_little_at_a_time(flood: bytes, monkeypatch: py
                     last = True
                     return
 
-        reading = asyncio.create_task(answered())
+        reading = asyncio.create_task(replied())
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not last:
                 frames = 0

@@ -56,13 +56,13 @@ def files(directory: Path) -> Files:
 async def test_files_come_as_what_they_are(files: Files, path: str, content_type: str, body: str) -> None:
     """Each file has its type and length, must be asked about again, and may be taken for nothing else."""
     async with served(files=files) as server:
-        answer = await server.request(path, "Accept: text/html,*/*")
-    assert (answer.status, answer.body.decode()) == (200, body)
-    assert answer.headers["content-type"] == content_type
-    assert answer.headers["content-length"] == str(len(body))
-    assert answer.headers["cache-control"] == "no-cache"
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
+        response = await server.request(path, "Accept: text/html,*/*")
+    assert (response.status, response.body.decode()) == (200, body)
+    assert response.headers["content-type"] == content_type
+    assert response.headers["content-length"] == str(len(body))
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert response.headers["referrer-policy"] == "no-referrer"
 
 
 @pytest.mark.parametrize(
@@ -157,28 +157,28 @@ async def test_head_is_get_without_the_body(files: Files, path: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/", "/healthz", "/v1/sessions/s"])
 async def test_other_methods_are_refused(files: Files, path: str, method: str) -> None:
-    """Nothing is changed over HTTP; the answer names what may be asked."""
+    """Nothing is changed over HTTP; the response names what may be asked."""
     async with served(files=files) as server:
-        answer = await server.request(path, method=method)
-    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        response = await server.request(path, method=method)
+    assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize("accept", [[], ["Accept: */*"]])
 async def test_a_terminal_gets_text(files: Files, accept: list[str]) -> None:
     """`/` is the page for who asks for HTML, and a text that says where it is for who does not; caches are told."""
     async with served(files=files) as server:
-        answer = await server.request("/", *accept)
-        assert f"In a browser:           http://{server.address}/\n" in answer.body.decode()
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.headers["vary"] == "Accept"
+        response = await server.request("/", *accept)
+        assert f"In a browser:           http://{server.address}/\n" in response.body.decode()
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.headers["vary"] == "Accept"
 
 
 async def test_a_missing_page_is_said(tmp_path: Path) -> None:
     """Where the files are not installed `/` says so, to a browser as well, and sessions are served all the same."""
     async with served(files=files_in(tmp_path)) as server:
-        answer = await server.request("/", "Accept: text/html")
-        assert answer.status == 200
-        assert "no page is served here" in answer.body.decode()
+        response = await server.request("/", "Accept: text/html")
+        assert response.status == 200
+        assert "no page is served here" in response.body.decode()
         async with server.client(hello={}) as client:
             assert client.received[0]["type"] == "welcome"
 
@@ -195,8 +195,8 @@ async def test_a_server_without_the_page_still_has_the_library(files: Files) -> 
 async def test_a_browser_may_ask_for_all_modules_at_once(files: Files) -> None:
     """Thirty requests at the same time are all answered in full."""
     async with served(files=files) as server:
-        answers = await asyncio.gather(*(server.request("/holdfast/index.js") for _ in range(30)))
-    assert {(answer.status, answer.body.decode()) for answer in answers} == {(200, MODULE)}
+        responses = await asyncio.gather(*(server.request("/holdfast/index.js") for _ in range(30)))
+    assert {(response.status, response.body.decode()) for response in responses} == {(200, MODULE)}
 
 
 async def test_requests_do_not_touch_the_disk(directory: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ async def _history(client: Client, command_id: str) -> list[Message]:
 
 
 async def test_a_page_that_the_store_does_not_give_is_told() -> None:
-    """In the middle of an answer too: the rest does not come, and the next command is answered."""
+    """In the middle of a reply too: the rest does not come, and the next command has its own."""
     silent = Silent()
     async with served(settings=UNMETERED, store=silent) as server, server.client(hello={}) as client:
         for number in range(4):
@@ -159,13 +159,13 @@ async def test_a_page_that_the_store_does_not_give_is_told() -> None:
             await client.until("run.ended")
         server.clock.advance(2_000)
         await until(lambda: len(silent.archived) == 8)
-        silent.answers_left = 4  # which messages there are, and some of them
+        silent.calls_left = 4  # which messages there are, and some of them
         await client.send("history", id="h", limit=200)
         assert not (await client.until("page", id="h"))["last"]
-        await until(lambda: silent.answers_left < 0)
+        await until(lambda: silent.calls_left < 0)
         server.clock.advance(5_000)
         assert (await client.until("error", id="h"))["code"] == "unavailable"
-        silent.answers_left = 10**9
+        silent.calls_left = 10**9
         assert (await client.ask("ping", id="p"))["outcome"] == "pong"
         assert len(await _asked(client, "h2")) == 8
 
@@ -178,7 +178,7 @@ async def _asked(client: Client, command_id: str) -> list[Message]:
 class Silent(MemoryStore):
     """A store that, after so many reads of messages, says nothing any more."""
 
-    answers_left = 10**9
+    calls_left = 10**9
 
     @property
     def archived(self) -> Mapping[int, StoredMessage]:
@@ -187,8 +187,8 @@ class Silent(MemoryStore):
 
     @override
     async def messages(self, session: str, before: int | None, limit: int) -> list[StoredMessage]:
-        self.answers_left -= 1
-        if self.answers_left < 0:
+        self.calls_left -= 1
+        if self.calls_left < 0:
             await asyncio.get_running_loop().create_future()
         return await super().messages(session, before, limit)
 

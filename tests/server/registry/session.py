@@ -72,7 +72,7 @@ class Session:
         self.context = replace(self.context, **context)
 
     def ask(self, kind: str, command_id: str, *, client: str = "ana/phone", **fields: Any) -> dict[str, Any]:
-        """A client's command, and the answer. Raises CommandError, after looking that nothing was changed."""
+        """A client's command, and its reply. Raises CommandError, after looking that nothing was changed."""
         principal, device = client.split("/")
         ask = Ask(principal, device, command(kind, command_id, **fields))
         context = replace(self.context, archive=self.archive.read(self.state, ask))
@@ -83,7 +83,7 @@ class Session:
             assert not self.careful or dump(self.state) == before, "a refused command leaves the state as it was"
             raise
         self.records += decision.records
-        assert decision.reply is not None, "every command is answered"
+        assert decision.reply is not None, "every command has a reply"
         return cast("dict[str, Any]", decision.reply)
 
     def send(self, run_id: str, **fields: Any) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Session:
         return self.state.runs[run_id].phase
 
     def texts(self, run_id: str) -> list[str]:
-        """The text parts of a run's answer."""
+        """The text parts of a run's message."""
         message = next(m for m in self.state.transcript.messages() if m.get("runId") == run_id and m["role"] != "user")
         return [str(part["text"]) for part in message["parts"] if part["kind"] in ("text", "reasoning")]
 

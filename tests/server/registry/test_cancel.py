@@ -38,7 +38,7 @@ def test_queued() -> None:
 
 
 def test_promotes() -> None:
-    """What waited behind the stopped run starts in the same step, and the answer follows it."""
+    """What waited behind the stopped run starts in the same step, and its message follows it."""
     session = Session()
     session.send("r1")
     session.send("r2")

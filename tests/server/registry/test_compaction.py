@@ -39,9 +39,9 @@ def eventful() -> Session:
 
 
 def finished(session: Session) -> Any:
-    """What comes of the session when it goes on: every answer and event from here."""
+    """What comes of the session when it goes on: every reply and event from here."""
     count = len(session.records)
-    answers: list[Any] = [
+    replies: list[Any] = [
         session.ask("cancel", "e1", runId="r1"),
         session.ask("cancel", "e2", runId="r4"),
         session.send("r9"),
@@ -50,13 +50,13 @@ def finished(session: Session) -> Any:
         session.ask("answer", "e4", runId="r2", requestId="q2", value=1),
     ]
     session.say("r2", "three")
-    answers.append(session.take("r2"))
+    replies.append(session.take("r2"))
     session.settle("r4")
-    answers.append(session.ask("cancel", "e5", runId="r2", seen={"epoch": "e1", "seq": session.state.seq - 3}))
+    replies.append(session.ask("cancel", "e5", runId="r2", seen={"epoch": "e1", "seq": session.state.seq - 3}))
     session.settle("r2")
     session.set(node="n2")
     session.work(Sweep())
-    return answers, session.events()[count:], session.state.transcript.epoch
+    return replies, session.events()[count:], session.state.transcript.epoch
 
 
 def test_goes_on_the_same() -> None:
@@ -105,8 +105,8 @@ def test_what_goes_to_the_archive() -> None:
     assert "a~r2" in session.archive.messages
 
 
-def test_order_of_open_answers() -> None:
-    """Answers that go on stand in the order of the log, though their runs may have been queued in another."""
+def test_order_of_open_messages() -> None:
+    """Messages that go on stand in the order of the log, though their runs may have been queued in another."""
     session = Session()
     session.send("r1")
     session.send("r2")

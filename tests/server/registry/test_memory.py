@@ -40,7 +40,7 @@ def prepared() -> Session:
 @pytest.mark.parametrize("reopened", [False, True])
 @pytest.mark.parametrize(("kind", "fields"), ADDING)
 def test_the_same_again(kind: str, fields: dict[str, Any], *, reopened: bool) -> None:
-    """A command that added events, sent again, gets the same answer and adds nothing, also by another process."""
+    """A command that added events, sent again, gets the same reply and adds nothing, also by another process."""
     session = prepared()
     ack = session.ask(kind, "k1", **fields)
     if reopened:
@@ -71,7 +71,7 @@ def test_principals_are_apart() -> None:
 
 
 def test_what_adds_nothing_is_decided_afresh() -> None:
-    """An answer that added nothing may be another one the next time."""
+    """A reply that added nothing may be another one the next time."""
     session = Session()
     assert session.ask("cancel", "k1", runId="r1")["outcome"] == "unknown_run"
     session.send("r1")

@@ -65,7 +65,7 @@ def test_unknown_outcome() -> None:
 
 
 def test_unknown_outcome_of_a_send() -> None:
-    """The same for a send that another writer has built upon: it is answered as started, and once."""
+    """The same for a send that another writer has built upon: its reply is `started`, and it starts once."""
     steps = [
         ("send", "a", "ana/phone", "r1"),
         ("decide", "a"),
@@ -75,12 +75,12 @@ def test_unknown_outcome_of_a_send() -> None:
         ("work", "a"),
     ]
     world = replay(steps)
-    answers = {answered.ask.command.id: answered.reply for answered in world.answers}
-    assert answers["r1"] == {"type": "ack", "id": "r1", "outcome": "started", "runId": "r1", "seq": 2}
-    assert answers["k1"] == {"type": "ack", "id": "k1", "outcome": "cancelled", "runId": "r1", "seq": 3}
+    replies = {replied.ask.command.id: replied.reply for replied in world.replies}
+    assert replies["r1"] == {"type": "ack", "id": "r1", "outcome": "started", "runId": "r1", "seq": 2}
+    assert replies["k1"] == {"type": "ack", "id": "k1", "outcome": "cancelled", "runId": "r1", "seq": 3}
 
 
-def test_answers_that_add_nothing() -> None:
+def test_replies_that_add_nothing() -> None:
     """They are decided on the store's head: a stale writer would call a run unknown that goes on elsewhere."""
     steps = [*RUN, ("cancel", "b", "bo/tablet", "k1", "r1"), ("work", "b")]
     breaks(steps, "r1 was known when it was asked for", Rules(read_head=False))

@@ -178,7 +178,7 @@ def test_a_stop_never_starts_a_run() -> None:
 
 
 def test_withdraw() -> None:
-    """Each fate has its answer, from the state and from the archive."""
+    """Each fate has its reply, from the state and from the archive."""
     session = Session()
     session.send("r1")
     for number in (1, 2, 3):

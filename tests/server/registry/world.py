@@ -28,7 +28,7 @@ from holdfast.server.registry import (
     TakeSteers,
     Upkeep,
 )
-from tests.server.model import Answered, Author, LogModel, Reader, check_answers, check_readers, require
+from tests.server.model import Author, LogModel, Reader, Replied, check_readers, check_replies, require
 from tests.server.registry.log import MemoryLog, through_json
 from tests.server.registry.writer import AGENTS, ALL_RULES, Agent, Rules, Writer, author_of
 
@@ -57,7 +57,7 @@ class World:
         self.unobserved_since: int | None = self.log.now
         self.asks: list[Ask] = []
         """Every command that was ever sent."""
-        self.answers: list[Answered] = []
+        self.replies: list[Replied] = []
         self.steps: list[Step] = []
         self._checked = 0
 
@@ -75,7 +75,7 @@ class World:
         for writer in self.writers.values():
             for item, epoch, reply in writer.told:
                 if isinstance(item.work, Ask):
-                    self.answers.append(Answered(item.work, item.arrived, epoch, reply))
+                    self.replies.append(Replied(item.work, item.arrived, epoch, reply))
             writer.told = []
             for event in writer.fresh:
                 for reader, name in self.readers.values():
@@ -291,13 +291,13 @@ class World:
             self.lost_texts |= {text for texts in self.produced.values() for text in texts}
             self.model.lost_texts = self.lost_texts
             self._checked = 0
-            # What was answered for it is announced as lost; what was answered upon it was true of a log that is gone.
+            # A reply to it is announced as lost; a reply on top of it was true of a log that is gone.
             lost = {seq for _, seq in self.log.lost}
-            self.answers = [
-                answered
-                for answered in self.answers
-                if answered.head[1] not in lost
-                and (isinstance(answered.reply, CommandError) or answered.reply.get("seq") not in lost)
+            self.replies = [
+                replied
+                for replied in self.replies
+                if replied.head[1] not in lost
+                and (isinstance(replied.reply, CommandError) or replied.reply.get("seq") not in lost)
             ]
             # A head that is lost says nothing about what was known: another log may come as far in the same epoch.
             for writer in self.writers.values():
@@ -311,7 +311,7 @@ class World:
         """A reader connects to a node, with its cursor or with an older one that it had kept."""
         writer = self.writers[node]
         if writer.flight is not None:
-            return  # joins are answered between commits
+            return  # joins happen between commits
         writer.refresh()
         self._look()
         reader, _ = self.readers.get(name, (Reader(), None))
@@ -388,7 +388,7 @@ class World:
                 self.attach(name, node)
         self.attach("newcomer", "b")
         check_readers([reader for reader, _ in self.readers.values()], self.model)
-        check_answers(self.answers, self.model)
+        check_replies(self.replies, self.model)
 
     def _quiet(self) -> bool:
         return not any(

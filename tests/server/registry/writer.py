@@ -41,7 +41,7 @@ class Rules:
     repeat_unknown: bool = True
     """An append with a lost reply is repeated unchanged until its outcome is known."""
     read_head: bool = True
-    """Answers that add nothing are decided on the store's head."""
+    """Replies that add nothing are decided on the store's head."""
     read_leases_again: bool = True
     """A retry looks at the leases as they are then."""
     open_epoch: bool = True
@@ -71,7 +71,7 @@ class Flight:
     expected: Head
     records: list[Record]
     items: list[Item]
-    answers: list[tuple[Item, Ack | CommandError]]
+    replies: list[tuple[Item, Ack | CommandError]]
     unknown: bool = False
     """It was sent, and the reply was lost."""
 
@@ -104,7 +104,7 @@ class Writer:
     fresh: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Events for its readers; a snapshot among them replaces what they have."""
     told: list[tuple[Item, str, Ack | CommandError]] = field(default_factory=list[tuple[Item, str, Ack | CommandError]])
-    """Answers that may be given now, with the epoch they were decided in."""
+    """Replies that may be given now, with the epoch they were decided in."""
     batches: int = 0
 
     def __post_init__(self) -> None:
@@ -132,22 +132,22 @@ class Writer:
         if self.flight is not None or not self.pending:
             return
         items = sorted(self.pending, key=lambda item: not isinstance(item.work, Ask))
-        answers, records = self._decide(items, self.context(unobserved_since))
+        replies, records = self._decide(items, self.context(unobserved_since))
         if not records and self.rules.read_head and self.log.head != self.base:
             self.catch_up()
-            answers, records = self._decide(items, self.context(unobserved_since))
+            replies, records = self._decide(items, self.context(unobserved_since))
         self.pending = []
         if records:
             self.batches += 1
-            self.flight = Flight(f"{self.name}.{self.batches}", self.base, records, items, answers)
+            self.flight = Flight(f"{self.name}.{self.batches}", self.base, records, items, replies)
         else:
-            self._tell(answers)
+            self._tell(replies)
             self._reconcile()
 
     def _decide(
         self, items: Iterable[Item], context: Context
     ) -> tuple[list[tuple[Item, Ack | CommandError]], list[Record]]:
-        answers: list[tuple[Item, Ack | CommandError]] = []
+        replies: list[tuple[Item, Ack | CommandError]] = []
         records: list[Record] = []
         for item in items:
             if item.leases is None or self.rules.read_leases_again:
@@ -163,12 +163,12 @@ class Writer:
             try:
                 decision: Decision = decide(self.state, item.work, known)
             except CommandError as error:
-                answers.append((item, error))
+                replies.append((item, error))
                 continue
             records += decision.records
             if decision.reply is not None:
-                answers.append((item, decision.reply))
-        return answers, records
+                replies.append((item, decision.reply))
+        return replies, records
 
     def _archive(self, work: Work) -> dict[str, Any]:
         if not isinstance(work, Ask):
@@ -190,19 +190,19 @@ class Writer:
             self.flight = None
             self.base = self.log.head
             self.fresh += through_json([record.event for record in flight.records])
-            self._tell(flight.answers)
+            self._tell(flight.replies)
             self._reconcile()
         elif flight.unknown and self.log.holds(flight.batch_id):
             self.flight = None
             self.catch_up()
-            self._tell(flight.answers)
+            self._tell(flight.replies)
         else:
             self.flight = None
             self.pending = [*flight.items, *self.pending]
             self.catch_up()
 
-    def _tell(self, answers: Sequence[tuple[Item, Ack | CommandError]]) -> None:
-        self.told += [(item, self.state.epoch, answer) for item, answer in answers]
+    def _tell(self, replies: Sequence[tuple[Item, Ack | CommandError]]) -> None:
+        self.told += [(item, self.state.epoch, reply) for item, reply in replies]
 
     def catch_up(self) -> None:
         """Folds what the log has and this writer had not; a log that lost what it had gets a new epoch."""

@@ -25,7 +25,7 @@ from holdfast.server.settings import SessionSettings
 from tests.server.doubles import Device, FakeClock, NodeClock, settled
 from tests.server.faults import FaultyStore, SharedStore
 from tests.server.model import Author, LogModel, require
-from tests.server.witnesses import Answered, check_answers, check_readers
+from tests.server.witnesses import Replied, check_readers, check_replies
 
 Step = tuple[Any, ...]
 SESSION: Final = "s"
@@ -116,7 +116,7 @@ class Town:
         self.devices: list[Device] = []
         self.sent: list[tuple[int, str, dict[str, Any]]] = []
         self.alongside: set[str] = set()
-        self.answers: list[Answered] = []
+        self.replies: list[Replied] = []
         self.saved: Any = None
         self._compactions = 0
         self._losses = 0
@@ -146,7 +146,7 @@ class Town:
             seq = reply["seq"]
             found = [known for known, event in self.store.ledger.get(SESSION, ()) if event["seq"] == seq]
             epoch = found[-1] if found else ""
-        self.answers.append(Answered(ask, head, epoch, reply))
+        self.replies.append(Replied(ask, head, epoch, reply))
 
     # What clients do
 
@@ -313,11 +313,10 @@ class Town:
         if kept < count:
             self._losses += 1
             floor = self.store.ledger[SESSION][-1][1]["seq"] if kept else 0
-            self.answers = [
-                answered
-                for answered in self.answers
-                if isinstance(answered.reply, CommandError)
-                or max(answered.reply.get("seq", 0), answered.head[1]) <= floor
+            self.replies = [
+                replied
+                for replied in self.replies
+                if isinstance(replied.reply, CommandError) or max(replied.reply.get("seq", 0), replied.head[1]) <= floor
             ]
         self.clock.advance(1_000)  # what is written again has another time
 
@@ -401,7 +400,7 @@ class Town:
             model.add(epoch, event)
         model.finish()
         check_readers([device.reader for device in self.devices], model)
-        check_answers(self.answers, model)
+        check_replies(self.replies, model)
 
     async def _let_go(self) -> None:
         for device in self.devices:

@@ -12,14 +12,14 @@ from holdfast.server.registry import AgentTraits
 from holdfast.server.session.ports import RunPort
 
 AgentFunction: TypeAlias = Callable[[Run], AsyncIterator[str] | Awaitable[None]]
-"""Either an async generator of strings, which are the answer's text, or a coroutine function that uses the run."""
+"""Either an async generator of strings, which are the message's text, or a coroutine function that uses the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     """A named agent.
 
-    `restartable`: another node may call it again for a run whose node has died, with the answer so far in
+    `restartable`: another node may call it again for a run whose node has died, with its message so far in
     `run.messages`; runs of all others end `lost`. `takes_steers`: it takes steers itself, by `run.steers()` and
     `run.interruptible()`; all others are called again with the steer in `run.messages`.
     """

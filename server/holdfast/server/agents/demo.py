@@ -1,6 +1,6 @@
 """The demo agent: it needs no key and no network, and shows what a session can do.
 
-It answers every text in the same way each time, word by word at a set pace. What it looks for in the text:
+It says the same to a text each time, word by word at a set pace. What it looks for in the text:
 
 | the text holds | what happens |
 |---|---|
@@ -10,10 +10,10 @@ It answers every text in the same way each time, word by word at a set pace. Wha
 | `think` | it reasons before it answers |
 | `count to N` (up to 10,000) | it counts |
 | `markdown` | headings, a list, a table, code and a quotation |
-| `long` | a long answer |
-| anything else | a short answer, and what to try |
+| `long` | a long message |
+| anything else | a short message, and what to try |
 
-A steer is repeated in the answer, and what it asks for is done next.
+A steer is repeated in the message, and what it asks for is done next.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PIECE: Final = re.compile(r"\S+\s*|\s+")
 _LONG: Final = (
     "a session is one log, and everyone who connects reads the same one",
     "a lost connection ends nothing, and coming back brings what was missed",
-    "a stop ends this answer for everyone, and what was shown is what is kept",
+    "a stop ends this message for everyone, and what was shown is what is kept",
     "a line typed while I speak steers me, and I go on with what you said",
 )
 _THOUGHT: Final = (
@@ -78,7 +78,7 @@ def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Aw
         raise ValueError("the demo agent's pace is above zero")
 
     async def demo(run: Run) -> None:
-        """Answers the last message of the session."""
+        """Does what the last message of the session asks for."""
         task = request(run.messages, run.run_id)
         speaker = _Speaker(run, words_per_second)
         if task.steers:
@@ -94,7 +94,7 @@ def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Aw
         else:
             if "think" in words:
                 await speaker.think(_THOUGHT)
-            for piece in answer(wanted):
+            for piece in pieces(wanted):
                 await speaker.say(piece)
         await run.usage({"model": "demo", "inputWords": len(wanted.split()), "outputWords": speaker.words})
 
@@ -102,7 +102,7 @@ def demo_agent(words_per_second: float = WORDS_PER_SECOND) -> Callable[[Run], Aw
 
 
 class Request:
-    """What a run is asked for: the message that it answers, and what it was told since."""
+    """What a run is asked for: the user's message, and what it was told since."""
 
     def __init__(self, text: str, steers: Sequence[str]) -> None:
         self.text = text
@@ -110,7 +110,7 @@ class Request:
 
 
 def request(messages: Sequence[Message], run_id: str) -> Request:
-    """The request in a transcript as the run sees it: its own answer, if there is one, is last."""
+    """The request in a transcript as the run sees it: its own message, if there is one, is last."""
     steers: list[str] = []
     own = messages[-1] if messages and messages[-1]["role"] == "assistant" else None
     if own is not None and own.get("runId") == run_id:
@@ -120,8 +120,8 @@ def request(messages: Sequence[Message], run_id: str) -> Request:
     return Request(_text_of(mine[-1]["parts"]) if mine else "", steers)
 
 
-def answer(text: str) -> Iterator[str]:
-    """The pieces of the answer to a text that wants neither tool nor approval."""
+def pieces(text: str) -> Iterator[str]:
+    """What it says, piece by piece, to a text that wants neither tool nor approval."""
     words = text.lower()
     count = _COUNT.search(words)
     if count is not None:

@@ -5,8 +5,8 @@ nobody asked for. A transcript is full of such things, because runs are stopped 
 functions here turn any transcript into a history that is accepted, and keep what the people in the session
 saw:
 
-- the partial answer of a run that was stopped, failed, or still streams beside this one, stays in;
-- a steer stands where it was applied: the answer so far, the steer as a user's message, the answer that
+- the partial message of a run that was stopped, failed, or still streams beside this one, stays in;
+- a steer stands where it was applied: the message so far, the steer as a user's message, the message that
   followed;
 - a tool call without a result, also one cut within its argument text, is closed with an `interrupted` result;
 - results follow their calls; a result without a call, reasoning, and parts that models do not read are left
@@ -55,7 +55,7 @@ class ToolCall:
 
 @dataclass(slots=True)
 class AssistantTurn:
-    """What a model answered in one go: text, then calls made together, before any of their results."""
+    """What a model said in one go: text, then calls made together, before any of their results."""
 
     text: list[str] = field(default_factory=list[str])
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
@@ -78,9 +78,9 @@ def chat_completions(messages: Sequence[Message]) -> list[Item]:
         if isinstance(turn, UserTurn):
             history.append({"role": "user", "content": _chat_content(turn.parts)})
             continue
-        answer: Item = {"role": "assistant", "content": "".join(turn.text) or None}
+        item: Item = {"role": "assistant", "content": "".join(turn.text) or None}
         if turn.calls:
-            answer["tool_calls"] = [
+            item["tool_calls"] = [
                 {
                     "id": call.id,
                     "type": "function",
@@ -88,7 +88,7 @@ def chat_completions(messages: Sequence[Message]) -> list[Item]:
                 }
                 for call in turn.calls
             ]
-        history.append(answer)
+        history.append(item)
         history.extend({"role": "tool", "tool_call_id": call.id, "content": call.output} for call in turn.calls)
     return history
 
@@ -140,22 +140,22 @@ def _said(parts: Sequence[Part]) -> list[Part]:
 
 
 def _answered(parts: Sequence[Part], call_ids: _CallIds) -> Iterator[Turn]:
-    """The turns of one assistant message: split at steers, and where an answer goes on after its calls."""
+    """The turns of one assistant message: split at steers, and where it goes on after its calls."""
     turn = AssistantTurn()
     open_calls: dict[str, list[ToolCall]] = {}  # by the transcript's id, in order; ids may repeat within a run
     finished: list[Turn] = []
-    answered = False  # whether a result of this turn's calls was seen: a further call is a new turn
+    resolved = False  # whether a result of this turn's calls was seen: a further call is a new turn
     for part in parts:
         match part.get("kind"):
             case "text":
                 if turn.calls:
                     finished.append(turn)
-                    turn, answered = AssistantTurn(), False
+                    turn, resolved = AssistantTurn(), False
                 turn.text.append(_text(part, "text"))
             case "tool_call":
-                if answered:
+                if resolved:
                     finished.append(turn)
-                    turn, answered = AssistantTurn(), False
+                    turn, resolved = AssistantTurn(), False
                 call = ToolCall(call_ids.unique(_text(part, "callId")), _name(part), _arguments(part))
                 turn.calls.append(call)
                 open_calls.setdefault(_text(part, "callId"), []).append(call)
@@ -164,10 +164,10 @@ def _answered(parts: Sequence[Part], call_ids: _CallIds) -> Iterator[Turn]:
                 if waiting:
                     call = waiting.pop(0)
                     call.output = _output(part)
-                    answered = answered or any(call is own for own in turn.calls)
+                    resolved = resolved or any(call is own for own in turn.calls)
             case "steer":
                 finished.append(turn)
-                turn, answered = AssistantTurn(), False
+                turn, resolved = AssistantTurn(), False
                 steer = part.get("parts")
                 said = _said([item for item in steer if isinstance(item, dict)]) if isinstance(steer, list) else []
                 if said:
@@ -187,7 +187,7 @@ def _answered(parts: Sequence[Part], call_ids: _CallIds) -> Iterator[Turn]:
 class _CallIds:
     """Gives each call of a history an id that every server accepts and no other call of it has.
 
-    Compatible servers number their calls anew in each answer, and the transcript allows longer ids than they
+    Compatible servers number their calls anew in each response, and the transcript allows longer ids than they
     do.
     """
 

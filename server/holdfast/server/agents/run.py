@@ -1,4 +1,4 @@
-"""`Run`: what an agent holds while it works on an answer."""
+"""`Run`: what an agent holds while it works on a run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Run:
     """A run, as its agent holds it.
 
     Output is handed over at once and reaches the log in order; the methods wait only while too much of it waits for
-    the store. They raise AgentError `limit_reached` where an answer becomes too long or has more than 2,048 parts. When
+    the store. They raise AgentError `limit_reached` where a message becomes too long or has more than 2,048 parts. When
     the run is stopped, or a `now` steer interrupts this call, `asyncio.CancelledError` enters the agent where it waits,
     and every later method call raises it again: let it pass, and close what you opened in a `finally`. It is raised too
     in a task that goes on after the agent has returned.
@@ -120,9 +120,9 @@ class Run:
 
     @property
     def messages(self) -> list[Message]:
-        """The transcript as the next model call should see it: last this run's own answer, if it has parts.
+        """The transcript as the next model call should see it: last this run's own message, if it has parts.
 
-        Stopped runs are in it with what was kept, applied steers as parts of the answer they went into.
+        Stopped runs are in it with what was kept, applied steers as parts of the message they went into.
         `holdfast.server.agents.prompt` has it in the forms of the usual APIs. Bounded by the server's
         `history_messages` and `history_bytes`.
         """
@@ -134,13 +134,13 @@ class Run:
         return self._port.stopping
 
     async def text(self, delta: str) -> None:
-        """Adds to the answer's text. Raises TypeError for anything but a string."""
+        """Adds to the message's text. Raises TypeError for anything but a string."""
         if self._is_over:
             await self._refuse()
         await self._port.write_text("text", _text(delta))
 
     async def reasoning(self, delta: str) -> None:
-        """Adds to the answer's reasoning."""
+        """Adds to the message's reasoning."""
         if self._is_over:
             await self._refuse()
         await self._port.write_text("reasoning", _text(delta))
@@ -169,13 +169,13 @@ class Run:
         await self._write("data", {"name": name, "value": value, "done": True})
 
     async def source(self, url: str, title: str | None = None) -> None:
-        """Adds a source that the answer draws on."""
+        """Adds a source that the message draws on."""
         fields: dict[str, JSON] = {"url": url, "done": True}
         fields |= {} if title is None else {"title": title}
         await self._write("source", fields)
 
     async def file(self, url: str, *, title: str | None = None, media_type: str | None = None) -> None:
-        """Adds a file that the answer made."""
+        """Adds a file that the agent made."""
         fields: dict[str, JSON] = {"url": url, "done": True}
         fields |= {} if title is None else {"title": title}
         fields |= {} if media_type is None else {"mediaType": media_type}

@@ -143,7 +143,7 @@ class Journal:
         except StoreUnavailable as error:
             result = await self._until_available(append, failed=error)
         if isinstance(result, Conflict):
-            # A try whose answer was lost may have been accepted, and others may have appended behind it.
+            # A try whose reply was lost may have been accepted, and others may have appended behind it.
             if self._failures == failures or not await self._has_batch(batch):
                 return False
         else:
@@ -360,7 +360,7 @@ class Journal:
     def heavy(self) -> bool:
         """Whether so much lies behind the last checkpoint that another one is due, while runs go on or not.
 
-        Twice the size of the last one at least: what checkpoints of a long answer cost stays in proportion to its log.
+        Twice the size of the last one at least: what checkpoints of a long message cost stays in proportion to its log.
         """
         return self._behind_checkpoint >= max(self._settings.checkpoint_bytes, 2 * self._checkpoint_bytes)
 

@@ -69,7 +69,7 @@ def _pieces(parts: Iterable[Part | OpenPart]) -> Iterator[Part]:
             if blocks is None or part.length <= _SLICE or part.kind not in TEXT_FIELDS:
                 yield part.view()
                 continue
-            # Without joining the text, which may be as long as an answer.
+            # Without joining the text, which may be as long as a message.
             empty = OpenPart.of_blocks(part.kind, part.fields, [], done=part.done).view()
             yield from _cut(empty, (block[at : at + _SLICE] for block in blocks for at in range(0, len(block), _SLICE)))
             continue

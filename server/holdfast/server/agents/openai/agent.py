@@ -3,7 +3,7 @@
     server.agent("assistant")(openai_agent(model="…", tools=[weather]))
 
 It goes through the official package, which brings authentication, retries and the forms of errors, but reads
-the bytes of the answer itself: building the package's typed objects costs three to six times as much (see
+the bytes of the response itself: building the package's typed objects costs three to six times as much (see
 benchmarks/openai_stream.py). What one read from the network brings is passed on at once, as one piece.
 
 Every request is made from `run.messages` and nothing else, so the agent may be called again at any time:
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 Api: TypeAlias = Literal["chat", "responses"]
 
 MAX_ROUNDS: Final = 16
-"""How many answers a run may take when each of them calls tools."""
+"""How many responses a run may take when each of them calls tools."""
 USAGE_KEPT: Final = 4096
 """Of how many runs the usage is kept, the latest called: a run steered after as many others began counts
 anew.
 """
 DRAIN_SECONDS: Final = 0.1
-"""How long the end of a whole answer is awaited, so that its connection can serve the next request."""
+"""How long the end of a whole response is awaited, so that its connection can serve the next request."""
 
 # A compressed stream could be cut only where the compressor flushed; nothing is gained by it at these sizes.
 _HEADERS: Final = {"Accept-Encoding": "identity"}
@@ -102,7 +102,7 @@ def openai_agent(
 
 
 class OpenAIAgent:
-    """What `openai_agent` makes: called with a Run, it answers it. One instance serves any number of runs at
+    """What `openai_agent` makes: called with a Run, it works on it. One instance serves any number of runs at
     once.
 
     `aclose` closes the connections of a client that the agent made itself.
@@ -139,9 +139,9 @@ class OpenAIAgent:
             await client.close()
 
     async def __call__(self, run: Run) -> None:
-        """Answers `run`: asks the model, runs the tools it calls, until it calls none.
+        """Works on `run`: asks the model, runs the tools it calls, until it calls none.
 
-        Raises AgentError where the model server fails, or after `max_rounds` answers that all called tools.
+        Raises AgentError where the model server fails, or after `max_rounds` responses that all called tools.
         """
         usage = self._usage_of(run)
         for _ in range(self._max_rounds):
@@ -161,7 +161,7 @@ class OpenAIAgent:
         return usage
 
     async def _answer(self, run: Run, usage: dict[str, JSON]) -> dict[str, Call]:
-        """One answer of the model, passed on to `run` as it comes; the calls it ends with, by their id in the
+        """One response of the model, passed on to `run` as it comes; the calls it ends with, by their id in the
         run.
         """
         messages = run.messages
@@ -255,7 +255,7 @@ class OpenAIAgent:
         return self._client
 
     async def _call_tools(self, run: Run, calls: Mapping[str, Call]) -> None:
-        """Runs the tools of one answer side by side; each call gets its one result."""
+        """Runs the tools of one response side by side; each call gets its one result."""
         try:
             async with asyncio.TaskGroup() as group:
                 for call_id, call in calls.items():
@@ -319,7 +319,7 @@ class _Response(Protocol):
 
 
 def _body(response: _Response) -> AsyncGenerator[bytes, None]:
-    """The bytes of the answer, by the shortest way: undecoded, unless the server compressed them all the
+    """The bytes of the response, by the shortest way: undecoded, unless the server compressed them all the
     same.
     """
     http = response.http_response
@@ -362,7 +362,7 @@ class _Passing:
 
 
 async def _read(body: AsyncGenerator[bytes, None], reader: Reader, passing: _Passing) -> None:
-    """Reads one answer to its end. Raises AgentError where it is broken off, too large, or not an answer."""
+    """Reads one response to its end. Raises AgentError where it is broken off, too large, or no response."""
     parser = SseParser()
     while True:
         try:
@@ -390,7 +390,7 @@ async def _read(body: AsyncGenerator[bytes, None], reader: Reader, passing: _Pas
 
 
 async def _drain(body: AsyncGenerator[bytes, None]) -> None:
-    """Reads the end of a body whose answer is whole; only then can the connection serve another request."""
+    """Reads the end of a body whose response is whole; only then can the connection serve another request."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in body:

@@ -32,10 +32,10 @@ _SENTENCES: Final[Mapping[str, tuple[str, bool]]] = {
     "upstream_timeout": ("The model server did not answer in time. Send again in a while.", True),
     "upstream_unreachable": ("The model server could not be reached. Send again in a while.", True),
     "upstream_disconnected": (
-        "The connection to the model server broke off. Send again to get a whole answer.",
+        "The connection to the model server broke off. Send again to get a whole message.",
         True,
     ),
-    "upstream_invalid": ("The model server sent something that is not a model's answer.", False),
+    "upstream_invalid": ("The model server sent something that is no response of a model.", False),
 }
 
 # Codes and types of OpenAI's errors and of the servers compatible with it, where they say more than the
@@ -63,7 +63,7 @@ def upstream_error(code: str) -> AgentError:
 
 
 def request_error(error: openai.OpenAIError) -> AgentError:
-    """What an exception of the openai package means, raised before the answer began."""
+    """What an exception of the openai package means, raised before the response began."""
     match error:
         case openai.APITimeoutError() if type(error.__cause__).__name__ != "ConnectTimeout":
             return upstream_error("upstream_timeout")

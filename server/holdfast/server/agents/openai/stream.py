@@ -1,9 +1,9 @@
 """What the events of a model's stream mean: text, reasoning, tool calls, sources, usage, errors.
 
-Two readers, one for each API, fed with the events of one answer. Both are pure: parsed JSON goes in, deltas
+Two readers, one for each API, fed with the events of one response. Both are pure: parsed JSON goes in, deltas
 come out, in order, adjacent text joined. They are lenient where compatible servers differ (fields that are
 missing or null, calls without an id or an index, the whole call in one piece) and strict about one thing: an
-answer counts as whole only if the server said so.
+response counts as whole only if the server said so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from holdfast.server.errors import AgentError
 
 @dataclass(slots=True)
 class TextDelta:
-    """More of the answer, or of the reasoning before it."""
+    """More of the response, or of the reasoning before it."""
 
     kind: Literal["text", "reasoning"]
     text: str
@@ -37,7 +37,7 @@ class CallDelta:
 
 @dataclass(slots=True)
 class Source:
-    """A page that the answer cites."""
+    """A page that the response cites."""
 
     url: str
     title: str | None
@@ -48,7 +48,7 @@ Delta: TypeAlias = TextDelta | CallDelta | Source
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A tool call of the answer. `id` is the server's and may be empty or used before."""
+    """A tool call of the response. `id` is the server's and may be empty or used before."""
 
     id: str
     name: str
@@ -62,17 +62,17 @@ class Call:
 
 
 class _Reader:
-    """What reading one answer has in common."""
+    """What reading one response has in common."""
 
     def __init__(self) -> None:
         self.finished = False
-        """The server said that the answer is whole."""
+        """The server said that the response is whole."""
         self.over = False
         """Nothing that matters follows. Chat completions send usage after `finished`, and `[DONE]` ends them."""
         self.usage: dict[str, JSON] | None = None
         """Tokens as the server counted them, in Holdfast's names; None until it said so."""
         self.calls: list[Call] = []
-        """The tool calls of the answer, in order."""
+        """The tool calls of the response, in order."""
         self._deltas: list[Delta] = []
 
     def take(self) -> list[Delta]:
@@ -82,11 +82,11 @@ class _Reader:
         return deltas
 
     def end(self) -> None:
-        """The stream is over: closes the calls of an answer that is whole. Raises AgentError for others."""
+        """The stream is over: closes the calls of a response that is whole. Raises AgentError for others."""
         if not self.finished:
             raise AgentError(
                 "upstream_incomplete",
-                "The model server ended its answer in the middle. Send again to get a whole one.",
+                "The model server ended its response in the middle. Send again to get a whole one.",
                 retryable=True,
             )
         for call in self.calls:
@@ -172,7 +172,7 @@ class ChatReader(_Reader):
             starts = call_id not in ("", self.calls[-1].id if self.calls else "") or (name and not call_id)
             index = len(self.calls) if starts or not self.calls else len(self.calls) - 1
         call = self._by_index.get(index)
-        # Some servers give all calls of an answer the index 0: another id with a name is another call.
+        # Some servers give all calls of a response the index 0: another id with a name is another call.
         if call is None or (name and call_id not in ("", call.id) and call.id):
             call = self._by_index[index] = Call(call_id, name)
             self.calls.append(call)
@@ -216,7 +216,7 @@ class ResponsesReader(_Reader):
                 if _object(event.get("annotation")).get("type") == "url_citation":
                     self._cite(event["annotation"])
             case "response.completed" | "response.incomplete":
-                # `incomplete` is an answer cut by a limit of tokens: whole as far as the server will ever
+                # `incomplete` is a response cut by a limit of tokens: whole as far as the server will ever
                 # send it.
                 self._usage(event)
                 self.finished = self.over = True
@@ -254,15 +254,15 @@ class ResponsesReader(_Reader):
 Reader: TypeAlias = ChatReader | ResponsesReader
 
 
-def _usage(usage: Mapping[str, Any], asked: str, answered: str) -> dict[str, JSON]:
+def _usage(usage: Mapping[str, Any], asked: str, said: str) -> dict[str, JSON]:
     """Holdfast's names for what both APIs count, each only where the server said it."""
     counts: dict[str, object] = {
         "inputTokens": usage.get(f"{asked}_tokens"),
-        "outputTokens": usage.get(f"{answered}_tokens"),
+        "outputTokens": usage.get(f"{said}_tokens"),
         "totalTokens": usage.get("total_tokens"),
     }
     cached = _object(usage.get(f"{asked}_tokens_details")).get("cached_tokens")
-    reasoned = _object(usage.get(f"{answered}_tokens_details")).get("reasoning_tokens")
+    reasoned = _object(usage.get(f"{said}_tokens_details")).get("reasoning_tokens")
     counts |= {"cachedInputTokens": cached, "reasoningTokens": reasoned}
     return {name: count for name, count in counts.items() if isinstance(count, int)}
 
