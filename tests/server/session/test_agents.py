@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
+from holdfast.server.session import worker
 from holdfast.server.settings import SessionSettings
 from tests.server.doubles import settled
 from tests.server.session.house import House, house
@@ -170,6 +172,89 @@ async def test_a_group_commit_takes_all_that_is_pending() -> None:
         await device.wire.until(lambda message: message.get("delta") == "bcdefgh")
         assert h.road.calls["append"] == appends + 1
         assert [event["delta"] for event in h.of("r1", "run.chunk")] == ["a", "bcdefgh"]
+
+
+async def test_empty_text_adds_nothing() -> None:
+    """An agent that yields or adds an empty string adds no event, and begins no part; text goes on behind it."""
+
+    async def generator(_: Run) -> AsyncGenerator[str]:
+        for text in ("", "a", "", "b", ""):
+            yield text
+            await settled()
+
+    async def coroutine(run: Run) -> None:
+        for add in (run.text, run.reasoning):
+            await add("")
+            await settled()
+        await run.text("a")
+        await settled()
+        await run.reasoning("")
+        await run.text("b")
+
+    for agent in (generator, coroutine):
+        async with house() as h:
+            assert (await _ended(h, agent))["reason"] == "completed"
+            assert [event["delta"] for event in h.of("r1", "run.chunk")] == ["a", "b"]
+            assert {event["part"] for event in h.of("r1", "run.chunk")} == {0}
+
+
+async def test_a_generator_that_goes_on_all_the_same_adds_nothing() -> None:
+    """What a call yields after a steer has interrupted it, though it was told, is not in the answer."""
+    calls = 0
+    closed: list[str] = []
+
+    async def deaf(_: Run) -> AsyncGenerator[str]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            yield "b"
+            return
+        yield "a"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            try:
+                yield "never"
+            finally:
+                closed.append("never")
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.wire.event("run.chunk")
+        await device.send("steer", id="s1", runId="r1", text="so", boundary="now")
+        await device.wire.event("run.ended", runId="r1")
+        assert [event["delta"] for event in h.of("r1", "run.chunk")] == ["a", "b"]
+        assert closed == ["never"]
+
+
+@pytest.mark.parametrize(("bound", "reason"), [(7, "completed"), (6, "failed")])
+async def test_text_behind_something_else_is_a_part_of_its_own(
+    bound: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a steer, data or text of another kind: and each of these parts counts towards the bound of a message."""
+    monkeypatch.setattr(worker, "_PARTS", bound)
+
+    async def agent(run: Run) -> None:
+        await run.text("a")
+        for _ in range(100):
+            if await run.steers():
+                break
+        await run.text("b")
+        await run.data("n", 1)
+        await run.text("c")
+        await run.reasoning("d")
+        await run.text("e")
+
+    async with house() as h:
+        h.nodes[0].agents = {"puppet": Agent("puppet", agent, takes_steers=True)}
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await device.send("steer", id="s1", runId="r1", text="so", boundary="step")
+        assert (await device.wire.event("run.ended", runId="r1"))["reason"] == reason
+        parts = [(event["part"], event.get("delta")) for event in h.of("r1", "run.chunk")]
+        assert parts == [(0, "a"), (2, "b"), (3, None), (4, "c"), (5, "d"), (6, "e")][: bound - 1]
 
 
 async def test_the_richer_output_is_in_the_answer() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from holdfast.server.agents.run import Run
+from holdfast.server.agents.run import Run, say_all
 from holdfast.server.registry import AgentTraits
 from holdfast.server.session.ports import RunPort
 
@@ -37,13 +36,11 @@ class Agent:
     def call(self, run: RunPort) -> tuple[Run, Coroutine[Any, Any, None]]:
         """One call of it for this run, and what the call's task drives."""
         held = Run(run)
-        return held, self._work(held)
+        return held, self._work(held, run)
 
-    async def _work(self, run: Run) -> None:
+    async def _work(self, run: Run, port: RunPort) -> None:
         result = self.function(run)
         if isinstance(result, AsyncIterator):
-            async with aclosing(cast("Any", result)):
-                async for delta in result:
-                    await run.text(delta)
+            await say_all(run, port, result)
         else:
             await result

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, cast
 
@@ -137,13 +137,17 @@ class Run:
         """Adds to the message's text. Raises TypeError for anything but a string."""
         if self._is_over:
             await self._refuse()
-        await self._port.write_text("text", _text(delta))
+        waiting = self._port.put_text("text", _text(delta))
+        if waiting is not None:
+            await waiting
 
     async def reasoning(self, delta: str) -> None:
         """Adds to the message's reasoning."""
         if self._is_over:
             await self._refuse()
-        await self._port.write_text("reasoning", _text(delta))
+        waiting = self._port.put_text("reasoning", _text(delta))
+        if waiting is not None:
+            await waiting
 
     async def tool_call(self, name: str, input: JSON, *, call_id: str | None = None) -> str:
         """Adds a whole tool call and returns its id. It may complete one that was streamed as deltas."""
@@ -315,6 +319,18 @@ class Run:
         await asyncio.sleep(_REFUSAL_SECONDS if self._refused else 0)
         self._refused = True
         raise asyncio.CancelledError
+
+
+async def say_all(run: Run, port: RunPort, deltas: AsyncIterator[str]) -> None:
+    """Adds all that a generator yields, as `run.text` does, and closes it however this ends.
+
+    Nearly all output comes this way: so no coroutine is made for a delta that nobody has to wait for.
+    """
+    async with aclosing(cast("Any", deltas)):
+        async for delta in deltas:
+            waiting = run.text(delta) if run.over or port.stopping else port.put_text("text", _text(delta))
+            if waiting is not None:
+                await waiting
 
 
 def _text(delta: object) -> str:

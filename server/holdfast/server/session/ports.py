@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -227,8 +227,10 @@ class RunPort(Protocol):
         """The transcript with the own message so far."""
         ...
 
-    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
-        """Takes text; waits while too much of it waits for the store."""
+    def put_text(self, kind: Literal["text", "reasoning"], delta: str) -> Awaitable[None] | None:
+        """Takes clean text. What it returns, if anything, is to be awaited at once: there was no room for all of it, or
+        too much waits for the store now.
+        """
         ...
 
     async def write(self, kind: str, fields: dict[str, JSON]) -> None:

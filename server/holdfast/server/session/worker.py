@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, cast
@@ -114,6 +114,8 @@ class RunWorker:
         self._message.close_parts()
         self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._message.parts])
         """The parts of the message, without their text, as they are with all that was written."""
+        self._open_kind: str | None = None
+        """Of text that goes on in the last of them; None where that has to be looked up."""
         self._before: list[Message] = []
         self._outputs: list[Output] = []
         self._taken: list[Output] = []
@@ -282,23 +284,25 @@ class RunWorker:
                 _fold(message, chunk)
         return [*self._before, message.view()] if message.parts else list(self._before)
 
-    async def write_text(self, kind: Literal["text", "reasoning"], delta: str) -> None:
-        """Takes text, which becomes one chunk with adjacent text that still waits.
+    def put_text(self, kind: Literal["text", "reasoning"], delta: str) -> Awaitable[None] | None:
+        """Takes text, which becomes one chunk with adjacent text that still waits; empty text adds nothing.
 
-        Long text is taken in pieces, and waits for room before each; cancelled, it is left where it was.
+        What it returns, if anything, is to be awaited at once. Long text is taken in pieces, and waits for room behind
+        each; cancelled, it is left where it was.
         """
-        if len(delta) > _TEXT_LENGTH:
-            call = self._current
-            async with self._long:
-                for start in range(0, len(delta), _TEXT_LENGTH):
-                    self._goes_on(call)
-                    self._take_text(kind, delta[start : start + _TEXT_LENGTH])
-                    await self._until_room()
-        elif delta:
-            if self._long.locked():
-                await self._behind_long()
-            self._take_text(kind, delta)
-            if self._full:
+        if not delta:
+            return None
+        if len(delta) > _TEXT_LENGTH or self._long.locked():
+            return self._put_pieces(kind, delta)
+        self._take_text(kind, delta)
+        return self._until_room() if self._full else None
+
+    async def _put_pieces(self, kind: Literal["text", "reasoning"], text: str) -> None:
+        call = self._current
+        async with self._long:
+            for start in range(0, len(text), _TEXT_LENGTH):
+                self._goes_on(call)
+                self._take_text(kind, text[start : start + _TEXT_LENGTH])
                 await self._until_room()
 
     async def _behind_long(self) -> None:
@@ -314,17 +318,20 @@ class RunWorker:
     def _take_text(self, kind: Literal["text", "reasoning"], piece: str) -> None:
         size = len(piece) if piece.isascii() else len(piece.encode())
         self._count(size)
-        self._enter(kind, {})
-        last = self._outputs[-1] if self._outputs else None
-        if last is not None and isinstance(last.work, Chunk) and last.work.kind == kind:
-            waiting = cast("str", last.work.fields["delta"])
-            if len(waiting) + len(piece) <= _TEXT_LENGTH:
-                last.work.fields["delta"] = waiting + piece
-                last.size += size
-                self._waited(size)
-                return
+        if kind != self._open_kind:
+            self._enter(kind, {})
+            self._open_kind = kind
+        self._waiting_bytes += size
+        self._waiting_chunks += 1
+        if self._outputs:
+            last = self._outputs[-1]
+            if isinstance(last.work, Chunk) and last.work.kind == kind:
+                waiting = cast("str", last.work.fields["delta"])
+                if len(waiting) + len(piece) <= _TEXT_LENGTH:
+                    last.work.fields["delta"] = waiting + piece
+                    last.size += size
+                    return
         self._put(Chunk(self.owner, kind, {"delta": piece}), size=size)
-        self._waited(size)
 
     async def write(self, kind: str, fields: dict[str, JSON]) -> None:
         """Takes a chunk of another kind."""
@@ -333,8 +340,10 @@ class RunWorker:
         size = sum(len(value) if isinstance(value, str) else 64 for value in fields.values())
         self._count(size)
         self._enter(kind, fields)
+        self._open_kind = None
+        self._waiting_bytes += size
+        self._waiting_chunks += 1
         self._put(Chunk(self.owner, kind, fields), size=size)
-        self._waited(size)
         await self._until_room()
 
     async def request(self, request: Request, expires_ms: int | None) -> Answer:
@@ -481,6 +490,7 @@ class RunWorker:
         for steer, event in zip(decision.steers, applied, strict=True):
             self._message.steer(steer, event.get("kept"))
             self._outline.steer(steer, None)
+        self._open_kind = None
         self._untold.extend(decision.steers)
         self._steers.clear()  # it was for all that waited
 
@@ -517,10 +527,6 @@ class RunWorker:
         self._produced_bytes += size
         if self._produced_bytes > self._settings.run_bytes:
             raise AgentError("limit_reached", f"The message is longer than {self._settings.run_bytes} bytes.")
-
-    def _waited(self, size: int) -> None:
-        self._waiting_bytes += size
-        self._waiting_chunks += 1
 
     @property
     def _full(self) -> bool:
