@@ -24,7 +24,7 @@ class Clock:
 
 
 STORES: dict[str, Callable[[Path, Clock], Store]] = {
-    "memory": lambda _, clock: MemoryStore(clock, exclusive=False),
+    "memory": lambda _, clock: MemoryStore(clock, shared=True),
     "sqlite": lambda directory, clock: SqliteStore(directory / "holdfast.db", clock=clock),
 }
 

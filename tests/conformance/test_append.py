@@ -47,7 +47,7 @@ async def test_a_stale_writer_conflicts_and_adds_nothing(writer: Writer, expecte
     assert isinstance(result, Conflict)
     assert result.head == Head("e1", 2, "b1")
     assert (await writer.store.open("s", "e2")).batches == (Batch("b1", 1, 2, b"b1."),)
-    assert await writer.store.orphans((), 0) == ["s"]
+    assert sorted(await writer.store.orphans(frozenset(), 0)) == ["s"]
 
 
 async def test_the_same_batch_id_in_another_epoch_is_no_repeat(writer: Writer) -> None:
@@ -62,7 +62,7 @@ async def test_append_without_a_log_conflicts(store: Store) -> None:
     result = await store.append("s", START, Batch("b", 1, 1, b""), node="n1", owed=OWED)
     assert result == Conflict(NO_LOG)
     assert await store.head("s") is None
-    assert await store.orphans((), 0) == []
+    assert sorted(await store.orphans(frozenset(), 0)) == []
 
 
 @pytest.mark.parametrize(("first", "last"), [(2, 2), (0, 1), (1, 0)])

@@ -96,7 +96,7 @@ async def test_leases_go_with_the_process(name: str, tmp_path: Path) -> None:
 async def test_a_store_of_one_process_refuses_the_second(name: str, tmp_path: Path) -> None:
     """As long as the first has it open; in the same process too."""
     store = await _next(name, tmp_path, Clock())
-    assert store.exclusive
+    assert not store.shared
     with pytest.raises(StoreError):
         await _next(name, tmp_path, Clock())
     arguments = [sys.executable, "-c", SECOND, name, str(tmp_path)]

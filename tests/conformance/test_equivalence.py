@@ -130,7 +130,7 @@ async def look(store: Store, session: str) -> tuple[object, ...]:
         await store.catch_up(session, now._replace(seq=max(0, now.seq - 2))),
         await store.messages(session, 7, 3),
         await store.find(session, [f"r{key}" for key in range(4)]),
-        [await store.orphans(live, at) for live in ((), ("n1",), ("n2", "n1")) for at in (5, 15)],
+        [await store.orphans(live, at) for live in (set[str](), {"n1"}, {"n2", "n1"}) for at in (5, 15)],
         await store.unobserved_since(session),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, Literal
 
 from typing_extensions import override
@@ -45,8 +45,8 @@ Loss = Literal["before", "after"]
 class SharedStore(MemoryStore):
     """The store behind all nodes. It remembers every event that it holds, trimmed ones too, and can be rolled back."""
 
-    def __init__(self, clock: Callable[[], int], *, exclusive: bool = False) -> None:
-        super().__init__(clock, exclusive=exclusive)
+    def __init__(self, clock: Callable[[], int], *, shared: bool = True) -> None:
+        super().__init__(clock, shared=shared)
         self.ledger: dict[str, list[tuple[str, Event]]] = {}
         """By session: (epoch, event) of everything in the log, in order."""
         self.compactions = 0
@@ -106,7 +106,7 @@ class FaultyStore(Store):
     def __init__(self, inner: Store) -> None:
         self.inner = inner
         self._listener: Listener
-        self.exclusive = inner.exclusive
+        self.shared = inner.shared
         self.durable = inner.durable
         self.calls: Counter[str] = Counter()
         self.batches_read = 0
@@ -271,7 +271,7 @@ class FaultyStore(Store):
         return piece
 
     @override
-    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+    async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
         loss = await self._enter("orphans")
         sessions = await self.inner.orphans(live, now)
         self._leave("orphans", loss)

@@ -18,9 +18,9 @@ from tests.server.faults import FaultyStore, SharedStore
 class House:
     """One store, and the nodes that were started over it."""
 
-    def __init__(self, *, exclusive: bool = True, settings: SessionSettings | None = None) -> None:
+    def __init__(self, *, shared: bool = False, settings: SessionSettings | None = None) -> None:
         self.clock = FakeClock()
-        self.store = SharedStore(self.clock.now, exclusive=exclusive)
+        self.store = SharedStore(self.clock.now, shared=shared)
         self.settings = settings or SessionSettings()
         self.puppet = Puppet()
         self.agents: Mapping[str, Agent] = {"puppet": Agent("puppet", self.puppet)}

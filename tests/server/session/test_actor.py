@@ -49,7 +49,7 @@ async def test_a_sweep_leaves_alone_what_its_own_batch_starts() -> None:
 
 async def test_chunks_that_are_held_after_a_lost_race_go_on_by_themselves() -> None:
     """For the loser's turn they wait, commands do not, and nothing has to happen for them to be written then."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -70,7 +70,7 @@ async def test_chunks_that_are_held_after_a_lost_race_go_on_by_themselves() -> N
 
 async def test_a_session_that_is_closed_while_it_holds_writes_what_was_said() -> None:
     """It does not wait for a time that nobody keeps any more."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -86,7 +86,7 @@ async def test_a_session_that_is_closed_while_it_holds_writes_what_was_said() ->
 
 async def test_a_chunk_that_was_accepted_and_built_upon_is_in_the_log_once() -> None:
     """Its reply is lost and another node appends behind it: no memory of a command hides a second one."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -104,7 +104,7 @@ async def test_a_chunk_that_was_accepted_and_built_upon_is_in_the_log_once() -> 
 
 async def test_an_old_epoch_that_was_written_on_is_not_taken_up() -> None:
     """The store is rolled back to an epoch that had ended here, and another node writes on beyond our head."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         one = await h.device("d1")
         await one.send("send", id="r1", text="one")
         saved = h.store.save()
@@ -148,7 +148,7 @@ async def test_events_in_memory_are_bounded_by_their_bytes() -> None:
 
 async def test_a_lease_lasts_from_when_it_was_asked_for() -> None:
     """Not from when the store answered, which may have been long after: the agents are stopped in time."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         device = await h.device()
         await device.send("send", id="r1", text="go")

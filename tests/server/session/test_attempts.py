@@ -195,10 +195,10 @@ async def test_a_run_is_called_again_only_when_its_agent_has_stopped_here() -> N
         assert max(most) == 1
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-async def test_a_run_that_never_ran_is_settled_as_stopped(exclusive: bool) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_run_that_never_ran_is_settled_as_stopped(shared: bool) -> None:
     """It was started and ended in one append: nothing of it ran, also where a sweep comes before that is said."""
-    async with house(exclusive=exclusive) as h:
+    async with house(shared=shared) as h:
         device = await h.device()
         h.road.pause("append")
         send, cancel = device.ask("send", id="r1", text="go"), device.ask("cancel", id="k1", runId="r1")

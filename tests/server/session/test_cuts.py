@@ -126,7 +126,7 @@ async def test_long_messages_are_read_from_the_archive_in_pieces() -> None:
 
 async def test_nothing_above_the_own_head_is_told() -> None:
     """A node that has not heard of what another one wrote and archived answers as of where it stands."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         near, far = await h.device("d1"), await h.device("d2", number=1)
         await _answered(h, near, "r1", "one")

@@ -144,7 +144,7 @@ async def append(h: House, head: Head, chunks: int) -> Head:
 async def test_opening_a_long_log_holds_the_loop_a_little_at_a_time(compacting: bool) -> None:
     """One without a checkpoint too, as it was written before there were any during runs; and so does the next load."""
     settings = SessionSettings() if compacting else SessionSettings(checkpoint_bytes=1_000_000_000)
-    async with house(exclusive=False, settings=settings) as h:
+    async with house(shared=True, settings=settings) as h:
         device = await h.device()
         await talk(h, device, 1)
         h.road.deaf = True
@@ -165,7 +165,7 @@ async def test_opening_a_long_log_holds_the_loop_a_little_at_a_time(compacting: 
 
 async def test_a_node_that_missed_very_much_sends_snapshots() -> None:
     """More than it keeps in memory is not read event by event for readers that are live; what follows is."""
-    async with house(exclusive=False, settings=SessionSettings(recent_events=50)) as h:
+    async with house(shared=True, settings=SessionSettings(recent_events=50)) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await talk(h, one, 10)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Set
 
 import pytest
 from typing_extensions import override
 
 from holdfast.server.node.node import Node
-from holdfast.server.store import MemoryStore, StoreUnavailable
+from holdfast.server.store import MemoryStore, Owed, StoreUnavailable
 from tests.server.doubles import Device, FakeClock, settled
 from tests.server.session.house import house
 
@@ -46,7 +46,7 @@ class Forgetful(MemoryStore):
     closed = False
 
     @override
-    async def orphans(self, live: Collection[str], now: int) -> list[str]:
+    async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
         raise StoreUnavailable("no connection")
 
     @override
@@ -135,20 +135,22 @@ async def test_what_is_owed_stands_in_the_index() -> None:
         await device.send("send", id="r1", text="go", deadlineMs=90_000)
         await device.send("send", id="r2", text="then")
         call = await h.puppet.call()
-        assert await h.store.orphans((), now) == ["s"]
-        assert await h.store.orphans((node.node,), now + 89_999) == []
-        assert await h.store.orphans((node.node,), now + 90_000) == ["s"]
+        living = {node.node}
+        running = {"s": Owed(frozenset(living), due_at=now + 90_000)}
+        assert await h.store.orphans(frozenset(), now) == running
+        assert await h.store.orphans(living, now + 89_999) == {}
+        assert await h.store.orphans(living, now + 90_000) == running
         node.accepting = False
         call.end()
         await device.wire.event("run.ended", runId="r1")
-        assert await h.store.orphans((node.node,), now) == ["s"]
+        assert await h.store.orphans(living, now) == {"s": Owed(queued=True)}
         await device.send("cancel", id="k1", runId="r2")
-        assert await h.store.orphans((), now + 90_000) == []
+        assert await h.store.orphans(frozenset(), now + 90_000) == {}
 
 
 async def test_the_heads_of_all_sessions_are_one_question() -> None:
     """Each second for those with work, however many they are; and what has moved unheard is found."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         here = [await h.device(session=f"s{number}") for number in range(5)]
         there = await h.device(number=1, session="s3")
@@ -165,7 +167,7 @@ async def test_the_heads_of_all_sessions_are_one_question() -> None:
 
 async def test_behind_a_gap_every_session_is_looked_after() -> None:
     """What was missed is found at once, and not with the next round."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         here, there = await h.device(), await h.device("d2", number=1)
         h.road.deaf = True
@@ -177,7 +179,7 @@ async def test_behind_a_gap_every_session_is_looked_after() -> None:
 
 async def test_a_session_that_was_closed_is_not_heard_of() -> None:
     """Its node pays nothing for what others do there."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         here, there = await h.device(), await h.device("d2", number=1)
         here.leave()
@@ -197,3 +199,43 @@ async def test_a_session_that_was_closed_is_not_heard_of() -> None:
         await h.clock.pass_ms(40_000, 1_000)
         assert h.nodes[0].sessions == {}, "a store that cannot do it keeps no session open"
         assert last.head.seq > 0
+
+
+async def test_a_node_without_users_pays_nothing_for_the_sessions_of_others() -> None:
+    """However much goes on there: it holds its lease and reads the index, and opens what nobody alive sees to."""
+    async with house(shared=True) as h:
+        await h.start()
+        devices = [await h.device(session=f"s{number}") for number in range(3)]
+        for device in devices:
+            await device.send("send", id="r1", text="go")
+        calls = [await h.puppet.call() for _ in devices]
+        idle = h.roads[1]
+        idle.calls.clear()
+        for _ in range(20):
+            for call in calls:
+                call.say("word ")
+            await h.clock.pass_ms(1_000)
+        assert h.nodes[1].sessions == {}
+        assert idle.calls == {"renew": 20, "live": 4, "orphans": 4}
+        for device in devices:
+            device.leave()
+        await h.kill()
+        await h.clock.pass_ms(6_000, 1_000)
+        assert sorted(h.nodes[1].sessions) == ["s0", "s1", "s2"]
+        for device in devices:
+            assert h.store.events(device.session.id)[-1]["type"] == "run.ended"
+
+
+async def test_what_is_overdue_is_seen_to_by_whoever_finds_it() -> None:
+    """Its owner holds its lease and does nothing: another one does it, a while behind the time."""
+    async with house(shared=True) as h:
+        await h.start()
+        device = await h.device()
+        await device.send("send", id="r1", text="go", deadlineMs=10_000)
+        await h.puppet.call()
+        h.road.pause("append")
+        await h.clock.pass_ms(14_000, 1_000)
+        assert h.of("r1", "run.ended") == []
+        await h.clock.pass_ms(7_000, 1_000)
+        assert [event["reason"] for event in h.of("r1", "run.ended")] == ["expired"]
+        h.road.resume()

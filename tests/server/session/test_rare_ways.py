@@ -78,7 +78,7 @@ async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:
 
 async def test_an_observer_whose_node_has_died_is_missed() -> None:
     """Nobody says that it has gone: the node that works on the run looks again by itself, and ends it as abandoned."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         sender = await h.device("d1")
         await h.device("d2", number=1)

@@ -120,10 +120,10 @@ async def test_a_drain_lets_finish_ends_the_rest_and_leaves_the_queue() -> None:
         assert h.kinds("r3") == ["run.queued", "message", "run.started"]
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-async def test_a_queue_whose_agent_is_gone_goes_on(exclusive: bool) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_queue_whose_agent_is_gone_goes_on(shared: bool) -> None:
     """A process that is alone with its store ends what nobody can run; where there may be others, it waits for them."""
-    async with house(exclusive=exclusive) as h:
+    async with house(shared=shared) as h:
         here, gone = Agent("puppet", h.puppet), Agent("gone", h.puppet)
         await h.start({"puppet": here, "gone": gone})
         device = await h.device(number=1)
@@ -135,7 +135,7 @@ async def test_a_queue_whose_agent_is_gone_goes_on(exclusive: bool) -> None:
         await h.start({"puppet": here})
         await h.clock.pass_ms(12_000, 1_000)
         assert h.of("r1", "run.ended")[0]["reason"] == "lost"
-        if exclusive:
+        if not shared:
             assert h.of("r2", "run.ended")[0]["cause"] == "unknown_agent"
             assert h.of("r3", "run.started")[0]["node"] == h.nodes[2].node
         else:
@@ -144,7 +144,7 @@ async def test_a_queue_whose_agent_is_gone_goes_on(exclusive: bool) -> None:
 
 async def test_a_node_without_the_agent_leaves_the_run_to_one_that_has_it() -> None:
     """The run of a dead node is started again where its agent is, whichever node looks first."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         phoenix = Agent("phoenix", h.puppet, restartable=True)
         others = {"puppet": Agent("puppet", h.puppet)}
         await h.start({"phoenix": phoenix, **others})

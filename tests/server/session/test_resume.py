@@ -173,7 +173,7 @@ async def test_presence_names_who_is_here() -> None:
 @pytest.mark.parametrize("paused", ["heads", "read"])
 async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> None:
     """Its connection is gone before the store answers: nobody is taken in afterwards."""
-    async with house(exclusive=False, settings=SessionSettings(recent_events=1)) as h:
+    async with house(shared=True, settings=SessionSettings(recent_events=1)) as h:
         device = await h.device()
         await _talk(h, device)
         late = Device(device.session, device="late")

@@ -75,7 +75,7 @@ async def _lost_reply(settings: SessionSettings) -> None:
 
 async def _stale_answer(settings: SessionSettings) -> None:
     """A node that has heard of nothing still knows what another one has started."""
-    async with house(exclusive=False, settings=settings) as h:
+    async with house(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.roads[1].deaf = True
@@ -104,7 +104,7 @@ async def _late_stop(settings: SessionSettings) -> None:
 
 async def _busy_owner(settings: SessionSettings) -> None:
     """A remote stop gets through in a few tries, however fast the owner appends."""
-    async with house(exclusive=False, settings=settings) as h:
+    async with house(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -128,7 +128,7 @@ async def _busy_owner(settings: SessionSettings) -> None:
 
 async def _unclaimed_queue(settings: SessionSettings) -> None:
     """What the writer of a terminal cannot start, another node starts."""
-    async with house(exclusive=False, settings=settings) as h:
+    async with house(shared=True, settings=settings) as h:
         await h.start({"other": Agent("other", h.puppet)})
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -199,7 +199,7 @@ async def _bad_output(settings: SessionSettings) -> None:
 
 async def _overtaken(settings: SessionSettings) -> None:
     """Two histories of one session are never mixed: everyone shows what the log holds."""
-    async with house(exclusive=False, settings=settings) as h:
+    async with house(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         saved = h.store.save()

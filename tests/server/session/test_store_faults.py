@@ -32,7 +32,7 @@ async def test_an_append_of_unknown_outcome_is_repeated_unchanged(losses: list[L
 
 async def test_an_append_that_was_accepted_and_built_upon_is_found() -> None:
     """The reply is lost and another node appends behind it: what was accepted is acknowledged, once."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.roads[1].deaf = True
@@ -149,7 +149,7 @@ async def test_a_store_that_lost_data_begins_a_new_epoch() -> None:
 
 async def test_a_store_that_lost_data_and_was_written_on_is_noticed() -> None:
     """The same seq with another batch is another history: its late reader is reset and never mixes the two."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one = await h.device("d1")
         saved = h.store.save()
@@ -226,7 +226,7 @@ async def test_a_batch_and_its_acknowledgement_are_one() -> None:
 
 async def test_a_node_that_lost_its_lease_stops_its_agents() -> None:
     """Others may take its runs over: cut off for a lease it stops, and adds nothing when it comes back."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -247,7 +247,7 @@ async def test_a_node_that_lost_its_lease_stops_its_agents() -> None:
 
 async def test_a_remote_cancel_stops_the_agent_without_a_wake_up() -> None:
     """From another node: at the next look at the head, at most a second later, even if every wake-up is lost."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")

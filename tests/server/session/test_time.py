@@ -177,7 +177,7 @@ async def test_an_abandoned_run_ends_when_nobody_has_watched_for_the_whole_time(
 
 async def test_an_observer_on_another_node_counts_and_is_missed() -> None:
     """A run is not abandoned while somebody watches elsewhere, and is when that has ended, though nobody says so."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         sender, watcher = await h.device("d1"), await h.device("d2", number=1)
         await sender.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})

@@ -14,7 +14,7 @@ from tests.server.session.house import house
 
 async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> None:
     """Nobody is taken back: where a store forgot a session and others began it again, a further epoch begins above."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         saved = h.store.save()
         one = await h.device("d1")
@@ -34,7 +34,7 @@ async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> No
 
 async def test_another_event_in_the_place_of_the_last_one_is_noticed() -> None:
     """A store that lost one event, and was given one by another node since, has lost something: readers are reset."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         await h.start()
         one = await h.device("d1")
         await one.send("send", id="r1", text="go")
@@ -69,7 +69,7 @@ async def test_every_answer_that_is_being_given_is_in_a_snapshot() -> None:
 
 async def test_a_checkpoint_within_a_batch_counts_its_events_once() -> None:
     """A batch may begin before the checkpoint that a session is opened with: what that stands for is left out."""
-    async with house(exclusive=False) as h:
+    async with house(shared=True) as h:
         one = await h.device("d1")
         await one.send("send", id="r1", text="go")
         log = await h.store.open("s", "unused")

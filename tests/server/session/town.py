@@ -370,7 +370,7 @@ class Town:
             for work in list(self.works):
                 work.steps.put_nowait("end")
             await self.clock.pass_ms(1_000, 250)
-            if not self.works and not await self.store.orphans((), 0):
+            if not self.works and not await self.store.orphans(frozenset(), 0):
                 break
         for who in range(len(self.devices)):
             if self.devices[who].wire.closed:

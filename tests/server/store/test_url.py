@@ -13,7 +13,7 @@ def test_memory_is_named_by_its_scheme() -> None:
     """`memory:` is a store of this process alone."""
     store = open_store("memory:")
     assert isinstance(store, MemoryStore)
-    assert store.exclusive
+    assert not store.shared
 
 
 @pytest.mark.parametrize("query", ["", "?synchronous=normal", "?synchronous=full"])

@@ -25,6 +25,8 @@ from holdfast.server.store import Batch, Head, LiveNode, Store, StoreError
 
 LEASE_MS: Final = 10_000
 """How long a node that says nothing counts as alive; its runs are ended or taken over then."""
+LATE_MS: Final = 5_000
+"""Behind its time what is due, and was not done, is done by others: whoever should have has hung or gone."""
 TICK_SECONDS: Final = 1.0
 """Between two rounds of the node: lease, idle sessions, heads of shared sessions with work."""
 SWEEP_TICKS: Final = 5
@@ -245,20 +247,24 @@ class Node:
     async def sweep(self) -> None:
         """Looks through the index: ends, takes over or settles what nodes without a lease left.
 
-        Sessions that have failed here are in it as long as something is owed in them: this opens them again.
+        What somebody alive sees to is not even opened. What this node owes in a session that has failed here is seen to
+        by nobody: it is opened again.
         """
-        for session_id in await self.store.orphans((), self.clock.now()):
+        live = (await self.store.live()).keys()
+        now = self.clock.now() - LATE_MS
+        for session_id, owed in (await self.store.orphans(live - {self.node}, now)).items():
             if session_id in self._closing or self._failed.left_alone(session_id, self.clock.monotonic()):
                 continue
-            if self.store.exclusive and session_id in self.sessions:
-                continue  # it is at work, and there is no other node that could leave something
+            session = self.sessions.get(session_id)
+            if session is not None and not session.failed and not owed.is_orphan(live, now):
+                continue  # it is at work
             with suppress(SessionFailed):  # since the index was read; the log has it, and a later sweep looks again
                 (await self._opened(session_id)).chore(Sweep())
 
     def _tick(self) -> None:
         self._tick_timer = self.clock.call_later(TICK_SECONDS, self._tick)
         # Looked at here and not in the round, which a store that says nothing at all holds up.
-        if self.clock.monotonic() - self._renewed_at > LEASE_MS / 1000 and not self.store.exclusive:
+        if self.clock.monotonic() - self._renewed_at > LEASE_MS / 1000 and self.store.shared:
             self._stop_agents()
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._round(), name="node round")
@@ -273,12 +279,12 @@ class Node:
         except StoreError as error:  # of any kind: the next round asks again
             _log.warning("lease not renewed", node=self.node, error=str(error))
         # A store of one process needs it for what has failed here, and not while that process goes away.
-        if self._ticks % SWEEP_TICKS == 0 and (self.accepting or not self.store.exclusive):
+        if self._ticks % SWEEP_TICKS == 0 and (self.accepting or self.store.shared):
             try:
                 await self.sweep()
             except StoreError as error:
                 _log.warning("index not read", node=self.node, error=str(error))
-        if not self.store.exclusive:
+        if self.store.shared:
             await self._look()
 
     def _says(self) -> LiveNode:
@@ -288,6 +294,8 @@ class Node:
         """Looks where the logs stand: wake-ups may be lost, and the store may have forgotten whom it is to wake."""
         everything = self._ticks % SWEEP_TICKS == 0
         sessions = [session for session in self.sessions.values() if session.workers or everything]
+        if not sessions:
+            return
         try:
             heads = await self.store.heads([session.id for session in sessions], watcher=self.node)
         except StoreError as error:

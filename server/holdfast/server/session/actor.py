@@ -466,7 +466,7 @@ class Session:
             others = [says.agents for node, says in live.items() if node != context.node and says.accepting]
             context.elsewhere = frozenset[str]().union(*others)
             context.working = frozenset(self.workers)
-            context.alone = self._host.store.exclusive
+            context.alone = not self._host.store.shared
             context.left_in_order = self._host.store.left_in_order
         if Upkeep in kinds:
             context.unobserved_since = await self._unobserved_since()

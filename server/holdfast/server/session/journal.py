@@ -185,7 +185,7 @@ class Journal:
 
     async def moved_on(self) -> bool:
         """Whether the store's head is not the one this node knows. One read; for stores that others use too."""
-        if self._store.exclusive:
+        if not self._store.shared:
             return False
         return await self._until_available(lambda: self._store.head(self.session, watcher=self._node)) != self.head
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -280,8 +280,9 @@ class Store(ABC):
     sees that append.
     """
 
-    exclusive: bool
-    """True: this process alone writes here, so the head a caller knows is the head."""
+    shared: bool
+    """Others may write here: where a log stands must be asked for, and is told by wake-ups. Otherwise the head that its
+    one writer knows is the head."""
     durable: bool
     """What was acknowledged is there again after `close` and `start`, in this process or the next."""
     left_in_order: bool = False
@@ -436,10 +437,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def orphans(self, live: Collection[str], now: int) -> list[str]:
-        """The sessions in the index that somebody has to see to, see `Owed.is_orphan`.
+    async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
+        """What the index says of the sessions that somebody has to see to, see `Owed.is_orphan`.
 
-        A node that leaves itself out of `live` gets all that is owed here too.
+        A node that leaves itself out of `live` gets all that it owes itself, too.
         """
 
     @abstractmethod

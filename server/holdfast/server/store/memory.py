@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from operator import attrgetter
 
 import structlog
@@ -70,12 +70,12 @@ class MemoryStore(LocalStore):
     """The interface over dictionaries. Every method completes without suspending.
 
     Nothing bounds its size but the trims its callers ask for: checkpoints, archives and records stay for as
-    long as the store does. With `exclusive=False` several nodes of one process may share it, as tests do.
+    long as the store does. With `shared=True` several nodes of one process may share it, as tests do.
     """
 
-    def __init__(self, clock: Callable[[], int] = wall_clock_ms, *, exclusive: bool = True) -> None:
+    def __init__(self, clock: Callable[[], int] = wall_clock_ms, *, shared: bool = False) -> None:
         super().__init__(clock)
-        self.exclusive = exclusive
+        self.shared = shared
         self.durable = False
         self._logs: dict[str, _SessionLog] = {}
         self._index: set[str] = set()
@@ -261,6 +261,6 @@ class MemoryStore(LocalStore):
                 _log.exception("wake-up failed", session=session, node=watcher)
 
     @override
-    async def orphans(self, live: Collection[str], now: int) -> list[str]:
-        nodes = frozenset(live)
-        return sorted(session for session in self._index if self._logs[session].owed.is_orphan(nodes, now))
+    async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
+        entries = {session: self._logs[session].owed for session in sorted(self._index)}
+        return {session: owed for session, owed in entries.items() if owed.is_orphan(live, now)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from holdfast.server.store.base import (
     LiveNode,
     Log,
     Outcome,
+    Owed,
     StoredMessage,
     StoredSize,
     StoreError,
@@ -127,7 +128,7 @@ _SIZES = _MESSAGES.replace("payload", "length(payload)")
 _MESSAGE = """
     SELECT payload FROM message WHERE session_id = (SELECT id FROM session WHERE name = ?) AND seq = ?
 """
-_INDEX = "SELECT name, owners, queued, due_at FROM session WHERE unfinished ORDER BY name"
+_INDEX = "SELECT name, owners, queued, due_at FROM session WHERE unfinished"
 
 
 class SqliteStore(LocalStore):
@@ -159,7 +160,7 @@ class SqliteStore(LocalStore):
         machine was started; None asks the system.
         """
         super().__init__(clock)
-        self.exclusive = True
+        self.shared = False
         self.durable = True
         self._boot = boot_id() if boot is None else boot
         self._ping: asyncio.Task[None] | None = None
@@ -435,10 +436,9 @@ class SqliteStore(LocalStore):
         """Nothing to do, see `listen`."""
 
     @override
-    async def orphans(self, live: Collection[str], now: int) -> list[str]:
-        nodes = frozenset(live)
-
-        def query(reader: sqlite3.Connection) -> list[str]:
-            return [name for name, *owed in reader.execute(_INDEX) if read_owed(*owed).is_orphan(nodes, now)]
+    async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
+        def query(reader: sqlite3.Connection) -> dict[str, Owed]:
+            entries = {name: read_owed(*owed) for name, *owed in reader.execute(_INDEX)}
+            return {session: owed for session, owed in entries.items() if owed.is_orphan(live, now)}
 
         return await self._read(query)
