@@ -1,6 +1,10 @@
 """Where the logs lie: one interface, and the stores behind it."""
 
-from holdfast.server.store.base import (
+from holdfast.server.store.base import Listener, Store
+from holdfast.server.store.memory import MemoryStore
+from holdfast.server.store.sqlite import SqliteStore
+from holdfast.server.store.url import open_store
+from holdfast.server.store.values import (
     CONFLICT_BATCHES,
     FORMAT,
     NO_LOG,
@@ -15,13 +19,11 @@ from holdfast.server.store.base import (
     Diverged,
     Head,
     Landed,
-    Listener,
     LiveNode,
     Log,
     Outcome,
     Owed,
     Presence,
-    Store,
     StoredMessage,
     StoredSize,
     StoreError,
@@ -30,9 +32,6 @@ from holdfast.server.store.base import (
     UnknownFormat,
     behind,
 )
-from holdfast.server.store.memory import MemoryStore
-from holdfast.server.store.sqlite import SqliteStore
-from holdfast.server.store.url import open_store
 
 __all__ = [
     "CONFLICT_BATCHES",

@@ -11,7 +11,12 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from holdfast.server.store.base import CONTENTION_MS, LiveNode, Presence, Store
+from holdfast.server.store.base import Store
+from holdfast.server.store.values import (
+    CONTENTION_MS,
+    LiveNode,
+    Presence,
+)
 
 REMEMBERED_SESSIONS = 100_000
 """For how many unobserved sessions the time of that is kept. The longest forgotten starts its time again."""

@@ -12,7 +12,9 @@ from operator import attrgetter
 import structlog
 from typing_extensions import override
 
-from holdfast.server.store.base import (
+from holdfast.server.store.base import Listener
+from holdfast.server.store.leases import LocalStore, wall_clock_ms
+from holdfast.server.store.values import (
     CONFLICT_BATCHES,
     NO_LOG,
     NOTHING_OWED,
@@ -24,7 +26,6 @@ from holdfast.server.store.base import (
     Conflict,
     Head,
     Landed,
-    Listener,
     Log,
     Outcome,
     Owed,
@@ -34,7 +35,6 @@ from holdfast.server.store.base import (
     not_following,
     page,
 )
-from holdfast.server.store.leases import LocalStore, wall_clock_ms
 
 _end = attrgetter("last_seq")
 _log = structlog.get_logger("holdfast.store")

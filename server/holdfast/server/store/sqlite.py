@@ -16,26 +16,7 @@ import orjson
 import structlog
 from typing_extensions import override
 
-from holdfast.server.store.base import (
-    NO_LOG,
-    Append,
-    Appended,
-    Batch,
-    Checkpoint,
-    Head,
-    Landed,
-    Listener,
-    LiveNode,
-    Log,
-    Outcome,
-    Owed,
-    StoredMessage,
-    StoredSize,
-    StoreError,
-    StoreUnavailable,
-    Tail,
-    not_following,
-)
+from holdfast.server.store.base import Listener
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
 from holdfast.server.store.sqlite_file import (
     FileLock,
@@ -50,6 +31,25 @@ from holdfast.server.store.sqlite_file import (
     read_page,
 )
 from holdfast.server.store.sqlite_writer import Committed, Operation, Transaction, Writer
+from holdfast.server.store.values import (
+    NO_LOG,
+    Append,
+    Appended,
+    Batch,
+    Checkpoint,
+    Head,
+    Landed,
+    LiveNode,
+    Log,
+    Outcome,
+    Owed,
+    StoredMessage,
+    StoredSize,
+    StoreError,
+    StoreUnavailable,
+    Tail,
+    not_following,
+)
 
 MAX_PENDING_WRITES = 65_536
 """Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailable`."""

@@ -17,7 +17,15 @@ from typing import Final, Literal, NamedTuple
 import orjson
 import structlog
 
-from holdfast.server.store.base import FORMAT, Batch, Owed, StoreError, StoreUnavailable, UnknownFormat, page
+from holdfast.server.store.values import (
+    FORMAT,
+    Batch,
+    Owed,
+    StoreError,
+    StoreUnavailable,
+    UnknownFormat,
+    page,
+)
 
 Synchronous = Literal["normal", "full"]
 

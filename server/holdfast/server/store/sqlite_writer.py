@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
-from holdfast.server.store.base import (
+from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_owed, read_page, translated
+from holdfast.server.store.values import (
     CONFLICT_BATCHES,
     NO_LOG,
     NOTHING_OWED,
@@ -26,7 +27,6 @@ from holdfast.server.store.base import (
     StoredMessage,
     StoreUnavailable,
 )
-from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_owed, read_page, translated
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
 _ROWS_PER_SWEEP: Final = 64

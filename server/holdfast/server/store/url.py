@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from holdfast.server.store.base import Store, StoreError
+from holdfast.server.store.base import Store
 from holdfast.server.store.memory import MemoryStore
 from holdfast.server.store.sqlite import SqliteStore
+from holdfast.server.store.values import (
+    StoreError,
+)
 
 KNOWN_URLS = (
     "memory:",
