@@ -39,10 +39,7 @@ async def test_switching_sessions(demo: Serve, devices: Devices, session: str) -
 
 async def test_the_past_is_loaded(stage: Serve, devices: Devices, session: str) -> None:
     """A long session opens at its end; scrolling up brings the rest, in order and nothing twice."""
-    async with greeted(stage.url, session) as wire:
-        for number in range(60):
-            await wire.command("send", f"r{number}", text=f"hello {number}")
-            await wire.type("run.ended", runId=f"r{number}")
+    await converse(stage, session, 60)
     ana = await devices.open(stage, session)
     await expect(ana.answers.last).to_contain_text("You said: hello 59")
     await expect(ana.conversation).not_to_contain_text("You said: hello 30")
@@ -55,6 +52,74 @@ async def test_the_past_is_loaded(stage: Serve, devices: Devices, session: str) 
     said = [await answer.text_content() or "" for answer in await ana.answers.all()]
     for number, text in enumerate(said):
         assert f"You said: hello {number}" in text
+
+
+async def test_going_up_leaves_the_end(stage: Serve, devices: Devices, session: str) -> None:
+    """A reader who goes up by little is not brought back, also where the page draws before the scroll is told of."""
+    await converse(stage, session, 30)
+    ana = await devices.open(stage, session)
+    await expect(ana.answers.last).to_contain_text("You said: hello 29")
+    went_up = await ana.conversation.evaluate(
+        """async (log) => {
+          const frame = () => new Promise(requestAnimationFrame);
+          await frame();
+          await frame();
+          const end = log.scrollTop;
+          requestAnimationFrame(() => { log.scrollTop -= 20; });
+          document.dispatchEvent(new Event("visibilitychange"));  // the page draws in the same frame, right after that
+          await frame();
+          await frame();
+          return end - log.scrollTop;
+        }"""
+    )
+    assert went_up == 20
+
+
+async def test_the_past_is_loaded_for_a_reader_at_the_top(stage: Serve, devices: Devices, session: str) -> None:
+    """What was loaded is of no use once the view has begun anew: it is loaded again, without another scroll."""
+    await converse(stage, session, 60)
+    ana = await devices.open(stage, session)
+    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    count = await ana.answers.count()
+    await ana.conversation.evaluate(
+        """(log) => {
+          const { session } = window.holdfast;
+          session.history = async (options) => {
+            delete session.history;
+            const page = await session.history(options);
+            const { view } = session;
+            const anew = { ...view, messages: view.messages.map((message) => ({ ...message })) };
+            const get = () => { delete session.view; return anew; };
+            Object.defineProperty(session, "view", { get, configurable: true });
+            return page;
+          };
+          log.scrollTop = 0;
+        }"""
+    )
+    await expect(ana.answers.nth(count)).to_be_attached()
+
+
+async def test_a_past_that_was_refused(stage: Serve, devices: Devices, session: str) -> None:
+    """It is asked for once, and again when the reader wants it."""
+    await converse(stage, session, 60)
+    ana = await devices.open(stage, session)
+    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    await ana.conversation.evaluate(
+        """(log) => {
+          const { session } = window.holdfast;
+          window.asked = 0;
+          session.history = async () => { window.asked += 1; throw new Error("not now"); };
+          log.scrollTop = 0;
+        }"""
+    )
+    refused = ana.page.get_by_role("alert").get_by_text("Not done: not now")
+    await expect(refused).to_be_visible()
+    await ana.page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    assert await ana.page.evaluate("window.asked") == 1
+    await ana.page.evaluate("delete window.holdfast.session.history")
+    count = await ana.answers.count()
+    await ana.button("Load earlier messages").click()
+    await expect(ana.answers.nth(count)).to_be_attached()
 
 
 async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) -> None:
@@ -156,3 +221,11 @@ async def test_the_policy_is_in_force(demo: Serve, devices: Devices, session: st
     with pytest.raises(Error):
         await ana.page.add_script_tag(content="window.ran = true")
     assert await ana.page.evaluate("window.ran") is None
+
+
+async def converse(server: Serve, session: str, count: int) -> None:
+    """Fills a session with so many questions and answers."""
+    async with greeted(server.url, session) as wire:
+        for number in range(count):
+            await wire.command("send", f"r{number}", text=f"hello {number}")
+            await wire.type("run.ended", runId=f"r{number}")

@@ -173,6 +173,7 @@ class App {
   #frame() {
     const open = this.#open;
     if (open === null) return;
+    this.#follow.look();
     const { session, conversation, ink, actions } = open;
     const { position } = session;
     if (conversation.isStale) {
@@ -187,6 +188,7 @@ class App {
       });
       this.#sessions.name(titleOf(view));
       this.#showEnd(view);
+      if (this.#follow.isAtTop) conversation.past.goOn();
     }
     ink.draw(performance.now() + DRAWING_MS, position);
     this.#follow.keep();

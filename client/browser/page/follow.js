@@ -2,8 +2,10 @@
 
 import { byId } from "./dom.js";
 
-/** So near to the end counts as there, in CSS pixels. */
+/** So near to the end a reader who comes down is there, in CSS pixels. */
 const NEAR = 48;
+/** No further away is at the end itself: positions are fractions of a pixel. */
+const AT_END = 1;
 /** So near to the beginning the past is loaded. */
 const TOP = 240;
 
@@ -11,32 +13,48 @@ export class Follow {
   #scroller = byId("conversation");
   #messages = byId("messages");
   #jump = byId("jump");
+  #reachedTop;
   #isFollowing = true;
+  /** Where the reader was at the last look. */
   #lastTop = 0;
 
   /** @param {() => void} reachedTop called when the reader scrolls up to the beginning */
   constructor(reachedTop) {
-    this.#scroller.addEventListener(
-      "scroll",
-      () => {
-        const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
-        const isUp = scrollTop < this.#lastTop;
-        this.#lastTop = scrollTop;
-        // The end also moves away by itself, when something is drawn: only a reader who goes up leaves it.
-        if (scrollHeight - clientHeight - scrollTop < NEAR) this.#set(true);
-        else if (isUp) this.#set(false);
-        if (isUp && scrollTop < TOP) reachedTop();
-      },
-      { passive: true },
-    );
+    this.#reachedTop = reachedTop;
+    this.#scroller.addEventListener("scroll", () => this.look(), { passive: true });
     this.#jump.addEventListener("click", () => {
       this.toEnd();
       byId("message").focus({ preventScroll: true });
     });
     // What is drawn late, such as an article that comes into sight, moves the end as well.
-    const observer = new ResizeObserver(() => this.keep());
+    const observer = new ResizeObserver(() => {
+      this.look();
+      this.keep();
+    });
     observer.observe(this.#messages);
     observer.observe(this.#scroller);
+  }
+
+  /**
+   * Sees where the reader went since the last look. To be called before anything is drawn: the event of a scroll comes
+   * when the next frame has begun, and by then `keep` would have undone it.
+   */
+  look() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    const below = scrollHeight - clientHeight - scrollTop;
+    const isUp = scrollTop < this.#lastTop;
+    this.#lastTop = scrollTop;
+    // Only a reader who goes up leaves the end, be it by the first pixels of a smooth scroll. It also moves by itself:
+    // away, when something is drawn, and up together with what is in sight, when less is drawn than before.
+    if (isUp && below > AT_END) this.#set(false);
+    else if (below < NEAR) this.#set(true);
+    if (isUp && scrollTop < TOP) this.#reachedTop();
+  }
+
+  /** Whether the reader stands at the beginning, or everything is in sight. */
+  get isAtTop() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    return this.#isFollowing ? 0 < clientHeight && scrollHeight <= clientHeight : scrollTop < TOP;
   }
 
   /** After something was drawn. */
@@ -70,6 +88,8 @@ export class Follow {
   /** @param {boolean} isFollowing */
   #set(isFollowing) {
     this.#isFollowing = isFollowing;
+    // While the end is followed, the browser does not move anything to keep something else in its place.
+    this.#scroller.toggleAttribute("data-following", isFollowing);
     if (isFollowing && document.activeElement === this.#jump) byId("message").focus({ preventScroll: true });
     this.#jump.hidden = isFollowing;
   }

@@ -22,6 +22,8 @@ export class Past {
   /** Whether there are older ones than those held; null: as the view says. @type {boolean | null} */
   #more = null;
   #isLoading = false;
+  /** Whether the last attempt to load some was refused. */
+  #wasRefused = false;
 
   /**
    * @param {Session} session
@@ -80,10 +82,19 @@ export class Past {
     setText(this.#button, this.#isLoading ? "Loading earlier messages…" : "Load earlier messages");
   }
 
+  /**
+   * Loads more for a reader who is at the beginning already, where no scrolling tells that more is wanted. What was
+   * refused is not tried again before the reader asks for it.
+   */
+  goOn() {
+    if (!this.#wasRefused) this.load();
+  }
+
   /** Loads the messages before the oldest here. Does nothing while it does so already, and where there are none. */
   async load() {
     if (this.#isLoading || this.#button.hidden) return;
     this.#isLoading = true;
+    this.#wasRefused = false;
     this.#changed();
     const oldest = this.#held[0] ?? this.#session.view.messages[0];
     try {
@@ -93,6 +104,7 @@ export class Past {
         this.#more = more;
       }
     } catch (error) {
+      this.#wasRefused = true;
       this.#notices.refused(error);
     }
     this.#isLoading = false;
