@@ -82,16 +82,20 @@ class OpenPart:
         else:
             self._blocks.append(end)
 
+    def add(self, delta: str) -> None:
+        """Takes in text."""
+        if self._blocks is None:
+            self._blocks = []
+        self._deltas.append(delta)
+        self.length += len(delta)
+        if len(self._deltas) >= _BLOCK_DELTAS or self.length - self._joined >= _BLOCK_LENGTH:
+            self._close_block()
+
     def fold(self, chunk: Mapping[str, Any]) -> None:
         """Takes in a `run.chunk` of this part."""
         delta = chunk.get("delta")
         if isinstance(delta, str):
-            if self._blocks is None:
-                self._blocks = []
-            self._deltas.append(delta)
-            self.length += len(delta)
-            if len(self._deltas) >= _BLOCK_DELTAS or self.length - self._joined >= _BLOCK_LENGTH:
-                self._close_block()
+            self.add(delta)
         elif delta is not None:  # of a kind that this version does not know
             self.fields["delta"] = delta
         if self.kind not in TEXT_KINDS:
@@ -105,12 +109,18 @@ class OpenPart:
         if chunk.get("done"):
             self.done = True
 
-    def cut(self, length: int) -> None:
-        """Keeps the first `length` code points of text or reasoning; parts of other kinds happened, and stay whole."""
-        if self.kind in TEXT_KINDS and length < self.length:
-            self._blocks = _cut(self.text[:length])
-            self._deltas.clear()
-            self.length = self._joined = length
+    def cut(self, length: int) -> OpenPart:
+        """The part with the first `length` code points of text or reasoning; others happened, and stay whole."""
+        if self.kind not in TEXT_KINDS or length >= self.length:
+            return self
+        return OpenPart(self.kind, self.fields, self.text[:length], done=self.done)
+
+    def copy(self) -> OpenPart:
+        """A part that goes on without this one; the text so far is shared."""
+        part = OpenPart(self.kind, self.fields.copy(), done=self.done)
+        part._blocks = None if self._blocks is None else self._blocks.copy()
+        part._deltas, part._joined, part.length = self._deltas.copy(), self._joined, self.length
+        return part
 
     def view(self) -> Part:
         """The part as a message carries it."""
@@ -125,7 +135,10 @@ def _cut(text: str) -> list[str]:
 
 
 class OpenMessage:
-    """An assistant message while its run goes on. `fields` are those of the message but `parts`."""
+    """An assistant message while its run goes on. `fields` are those of the message but `parts`.
+
+    A part that is done does not change any more: what cuts it puts another one in its place.
+    """
 
     __slots__ = ("fields", "parts")
 
@@ -149,7 +162,7 @@ class OpenMessage:
         self.close_parts()
         for entry in kept or ():
             if entry["part"] < len(self.parts):
-                self.parts[entry["part"]].cut(entry["length"])
+                self.parts[entry["part"]] = self.parts[entry["part"]].cut(entry["length"])
         fields = {name: steer[name] for name in ("steerId", "parts", "by", "device")}
         self.parts.append(OpenPart("steer", fields, done=True))
 
@@ -166,9 +179,13 @@ class OpenMessage:
             if part.kind in TEXT_KINDS:
                 if number not in lengths:
                     continue
-                part.cut(lengths[number])
+                part = part.cut(lengths[number])
             left.append(part)
         self.parts = left
+
+    def copy(self) -> OpenMessage:
+        """A message that goes on without this one; what is done of it is shared."""
+        return OpenMessage(self.fields.copy(), [part if part.done else part.copy() for part in self.parts])
 
     def view(self) -> Message:
         """The message as a snapshot carries it, a copy that later chunks do not change."""

@@ -119,6 +119,18 @@ class Transcript:
         messages.sort(key=lambda message: message.fields["seq"])
         self._messages = {message.fields["id"]: message for message in messages}
 
+    def copy(self) -> Transcript:
+        """One that goes on without this one; what has ended in it is shared. Not while a snapshot is loaded."""
+        twin = Transcript()
+        twin.epoch, twin.seq, twin.at, twin.more = self.epoch, self.seq, self.at, self.more
+        twin._messages, twin._ended = self._messages.copy(), self._ended.copy()
+        for run_id, run in self.runs.items():
+            message = None if run.message is None else run.message.copy()
+            twin.runs[run_id] = Run(run.info.copy(), message)
+            if message is not None:
+                twin._messages[message.fields["id"]] = message
+        return twin
+
     @property
     def partial_snapshot(self) -> tuple[str, int] | None:
         """Epoch and seq of the snapshot of which some messages have come; None outside one."""

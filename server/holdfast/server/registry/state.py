@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple, NotRequired
 
@@ -136,6 +136,10 @@ class RunState:
         """Whether it has not ended."""
         return self.phase in OPEN
 
+    def copy(self, message: OpenMessage | None) -> RunState:
+        """One that goes on without this one, with `message` in place of its own."""
+        return replace(self, message=message, boundaries=self.boundaries.copy(), resolved=self.resolved.copy())
+
     def kept(self, seen_seq: int) -> list[Kept]:
         """How long each text and reasoning part of an active run was at the event `seen_seq`, zeros included."""
         assert self.message is not None, "an active run has a message"
@@ -169,6 +173,20 @@ class SessionState:
         """Whether anything has left this state: ids it does not know may then be in the archive."""
         self.marks: list[tuple[int, int]] = []
         """(time, seq) of earlier checkpoints, oldest first: what the replay window is measured by."""
+
+    def copy(self) -> SessionState:
+        """One that goes on without this one; what has ended in it is shared."""
+        twin = SessionState("")
+        twin.transcript = self.transcript.copy()
+        for run_id, run in self.runs.items():
+            view = twin.transcript.runs.get(run_id)
+            message = None if view is None else view.message
+            twin.runs[run_id] = run if run.phase is Phase.CLOSED else run.copy(message)
+        twin.queue, twin.main = self.queue.copy(), self.main
+        twin.steers = {steer_id: replace(steer) for steer_id, steer in self.steers.items()}
+        twin.memories, twin.spilled_at = self.memories.copy(), self.spilled_at
+        twin.last_message_id, twin.archived, twin.marks = self.last_message_id, self.archived, self.marks
+        return twin
 
     @property
     def epoch(self) -> str:
