@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgpack
 import pytest
 from structlog.testing import capture_logs
+from typing_extensions import override
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.codec import COMMAND_ITEMS
 from holdfast.server.settings import GatewaySettings
-from holdfast.server.store import Appended, Conflict, MemoryStore
+from holdfast.server.store import Append, Landed, MemoryStore, Outcome
 from tests.server.gateway.harness import CODECS, Gate, echo, served, until
 
 
@@ -224,12 +225,26 @@ class Slow(MemoryStore):
         self.open_gate = asyncio.Event()
         self.open_gate.set()
         self.appends = 0
+        self._waiting: set[asyncio.Task[None]] = set()
 
-    async def append(self, *arguments: Any, **named: Any) -> Appended | Conflict:
-        """Waits for the gate."""
+    @override
+    def append_many(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # it may answer later
+        self, requests: Sequence[Append], landed: Landed
+    ) -> Sequence[Outcome] | None:
         self.appends += 1
-        await self.open_gate.wait()
-        return await super().append(*arguments, **named)
+        if self.open_gate.is_set():
+            return super().append_many(requests, landed)
+
+        async def later() -> None:
+            await self.open_gate.wait()
+            outcomes = self.append_many(requests, landed)
+            assert outcomes is not None, "the gate is open"
+            landed(requests, outcomes)
+
+        task = asyncio.create_task(later())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+        return None
 
 
 async def test_commands_in_flight_are_bounded() -> None:
@@ -244,7 +259,7 @@ async def test_commands_in_flight_are_bounded() -> None:
         await until(lambda: store.appends > 0)
         async with server.client("another", hello={}) as other:
             assert (await other.ask("ping", id="p"))["outcome"] == "pong"  # what could be read has been read by now
-        waiting = len(session._mailbox._commands) + len(session._mailbox.batch)  # pyright: ignore[reportPrivateUsage]
+        waiting = session._mailbox.commands  # pyright: ignore[reportPrivateUsage]
         assert waiting == 4
         store.open_gate.set()
         for number in range(12):
@@ -274,33 +289,36 @@ async def test_a_session_that_fails() -> None:
     What was asked before it has its reply, what was being read is given up, and the log says it once.
     """
 
-    class Broken(MemoryStore):
-        broken: asyncio.Event | None = None
+    class Broken(Slow):
+        broken = False
 
-        async def append(self, *arguments: Any, **named: Any) -> Appended | Conflict:
-            if self.broken is not None:
-                await self.broken.wait()
-                raise ZeroDivisionError("a defect")
-            return await super().append(*arguments, **named)
+        @override
+        def append_many(  # type: ignore[override]  # as the one above
+            self, requests: Sequence[Append], landed: Landed
+        ) -> Sequence[Outcome] | None:
+            if self.broken and self.open_gate.is_set():
+                return [ZeroDivisionError("a defect") for _ in requests]
+            return super().append_many(requests, landed)
 
     store = Broken()
     async with served(echo, store=store) as server:
         async with server.client(hello={}) as client:
-            store.broken = asyncio.Event()
+            store.broken = True
+            store.open_gate.clear()
             await client.send("send", id="r0", text="x")
             await client.send("history", id="h")
             for number in range(1, 70):
                 await client.send("send", id=f"r{number}", text="x")
             await until(lambda: server.node.sessions["s"].pending)
             with capture_logs() as logs:
-                store.broken.set()
+                store.open_gate.set()
                 assert await client.closed() == 4005
                 await until(lambda: server.gateway.connections == 0)
             replies = {m.get("id"): m["code"] for m in client.of_type("error")}
             assert replies["r0"] == "unavailable"
             assert "Zero" not in str(client.received)
             assert [line["event"] for line in logs if line["log_level"] == "error"] == ["session failed"]
-        store.broken = None
+        store.broken = False
         async with server.client(hello={}) as client:
             assert (await client.ask("send", id="r0", text="x"))["outcome"] == "started"
 

@@ -34,12 +34,12 @@ async def test_refused_hellos_leave_nothing() -> None:
         for _ in range(crowd):
             async with RawClient.open(server) as client:
                 client.send(message("hello"))
-                await until(lambda: bool(session._jobs))  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: bool(session._mailbox.reads))  # pyright: ignore[reportPrivateUsage]
                 server.clock.advance(5_000)
                 assert (await client.until("error"))["code"] == "unavailable"
                 assert await client.closed() == 4005
             await until(lambda: server.gateway.connections == 0)
-        assert not session._jobs  # pyright: ignore[reportPrivateUsage]
+        assert not session._mailbox.reads  # pyright: ignore[reportPrivateUsage]
         await settled()
         assert (len(asyncio.all_tasks()), server.clock.waiting) == (tasks, timers)
         store.gate.set()
@@ -59,26 +59,22 @@ async def test_a_connection_takes_its_timers_and_tasks_along() -> None:
             session = server.node.sessions["s"]
             await until(lambda: not session.workers)
             await server.clock.pass_ms(10_000)  # whatever was to follow from the run has
-            holding, held = asyncio.Event(), asyncio.Event()
-
-            async def hold(_: object) -> None:
-                holding.set()
-                await held.wait()
-
             timers, tasks = server.clock.waiting, len(asyncio.all_tasks())
             async with RawClient.open(server) as client:
                 client.send(message("hello", token=f"until:{expires_at}"))
                 await client.until("caughtUp")
-                blocking = asyncio.create_task(session.between_commits(hold))
-                await holding.wait()
+                appends = store.appends
+                store.open_gate.clear()
+                await other.send("send", id="r2", text="hi")
+                await until(lambda: store.appends > appends)
                 client.send(message("ping", id="p"), message("history", id="h"))
-                await until(lambda: bool(session._jobs))  # pyright: ignore[reportPrivateUsage]
+                await until(lambda: bool(session._mailbox.reads))  # pyright: ignore[reportPrivateUsage]
                 client.reset()
             await until(lambda: server.gateway.connections == 1)
-            assert not session._jobs  # pyright: ignore[reportPrivateUsage]
-            held.set()
-            await blocking
-            await settled()
+            assert not session._mailbox.reads  # pyright: ignore[reportPrivateUsage]
+            store.open_gate.set()
+            await other.until("run.ended", runId="r2")
+            await until(lambda: not session.workers)
             await server.clock.pass_ms(10_000)
             assert (server.clock.waiting, len(asyncio.all_tasks())) == (timers, tasks)
 
@@ -251,7 +247,7 @@ async def test_a_pong_stands_behind_what_was_committed_before_it() -> None:
         await client.send("send", id="r", text="x")
         await until(lambda: store.appends > 0)
         await client.send("ping", id="p")
-        await until(lambda: bool(server.node.sessions["s"]._jobs))  # pyright: ignore[reportPrivateUsage]
+        await until(lambda: bool(server.node.sessions["s"]._mailbox.reads))  # pyright: ignore[reportPrivateUsage]
         store.open_gate.set()
         pong = await client.until("ack", id="p")
         seqs = [m["seq"] for m in client.received if "." in m["type"] or m["type"] == "message"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -13,7 +12,6 @@ from holdfast.server.settings import GatewaySettings
 from tests.server.gateway.harness import Gate, served, until
 from tests.server.gateway.raw import PING, TEXT, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow
-from tests.server.gateway.test_hello import Stuck
 
 End = Callable[[RawClient, bytes], None]
 
@@ -110,28 +108,23 @@ async def test_every_command_counts_however_its_sender_leaves(kind: str, end: En
 @pytest.mark.parametrize("lost", [False, True], ids=["closing", "lost"])
 async def test_a_stop_counts_that_came_while_its_sender_was_let_in(lost: bool) -> None:
     """One who leaves waits for no welcome: the cancel goes its way, whatever still holds up the welcome."""
-    gate, store = Gate(), Stuck()
-    store.gate.set()
+    gate, store = Gate(), Slow()
     async with served(gate.agent, store=store) as server, server.client(hello={}) as other:
         await other.send("send", id="r", text="go")
         await other.until("run.chunk")
         session = server.node.sessions["s"]
-        held, holding = asyncio.Event(), asyncio.Event()
-
-        async def hold(_: object) -> None:
-            holding.set()
-            await held.wait()
-
-        blocking = asyncio.create_task(session.between_commits(hold))
-        await holding.wait()
+        appends = store.appends
+        store.open_gate.clear()
+        await other.send("send", id="r2", text="later", whenBusy="queue")
+        await until(lambda: store.appends > appends)
         async with RawClient.open(server) as leaving:
             leaving.send(message("hello"), message("cancel", id="k", runId="r"), b"" if lost else close())
             await until(lambda: server.gateway.connections == 2)
             if lost:
                 await leaving.gone()
-            await until(lambda: session.pending)  # it is with the session, and has waited for nothing
-            held.set()
-            await blocking
+            # It is with the session, and has waited for nothing.
+            await until(lambda: session._mailbox.commands == 2)  # pyright: ignore[reportPrivateUsage]
+            store.open_gate.set()
             assert (await other.until("run.ended"))["reason"] == "cancelled"
             assert len(session.subscribers.present) == 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 import pytest
@@ -14,10 +14,9 @@ from holdfast.protocol.events import Message
 from holdfast.protocol.messages import join_continued
 from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.socket import WAITING_BYTES, WRITE_LIMIT, Socket
-from holdfast.server.session.jobs import Jobs
-from holdfast.server.session.journal import Journal
+from holdfast.server.session.actor import Session
 from holdfast.server.settings import GatewaySettings
-from holdfast.server.store import MemoryStore, StoredMessage, StoredSize
+from holdfast.server.store import Append, MemoryStore, StoredMessage, StoredSize
 from tests.server.gateway.harness import Client, Gate, Served, served, until
 from tests.server.gateway.raw import PING, RawClient, frame
 
@@ -246,13 +245,13 @@ async def test_who_waits_for_a_catch_up_does_not_keep_asking(monkeypatch: pytest
     history, which needs the same messages, is told that they cannot be had.
     """
     store = Held()
-    asked = 0
-    jobs = Jobs.run
+    turns = 0
+    decide = Session.decide
 
-    async def counted(self: Jobs, job: Callable[[Journal], Awaitable[object]]) -> object:
-        nonlocal asked
-        asked += 1
-        return await jobs(self, job)
+    def counted(self: Session) -> Append | None:
+        nonlocal turns
+        turns += 1
+        return decide(self)
 
     async with served(settings=UNMETERED, store=store) as server, server.client(hello={}) as writer:
         await writer.send("send", id="r1", text="hi")
@@ -260,7 +259,7 @@ async def test_who_waits_for_a_catch_up_does_not_keep_asking(monkeypatch: pytest
         server.clock.advance(2_000)
         await until(lambda: len(store.archived) == 2)
         store.held = True
-        monkeypatch.setattr(Jobs, "run", counted)
+        monkeypatch.setattr(Session, "decide", counted)
         async with server.client() as client:
             await client.send("hello")
             await client.until("welcome")
@@ -268,7 +267,7 @@ async def test_who_waits_for_a_catch_up_does_not_keep_asking(monkeypatch: pytest
                 await client.send(kind, id=kind)
             for _ in range(500):
                 await asyncio.sleep(0)
-            assert asked < 10
+            assert turns < 10
         store.asked = 0
         async with server.client() as client:
             await client.send("hello")

@@ -300,9 +300,9 @@ async def test_the_usage_of_a_stopped_run_is_in_its_settling() -> None:
 
 async def test_a_failure_of_the_server_fails_the_run_and_not_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Output that cannot be decided ends its run as failed: an agent never goes on over a hole in its answer."""
-    from holdfast.server.session import actor as module
+    from holdfast.server.session import core as module
 
-    decide = module.decide_chunk  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
+    decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 
     def broken(state: Any, work: Any, context: Any) -> Any:
         if getattr(work, "fields", {}).get("name") == "break":
@@ -315,7 +315,7 @@ async def test_a_failure_of_the_server_fails_the_run_and_not_the_session(monkeyp
         await run.text("two ")
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module, "decide_chunk", broken)
+    monkeypatch.setattr(module, "decide", broken)
     async with house() as h:
         with capture_logs() as logs:
             ended = await _ended(h, agent)

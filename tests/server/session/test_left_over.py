@@ -66,7 +66,7 @@ async def test_a_steer_that_waits_still_interrupts_after_other_events_were_misse
 
 async def test_a_run_whose_end_cannot_be_decided_is_found_by_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody works on it any more: it ends as lost, and the queue behind it goes on."""
-    from holdfast.server.session import actor as module
+    from holdfast.server.session import core as module
 
     decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 

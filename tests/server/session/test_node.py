@@ -9,6 +9,7 @@ import pytest
 from typing_extensions import override
 
 from holdfast.server.node.node import Node
+from holdfast.server.session.actor import Session
 from holdfast.server.store import MemoryStore, Owed, StoreUnavailable
 from tests.server.doubles import Device, FakeClock, settled
 from tests.server.session.house import house
@@ -78,11 +79,17 @@ async def test_a_reader_that_does_not_read_holds_up_no_close() -> None:
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("catch up")]
 
 
-async def test_a_session_is_opened_when_the_one_before_it_is_closed() -> None:
+async def test_a_session_is_opened_when_the_one_before_it_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two actors of one session at once would race each other on one node."""
+    close, gate = Session.close, asyncio.Event()
+
+    async def slowly(self: Session) -> None:
+        await close(self)
+        await gate.wait()
+
+    monkeypatch.setattr(Session, "close", slowly)
     async with house() as h:
         device = await h.device()
-        h.road.pause("observe")
         device.leave()
         await h.release()
         await h.clock.pass_ms(40_000, 1_000)
@@ -90,7 +97,7 @@ async def test_a_session_is_opened_when_the_one_before_it_is_closed() -> None:
         opening = asyncio.ensure_future(h.session())
         await settled()
         assert not opening.done()
-        h.road.resume()
+        gate.set()
         assert (await opening) is not device.session
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
-from holdfast.server.session.jobs import Jobs
-from holdfast.server.session.journal import Journal
 from tests.server.doubles import Device, settled
 from tests.server.session.house import house
 
@@ -36,26 +33,6 @@ async def test_nothing_is_read_for_a_connection_that_is_closed() -> None:
         await late.join()
         assert late.subscriber.snapshot, "it is still what it would need next"
         assert late.subscriber.seq == 0
-
-
-async def test_a_job_whose_asker_has_gone_is_not_run() -> None:
-    """Also where it was taken already, and waits for those before it."""
-    done: list[str] = []
-
-    async def job(_: Journal) -> None:
-        done.append("read")
-
-    jobs = Jobs(cast(Journal, None), lambda: None)
-    gone, waits = asyncio.create_task(jobs.run(job)), asyncio.create_task(jobs.run(job))
-    await settled()
-    taken = jobs.take()
-    gone.cancel()
-    await settled()
-    for run in taken:
-        await run()
-    await waits
-    assert gone.cancelled()
-    assert done == ["read"]
 
 
 async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:

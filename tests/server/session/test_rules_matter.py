@@ -14,9 +14,10 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Decision
 from holdfast.server.registry import decide as decide_function
-from holdfast.server.session import journal
-from holdfast.server.session.actor import Session
+from holdfast.server.session import core
+from holdfast.server.session.core import Check, Core, Landed, Question
 from holdfast.server.session.journal import Journal
+from holdfast.server.session.mailbox import Mail, Mailbox
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed, StoreUnavailable
 from tests.server.doubles import settled
@@ -27,7 +28,7 @@ _ON = SessionSettings()
 Schedule = Callable[[SessionSettings], Awaitable[None]]
 
 
-async def _no(*_: object) -> bool:
+def _no(*_: object) -> bool:
     return False
 
 
@@ -218,19 +219,29 @@ def _off_regroup(patch: Patch) -> SessionSettings:
 
 
 def _off_head(patch: Patch) -> SessionSettings:
-    patch.setattr(Journal, "moved_on", _no)
+    ask = Journal.ask
+
+    async def answered(self: Journal, question: Question, **named: Any) -> Landed | None:
+        if isinstance(question, Check):
+            self._core.checked(self.head)  # pyright: ignore[reportPrivateUsage]
+            return None
+        return await ask(self, question, **named)
+
+    patch.setattr(Journal, "ask", answered)
     return _ON
 
 
 def _off_order(patch: Patch) -> SessionSettings:
-    def outputs_first(self: Any) -> None:
-        if not self._ready:
-            self._mailbox.take()
-        ready, self._ready = self._ready, {}
-        self._taken = [(worker, worker.take()) for worker in ready.values()]
-        self._outputs = [output for _, outputs in self._taken for output in outputs]
+    take = Mailbox.take
 
-    patch.setattr(Session, "_take", outputs_first)
+    def outputs_first(self: Any, *, held: bool) -> Mail:
+        if not self._ready:
+            return take(self, held=held)
+        ready, self._ready = self._ready, {}
+        mail = self.batch = Mail(taken=[(worker, worker.take()) for worker in ready.values()])
+        return mail
+
+    patch.setattr(Mailbox, "take", outputs_first)
     return _ON
 
 
@@ -245,7 +256,7 @@ def _off_claim(patch: Patch) -> SessionSettings:
 
 
 def _off_index(patch: Patch) -> SessionSettings:
-    patch.setattr(journal, "owed", _nothing_owed)
+    patch.setattr(core, "owed", _nothing_owed)
     return _ON
 
 
@@ -256,12 +267,13 @@ def _off_sweep(patch: Patch) -> SessionSettings:
 
 def _off_encode(patch: Patch) -> SessionSettings:
     patch.setattr(run_module, "_checked", dict)  # where an agent's output comes in
-    patch.setattr(Session, "_leave_out", _give_up)  # and the net behind it
+    patch.setattr(Core, "_leave_out", _give_up)  # and the net behind it
     return _ON
 
 
 def _off_epoch(patch: Patch) -> SessionSettings:
-    patch.setattr(Journal, "_lost", _no)
+    patch.setattr(Core, "_lost", _no)
+    patch.setattr(Core, "_went_back", _no)
     return _ON
 
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from holdfast.protocol.commands import Cancel
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from holdfast.server.registry import Ask
+from holdfast.server.registry import Ask, Chunk
 from tests.server.doubles import settled
 from tests.server.session.house import house
 
@@ -200,8 +200,14 @@ async def test_an_agent_that_ignores_the_end_of_its_failed_run(monkeypatch: pyte
     """There is nothing to settle, but after the grace nobody waits for it any more: its session may be closed."""
     go_on = asyncio.Event()
 
-    def broken(*_: object) -> None:
-        raise RuntimeError("a mistake in this program")
+    from holdfast.server.session import core as module
+
+    decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
+
+    def broken(state: Any, work: Any, context: Any) -> Any:
+        if isinstance(work, Chunk):
+            raise RuntimeError("a mistake in this program")
+        return decide(state, work, context)
 
     async def deaf(run: Run) -> None:
         await run.text("one ")
@@ -211,7 +217,7 @@ async def test_an_agent_that_ignores_the_end_of_its_failed_run(monkeypatch: pyte
             except asyncio.CancelledError:
                 continue
 
-    monkeypatch.setattr("holdfast.server.session.actor.decide_chunk", broken)
+    monkeypatch.setattr(module, "decide", broken)
     async with house() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
@@ -352,7 +358,7 @@ async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
     monkeypatch: pytest.MonkeyPatch, half_way: bool
 ) -> None:
     """The agent has stopped for it already: its run ends as failed, also where deciding had begun to end it."""
-    from holdfast.server.session import actor as module
+    from holdfast.server.session import core as module
 
     decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 

@@ -177,5 +177,5 @@ async def test_many_messages_come_in_few() -> None:
         assert {page["more"] for page in pages} == {False}
         for limit, more in ((59, True), (60, False), (61, False)):
             assert {page["more"] for page in await device.history(limit=limit)} == {more}
-        newest = (await device.session.between_commits(lambda journal: journal.cut(None, 60))).newest(50_000)
+        newest = (await device.session._journal.cut(None, 60)).newest(50_000)  # pyright: ignore[reportPrivateUsage]
         assert newest.more

@@ -19,10 +19,9 @@ from tests.server.doubles import FakeClock, settled
 from tests.server.session.house import house
 
 
-def _workers(*runs: Any) -> Workers:
-    journal: Any = SimpleNamespace(state=SimpleNamespace(runs={run.run_id: run for run in runs}))
+def _workers() -> Workers:
     nobody: Any = None
-    return Workers(journal, "n1", start=nobody, chore=nobody)
+    return Workers(start=nobody)
 
 
 async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> None:
@@ -79,10 +78,12 @@ def test_a_worker_that_missed_the_end_of_its_run_is_told_how_it_ended() -> None:
     """The run was cancelled, and waits to be settled: that is due from the worker, as if it had heard of it."""
     told: list[Any] = []
     run = SimpleNamespace(run_id="r1", node="n1", attempt=1, phase=Phase.STOPPING, reason="cancelled")
-    workers = _workers(run)
+    workers = _workers()
     by_run: dict[str, Any] = {"r1": SimpleNamespace(owner=Owner("r1", "n1", 1), ended=told.append, over=False)}
     workers.by_run = by_run
-    workers.reconcile()
+    state: Any = SimpleNamespace(runs={"r1": run})
+    for effect in workers.reconciled(state, "n1"):
+        workers.carry_out(effect)
     assert told == [{"reason": "cancelled"}]
 
 
@@ -93,10 +94,10 @@ def test_a_command_gets_one_reply() -> None:
     ask: Any = None
     mailbox = Mailbox()
     mailbox.command(ask, 1.0, replies.append)
-    mailbox.take()
+    mailbox.take(held=False)
     mailbox.refuse_older(1.0, late)
     assert mailbox.oldest_waiting() is None
-    mailbox.refuse_all(closed)
+    mailbox.refuse_all(closed, closed)
     assert replies == [late]
 
 

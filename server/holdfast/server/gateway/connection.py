@@ -358,9 +358,9 @@ class Connection:
                 if isinstance(command, History):
                     await self._pages(session, subscriber, command)
                 else:
-                    # Through the actor: the reply stands behind everything committed before the ping came.
+                    # Through the mailbox: the reply stands behind everything committed before the ping came.
                     async with within(self._clock, self._settings.unavailable_seconds):
-                        await session.between_commits(_nothing)
+                        await session.settled()
                     subscriber.control({"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq})
             except TimeoutError:
                 subscriber.control(error_message(unavailable(), command.id))
@@ -449,7 +449,3 @@ class Connection:
 
     def _say(self, message: Mapping[str, Any]) -> None:
         self.wire.write(self.wire.frame(self.wire.codec.encode(message)))
-
-
-async def _nothing(_: object) -> None:
-    """Takes a turn in the actor."""

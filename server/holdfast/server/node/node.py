@@ -15,6 +15,7 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
 from holdfast.server.errors import SessionFailed
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
+from holdfast.server.node.turns import Turns
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
 from holdfast.server.session.actor import Session
 from holdfast.server.session.ports import SessionPort, Worker
@@ -66,6 +67,7 @@ class Node:
         self._users: dict[str, int] = {}
         self._closing: dict[str, tuple[Session, asyncio.Task[None]]] = {}
         self._failed = FailedSessions()
+        self.turns = Turns(store)
         self.agents_given_up = 0
         """How many runs had an agent that ignored its cancellation for all of its grace, since the process began."""
         self._workers: set[RunWorker] = set()
@@ -334,7 +336,7 @@ class Node:
         """See `Listener`."""
         opened = self.sessions.get(session)
         if opened is not None:
-            opened.store_moved()
+            opened.heard(before, head, batch)
 
     def gap(self) -> None:
         """See `Listener`."""

@@ -1,67 +1,65 @@
-"""The session actor: one task per open session that owns its state and moves it on.
+"""The session as it runs on a node: it carries out what its core says, and asks the store what the core asks.
 
-Its loop is a group commit: take all that is pending, decide it in order on the state, append the result once, and only
-then tell anybody. Reads that must not see a state half way (joins, snapshots, history) are jobs that run between two
-commits. On a conflict the state is folded anew from the store and everything is decided again.
+Theory of operation. What the core decides is in `core.py`, and what it is like is the log's business. Here is the shell
+around it. All sessions of a node that have mail are worked in one turn of the event loop (`node/turns.py`), in phases:
+each decides (`decide`), all that they add goes to the store together, and each is told what became of it (`landed`). In
+this no task, no future and no coroutine is made. Whatever has to wait runs as a task of the session's scope: a question
+that the store does not answer at once, a checkpoint, readers that catch up. There is one question at a time; while it
+is asked the session takes no turn, and its mail waits.
+
+    OPEN ──close──► CLOSING ──nothing waits any more──► OVER
+      └───────────────┴── an error of its own ────────► OVER
+
+The scope ends when the session is over, and everything in it has ended then. Nobody is left waiting: what is in the
+mailbox is refused, reads are told, and workers stop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import replace
-from typing import Any, Final, TypeVar
+import secrets
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from enum import Enum
+from typing import Any, Final
 
 import structlog
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.protocol.codec import MSGPACK_CODEC
-from holdfast.protocol.commands import Answer, Cancel, Cursor
-from holdfast.protocol.errors import CommandError
-from holdfast.protocol.events import Event, Failure, Message
+from holdfast.protocol.commands import Cancel, Cursor
+from holdfast.protocol.errors import CommandError, HoldfastError
+from holdfast.protocol.events import Message
+from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Timers
 from holdfast.server.errors import SessionFailed
-from holdfast.server.registry import (
-    Ask,
-    Chunk,
-    Context,
-    Due,
-    Finish,
-    OpenRequest,
-    Record,
-    RetractRequest,
-    Settle,
-    SteadyDues,
-    Sweep,
-    TakeSteers,
-    Upkeep,
-    Work,
-    closed_runs,
-    decide,
-    decide_chunk,
-    due_at,
-    due_times,
-    keys,
-)
+from holdfast.server.registry import AgentTraits, Ask, Upkeep, Work, closed_runs
+from holdfast.server.registry.effects import abandonable, promotable
 from holdfast.server.session.catch_up import CatchUps
-from holdfast.server.session.cuts import Cut, pages
-from holdfast.server.session.jobs import Jobs
+from holdfast.server.session.core import Core, Landed, Question, Stage
+from holdfast.server.session.cuts import pages
 from holdfast.server.session.journal import Journal
-from holdfast.server.session.mailbox import Chore, Item, Mailbox
-from holdfast.server.session.ports import Host, Output, Reply, Worker
+from holdfast.server.session.mailbox import Chore, Mail
+from holdfast.server.session.ports import Host, Reply, Worker
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Subscribers
 from holdfast.server.session.workers import Workers
-from holdfast.server.store import Head, StoreError
+from holdfast.server.store import Append, Batch, Head, Outcome, StoreError, StoreUnavailable
 
-_T = TypeVar("_T")
-_PRESENCE_CHECK_MS: Final = 5_000
 _LONGEST_COMPACT_PAUSE_SECONDS: Final = 60.0
 """Between tries at a checkpoint that the store does not take: they double up to this."""
-_NOTHING: Final[frozenset[type[Work]]] = frozenset()
 _log = structlog.get_logger("holdfast.session")
+
+
+class Life(Enum):
+    """How far the session is."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+class _Over(Exception):
+    """Ends the scope of a session that is over."""
 
 
 class Session:
@@ -71,9 +69,24 @@ class Session:
         self.id = session_id
         self.idle_since: float | None = None
         """The monotonic time since when nothing has been going on here, as the node has seen it."""
+        self.life = Life.OPEN
+        self.failed = False
+        """Whether it is over by an error of its own; the node then closes it, and opens the session anew."""
         self._host = host
+        self._core = Core(
+            session_id,
+            host.node,
+            self,
+            shared=host.store.shared,
+            limits=host.settings.limits,
+            batch_prefix=f"{secrets.token_hex(8)}-",
+            name_epoch=_new_epoch_name,
+            failed=self._not_decided,
+        )
+        self._mailbox = self._core.mailbox
         self._journal = Journal(
             session_id,
+            self._core,
             host.store,
             node=host.node,
             clock=host.clock,
@@ -81,120 +94,136 @@ class Session:
             slices=host.slices,
             waiting=self._reply_late,
         )
-        self._jobs = Jobs(self._journal, self._notify)
-        self._catch_ups = CatchUps(session_id, self._jobs, host.slices)
+        self._catch_ups = CatchUps(session_id, host.slices)
         self.subscribers = Subscribers(self._journal, host.clock, host.settings, self._fell_behind)
-        self._workers = Workers(
-            self._journal, host.node, start=functools.partial(host.start_worker, self), chore=self.chore
-        )
+        self._workers = Workers(start=functools.partial(host.start_worker, self))
         self.workers: Mapping[str, Worker] = self._workers.by_run
         """Those that work here, by run id, until the work has stopped and is settled."""
-        self._mailbox = Mailbox()
-        self._ready: dict[str, Worker] = {}
-        self._outputs: list[Output] = []
-        """What agents have said, in the batch that is decided."""
-        self._taken: list[tuple[Worker, list[Output]]] = []
-        """The same, by whom."""
-        self._wake: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[None] | None = None
         self._timers = Timers(host.clock)
-        self._steady = SteadyDues()
-        self._hold_until = 0.0
-        self._observers: int | None = 0
-        self._refresh = False
-        self._compact = False
+        self._scope: asyncio.TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._worked_on: list[str] = []
+        """The runs that were worked on when it was over."""
+        self._observers = 0
+        """How many watch here, as the store was told."""
+        self._looked_in = False
+        """Whether somebody has come since, who may have left again."""
+        self._presence: asyncio.Task[None] | None = None
+        self._compaction: asyncio.Task[None] | None = None
         self._compact_failures = 0
         """In a row."""
-        self._closing = False
-        self._over = False
-        """Whether the actor has ended: nothing is taken any more."""
 
     # From outside
 
     def start(self) -> None:
         """Begins to work: loads the state first."""
-        self._task = asyncio.create_task(self._main(), name=f"session {self.id}")
+        self._ended = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._main(self._ended), name=f"session {self.id}")
 
     async def close(self) -> None:
         """Ends when what is pending has been committed. Workers must have ended before."""
-        self._closing = True
-        self._notify()
-        await self._catch_ups.close()
+        if self.life is Life.OPEN:
+            self.life = Life.CLOSING
+            self._core.closing = True
+        self.notify()
         if self._task is not None:
             await asyncio.wait({self._task})  # how it failed, if it did, was logged there
 
     def abort(self) -> None:
-        """Ends the actor at once, where `close` waits for a store that does not answer. Harmless when it has ended."""
+        """Ends at once, where `close` waits for a store that does not answer. Harmless when it has ended."""
         if self._task is not None:
             self._task.cancel()
 
     @property
     def busy(self) -> bool:
         """Whether anything goes on here: subscribers, workers, or work that waits."""
-        return bool(self.subscribers.present or self.workers or self._jobs or self._mailbox.pending or self._outputs)
+        return bool(self.subscribers.present or self.workers or self._mailbox.busy)
 
     @property
     def head(self) -> Head:
-        """Where the log stood when it was last read or appended to here."""
-        return self._journal.head
+        """Where the log stands, as this node knows it."""
+        return self._core.head
 
     @property
     def pending(self) -> bool:
-        """Whether commands or chores are on their way into the log."""
-        return self._mailbox.pending or bool(self._outputs)
+        """Whether commands, chores or output are on their way into the log."""
+        return self._mailbox.pending
 
     @property
     def waiting(self) -> bool:
         """Whether a time is to come that only an open session keeps: an expiry, a deadline, a compaction."""
-        return bool(self._timers)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the actor has ended by an error of its own; the node then closes it, and opens the session anew."""
-        return self._over and not self._closing
+        return bool(self._timers) or self._compaction is not None
 
     def submit(self, ask: Ask, reply: Reply) -> None:
         """Brings a command; `reply` is called with its outcome.
 
         A cancel stops the agent at once if it works here, before anything is in the log.
         """
-        if self._over:
-            reply(_ended_error(failed=self.failed))
+        if self.life is Life.OVER:
+            reply(self._over_error())
             return
         command = ask.command
         halted = False
-        if isinstance(command, Cancel) and (ask.principal, command.id) not in self._journal.state.memories:
-            halted = self._workers.halt(command)
+        if isinstance(command, Cancel) and (ask.principal, command.id) not in self._core.state.memories:
+            halted = self._workers.halt(command, self._core.state, self._core.head)
         self._mailbox.command(ask, self._host.clock.monotonic(), reply, halted=halted)
         if "late" not in self._timers:
             self._timers.after("late", self._host.settings.unavailable_ms / 1000, self._watch_replies)
-        self._notify()
+        self.notify()
 
     def produced(self, worker: Worker) -> None:
         """A worker has output to take."""
-        if not self._over:
-            self._ready[worker.owner.run_id] = worker
-            self._notify()
+        if self.life is not Life.OVER:
+            self._mailbox.ready(worker)
+            self._host.turns.add(self)
 
     def chore(self, work: Chore) -> None:
-        """Brings work of the server's own; nothing happens to it where the actor has ended."""
-        if not self._over:
+        """Brings work of the server's own; nothing happens to it where the session is over."""
+        if self.life is not Life.OVER:
             self._mailbox.chore(work, self._host.clock.monotonic())
-            self._notify()
+            self.notify()
 
     def store_moved(self) -> None:
         """Another node has appended, or may have: look at the store's head."""
-        self._refresh = True
-        self._notify()
+        self._core.moved()
+        self.notify()
+
+    def heard(self, before: Head, head: Head, batch: Batch | None) -> None:
+        """Another node has appended `batch` behind `before`; without the batch, only that the log ends at `head`."""
+        self._core.heard(before, head, batch)
+        self.notify()
 
     def worker_done(self, worker: Worker) -> None:
         """The worker's task has stopped, and everything it had to say has been committed."""
         self._workers.done(worker)
-        self._notify()
+        self.notify()
 
-    async def between_commits(self, job: Callable[[Journal], Awaitable[_T]]) -> _T:
-        """Runs `job` in the actor while the state is what the store has, and returns its result."""
-        return await self._jobs.run(job)
+    # Reads
+
+    async def settled(self) -> None:
+        """Returns when everything that came before is in the log, and has been written to those who are live.
+
+        Raises SessionFailed where the session has failed or was closed. Cancelled, it leaves nothing behind.
+        """
+        if self.life is Life.OVER:
+            raise SessionFailed(self._over_error().message)
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def told(error: HoldfastError | None) -> None:
+            if settled.done():
+                return
+            if error is None:
+                settled.set_result(None)
+            else:
+                settled.set_exception(error)
+
+        self._mailbox.read(told)
+        self.notify()
+        try:
+            await settled
+        finally:
+            self._mailbox.forget(told)
 
     async def join(self, subscriber: Subscriber, cursor: Cursor | None, welcome: Mapping[str, Any]) -> None:
         """Takes a subscriber in: sends `welcome`, completed, then what it missed, then `caughtUp`; then it is live.
@@ -202,345 +231,298 @@ class Session:
         Returns when it is live for the first time. Cancelled, it may leave the subscriber in: close its wire, and call
         `leave`.
         """
-
-        async def join(journal: Journal) -> None:
-            resume = await self.subscribers.join(subscriber, cursor)
-            subscriber.write({**welcome, "epoch": journal.head.epoch, "head": journal.head.seq, "resume": resume})
-
-        self._refresh = True
-        await self._jobs.run(join)
+        self._core.moved()
+        await self.settled()
+        resume = await self.subscribers.join(subscriber, cursor)
+        head = self._core.head
+        subscriber.write({**welcome, "epoch": head.epoch, "head": head.seq, "resume": resume})
+        self._looked_in = True
+        self._look_around()
         await self._catch_ups.run(self.subscribers, subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
         """Lets a subscriber go. It is no cancel: the runs go on."""
         self.subscribers.leave(subscriber)
-        self._notify()
+        self.notify()
 
     async def history(self, command_id: str, before: int | None, limit: int) -> AsyncGenerator[dict[str, Any]]:
-        """The `page` messages for `history`, of this moment and made as they are asked for."""
-        return pages(await self._jobs.run(lambda journal: journal.cut(before, limit)), command_id)
+        """The `page` messages that answer `history`, of this moment and made as they are asked for."""
+        await self.settled()
+        return pages(await self._journal.cut(before, limit), command_id)
 
     async def conversation(self, run_id: str) -> list[Message]:
-        """The transcript as a run's agent should see it: all messages before its own, bounded by the settings."""
+        """The transcript as a run's agent should see it: all messages before its answer, bounded by the settings."""
         settings = self._host.settings
+        view = self._core.state.transcript.runs.get(run_id)
+        before = None if view is None else view.info.get("startedSeq")
+        cut = await self._journal.cut(before, settings.history_messages)
+        return await cut.newest(settings.history_bytes).whole()
 
-        async def read(journal: Journal) -> Cut:
-            view = journal.state.transcript.runs.get(run_id)
-            before = None if view is None else view.info.get("startedSeq")
-            return await journal.cut(before, settings.history_messages)
+    def message(self, run_id: str) -> OpenMessage | None:
+        """The message of a run that goes on as it is in the log, not to be changed; None where it has ended."""
+        run = self._core.state.runs.get(run_id)
+        return None if run is None else run.message
 
-        return await (await self._jobs.run(read)).newest(settings.history_bytes).whole()
+    # What the core looks at
 
-    # The loop
+    @property
+    def traits(self) -> Mapping[str, AgentTraits]:
+        """The agents that this node can run."""
+        return self._host.traits
+
+    @property
+    def accepting(self) -> bool:
+        """False while the node is draining."""
+        return self._host.accepting
+
+    @property
+    def working(self) -> Mapping[str, Worker]:
+        """Runs that somebody works on here."""
+        return self.workers
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody watches through this node."""
+        return bool(self.subscribers.present)
+
+    @property
+    def left_in_order(self) -> bool:
+        """Whether whoever had the store before left it in order."""
+        return self._host.store.left_in_order
+
+    # Turns
+
+    def notify(self) -> None:
+        """There may be something to do: takes part in the node's next turn."""
+        self._host.turns.add(self)
+
+    def decide(self) -> Append | None:
+        """The first phase of a turn: does what can be done, and returns what is to be added to the log. Raises nothing.
+
+        Where the store has to be asked something else, that is begun; None then, as where there is nothing to do.
+        """
+        core, clock = self._core, self._host.clock
+        if self.life is Life.OVER or self._scope is None or core.stage is not Stage.IDLE:
+            return None
+        try:
+            while (step := core.next(clock.now(), clock.monotonic())) is not None:
+                if isinstance(step, Append):
+                    return step
+                if not isinstance(step, Landed):
+                    self._spawn(self._asked(step), f"ask the store of {self.id}")
+                    return None
+                self._carry_out(step)
+            if self.life is Life.CLOSING and not self._mailbox.busy:
+                self._end()
+            else:
+                self._look_around()
+        except Exception as error:
+            self._fail(error)
+        return None
+
+    def landed(self, append: Append, outcome: Outcome) -> None:
+        """The last phase: what became of what `decide` returned. Raises nothing."""
+        if self.life is Life.OVER:
+            return
+        try:
+            if isinstance(outcome, StoreUnavailable):
+                self._spawn(self._asked(append, outcome), f"ask the store of {self.id}")
+                return
+            if isinstance(outcome, Exception):
+                raise outcome
+            landed = self._core.appended(outcome)
+            if landed is not None:
+                self._carry_out(landed)
+            self._go_on()
+        except Exception as error:
+            self._fail(error)
+
+    async def _asked(self, question: Question, failed: StoreUnavailable | None = None) -> None:
+        landed = await self._journal.ask(question, failed=failed)
+        if self.life is not Life.OVER:
+            if landed is not None:
+                self._carry_out(landed)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._look_around()
+        if self.life is Life.CLOSING or self._core.has_mail(self._host.clock.monotonic()):
+            self._host.turns.add(self)
+
+    def _look_around(self) -> None:
+        """Begins what is due beside the log."""
+        if self.life is Life.OVER:
+            return
+        news = self._looked_in or len(self.subscribers.present) != self._observers
+        if news and self._presence is None and self._core.loaded:
+            self._presence = self._spawn(self._tell_presence(), f"presence {self.id}")
+        if self._journal.heavy and "compact" not in self._timers:
+            self._compact()
+
+    def _carry_out(self, landed: Landed) -> None:
+        if landed.reset is not None:
+            self.subscribers.reset_all(new_epoch=landed.reset)
+        if landed.events:
+            self._journal.keep(landed.events, landed.encoded)
+            self.subscribers.fan_out(landed.events, landed.encoded)
+        if landed.opened:
+            landed.effects += self._workers.reconciled(self._core.state, self._host.node)
+        for effect in landed.effects:
+            chore = self._workers.carry_out(effect)
+            if chore is not None:
+                self.chore(chore)
+        if landed.lifecycle:
+            self._after_lifecycle()
+        if landed.contended:
+            seconds = self._host.settings.contended_hold_ms / 1000
+            self._core.held_until = self._host.clock.monotonic() + seconds
+            self._timers.after("hold", seconds, self.notify)
+        if landed.mail is not None:
+            self._tell(landed.mail, landed.unobserved_since)
+
+    def _tell(self, mail: Mail, unobserved_since: int | None) -> None:
+        upkeep = False
+        for item in mail.items:
+            item.tell()
+            if isinstance(item.work, Ask):
+                if isinstance(item.work.command, Cancel):
+                    self._workers.release(item.work.command, self._core.state)
+            else:
+                upkeep = upkeep or isinstance(item.work, Upkeep)
+        if upkeep:
+            # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
+            self._schedule_upkeep(unobserved_since)
+        for worker, outputs in mail.taken:
+            worker.committed(outputs)
+        for read in mail.reads:
+            read(None)
+
+    # What follows
+
+    def _after_lifecycle(self) -> None:
+        state = self._core.state
+        upkeep = promotable(state, agents=self._host.traits, accepting=self._host.accepting)
+        if upkeep is not None:
+            self.chore(upkeep)
+        if closed_runs(state) and "compact" not in self._timers:
+            self._timers.after("compact", self._host.settings.compact_after_ms / 1000, self._compact)
+        self._schedule_upkeep(None)
+        if abandonable(state) and not self.watched:
+            self._observers = -1  # the presence is read anew, which the due time depends on
+
+    def _schedule_upkeep(self, unobserved_since: int | None) -> None:
+        clock = self._host.clock
+        wait_ms = self._core.wake_after_ms(clock.now(), clock.monotonic(), unobserved_since)
+        if wait_ms is None:
+            self._timers.cancel("upkeep")
+        else:
+            self._timers.after("upkeep", wait_ms / 1000, functools.partial(self.chore, Upkeep()))
+
+    async def _tell_presence(self) -> None:
+        """Tells the store who watches here, until it knows."""
+        try:
+            while (observers := len(self.subscribers.present)) != self._observers or self._looked_in:
+                # Who has looked in starts the time anew in which nobody watches.
+                observers, self._looked_in = max(observers, int(self._looked_in)), False
+                await self._journal.observe(observers)
+                self._observers = observers
+            if not observers and abandonable(self._core.state):
+                self._schedule_upkeep(await self._journal.unobserved_since())
+        finally:
+            self._presence = None
+
+    def _compact(self) -> None:
+        if self._compaction is None:
+            self._compaction = self._spawn(self._compact_log(), f"checkpoint {self.id}")
+
+    async def _compact_log(self) -> None:
+        try:
+            await self._journal.compact()
+        except StoreError as error:
+            # Nearly full, it may still take what is appended, which does not wait for this.
+            pause = self._host.settings.compact_after_ms / 1000 * 2**self._compact_failures
+            seconds = min(pause, _LONGEST_COMPACT_PAUSE_SECONDS)
+            self._compact_failures = min(self._compact_failures + 1, 16)
+            _log.warning("session not compacted", session=self.id, error=str(error), retry_seconds=seconds)
+            self._timers.after("compact", seconds, self._compact)
+        else:
+            self._compact_failures = 0
+        finally:
+            self._compaction = None
 
     def _fell_behind(self, subscriber: Subscriber) -> None:
-        self._catch_ups.start(self.subscribers, subscriber)
+        self._spawn(self._catch_ups.watched(self.subscribers, subscriber), f"catch up {subscriber.connection}")
 
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+    # The end
 
-    async def _main(self) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        assert self._scope is not None, "a session that was started has a scope"
+        return self._scope.create_task(work, name=name)
+
+    async def _main(self, ended: asyncio.Future[None]) -> None:
         try:
-            await self._work()
-        except Exception:
-            head, runs = self._journal.head, list(self.workers)
-            _log.exception(
-                "session failed", session=self.id, node=self._host.node, epoch=head.epoch, seq=head.seq, runs=runs
-            )
-        finally:
+            async with asyncio.TaskGroup() as self._scope:
+                self.notify()
+                try:
+                    await ended
+                finally:
+                    self._end()  # before anything in the scope is ended
+                raise _Over
+        except* _Over:
+            """Everything in the scope has ended."""
+        except* Exception as errors:
+            for error in errors.exceptions:
+                self._log_failure(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends by an error of its own. Its log is as it was."""
+        if self.life is not Life.OVER:
+            self._log_failure(error)
             self._end()
 
-    async def _work(self) -> None:
-        """Returns when the session was closed and nothing waits. Whatever is raised here ends it."""
-        await self._journal.load()
-        self._workers.reconcile()
-        self._after_lifecycle()
-        self._compact = self._journal.heavy
-        while True:
-            await self._pending()
-            if self._closing and not (self._mailbox.waiting or self._ready or self._jobs):
-                return
-            await self._round()
+    def _log_failure(self, error: BaseException) -> None:
+        head = self._core.head
+        _log.error(
+            "session failed",
+            session=self.id,
+            node=self._host.node,
+            epoch=head.epoch,
+            seq=head.seq,
+            runs=self._worked_on or list(self.workers),
+            exc_info=error,
+        )
 
     def _end(self) -> None:
         """Nothing is taken any more, however it came to that, and whoever waits for something is told."""
-        self._over = True
-        error = _ended_error(failed=self.failed)
-        self._mailbox.refuse_all(error)
-        self._jobs.close(SessionFailed(error.message))
+        if self.life is Life.OVER:
+            return
+        self.failed = self.life is Life.OPEN
+        self.life = Life.OVER
+        self._worked_on = list(self.workers)
+        error = self._over_error()
+        self._mailbox.refuse_all(error, SessionFailed(error.message))
         self._workers.drop_all()
-        self._ready, self._outputs, self._taken = {}, [], []
         if self.failed:
             for subscriber in list(self.subscribers.present):
                 subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         self.subscribers.close()
         self._timers.clear()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
-    async def _pending(self) -> None:
-        """Returns when there is something to do."""
-        if self._closing:
-            await asyncio.sleep(0)  # there is always something to do then: it must not keep the loop from others
-        while not (
-            self._mailbox.waiting
-            or self._jobs
-            or self._refresh
-            or self._compact
-            or self._closing
-            or len(self.subscribers.present) != self._observers
-            or (self._ready and self._host.clock.monotonic() >= self._hold_until)
-        ):
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
-            self._wake = None
-
-    async def _round(self) -> None:
-        # Taken before the head is read, which a join relies on, and done after the commands that came before them.
-        jobs = self._jobs.take()
-        if self._refresh:
-            self._refresh = False
-            if await self._journal.moved_on():
-                await self._reload()
-        if len(self.subscribers.present) != self._observers:
-            self._observers = len(self.subscribers.present)
-            await self._journal.observe(self._observers)
-            self._schedule_upkeep(await self._unobserved_since())
-        self._take()
-        if self._mailbox.batch or self._outputs:
-            await self._commit()
-            self._mailbox.batch, self._outputs, self._taken = [], [], []
-        for job in jobs:
-            await job()
-        if self._compact or (self._journal.heavy and "compact" not in self._timers):
-            self._compact = False
-            await self._compact_log()
-
-    async def _compact_log(self) -> None:
-        if await self._journal.moved_on():
-            await self._reload()
-        try:
-            await self._journal.compact()
-        except StoreError as error:
-            # Nearly full, it may still take what is appended, which must not wait for this.
-            pause = self._host.settings.compact_after_ms / 1000 * 2**self._compact_failures
-            seconds = min(pause, _LONGEST_COMPACT_PAUSE_SECONDS)
-            self._compact_failures = min(self._compact_failures + 1, 16)
-            _log.warning("session not compacted", session=self.id, error=str(error), retry_seconds=seconds)
-            self._timers.after("compact", seconds, self._compact_now)
-        else:
-            self._compact_failures = 0
-
-    def _take(self) -> None:
-        """Moves what is pending into the batch: commands, chores, and the output of agents unless it is held."""
-        self._mailbox.take()
-        if self._ready and (self._closing or self._host.clock.monotonic() >= self._hold_until):
-            ready, self._ready = self._ready, {}
-            self._taken = [(worker, worker.take()) for worker in ready.values()]
-            for _, outputs in self._taken:
-                self._outputs.extend(outputs)
-
-    async def _commit(self) -> None:
-        """Decides the batch and appends it, as often as it takes; then tells everybody."""
-        journal = self._journal
-        kinds = {type(item.work) for item in self._mailbox.batch} if self._mailbox.batch else _NOTHING
-        records: list[Record] = []
-        encoded: list[bytes] = []
-        while True:
-            # Replies that add nothing bypass compare-and-append: they need a head read after the command came.
-            if Ask in kinds and await journal.moved_on():
-                await self._reload()
-            decided = self._decide(await self._context(kinds) if kinds else self._plain_context())
-            if decided is not None:
-                records, encoded = decided
-                if not records or await journal.append(records, encoded):
-                    break
-            await self._reload()
-        if journal.contended:
-            journal.contended = False
-            seconds = self._host.settings.contended_hold_ms / 1000
-            self._hold_until = self._host.clock.monotonic() + seconds
-            self._timers.after("hold", seconds, self._notify)
-        if records:
-            events = [record.event for record in records]
-            self.subscribers.fan_out(events, encoded)
-            self._effects(events)
-        if kinds:
-            await self._tell(kinds)
-        for output in self._outputs:
-            output.tell()
-        for worker, outputs in self._taken:
-            worker.committed(outputs)
-
-    async def _tell(self, kinds: Set[type[Work]]) -> None:
-        for item in self._mailbox.batch:
-            item.tell()
-            if isinstance(item.work, Ask) and isinstance(item.work.command, Cancel):
-                self._workers.release(item.work.command)
-        if Upkeep in kinds:
-            # It may have come too early to add anything: a long wait is cut, and presence changes without an event.
-            self._schedule_upkeep(await self._unobserved_since())
-
-    def _decide(self, context: Context) -> tuple[list[Record], list[bytes]] | None:
-        """Decides the batch on the state; what it adds, and the events of that as msgpack.
-
-        None where one piece of it cannot be decided or encoded. That one is taken out, so that it fails nobody else,
-        and the state, which may stand half way, must be folded anew before the others are decided again.
-        """
-        state, encode = self._journal.state, MSGPACK_CODEC.encode
-        records: list[Record] = []
-        encoded: list[bytes] = []
-        item: Item | Output | None = None
-        try:
-            for item in self._mailbox.batch:
-                if item.left_out:
-                    continue
-                item.decision, item.error = None, None
-                if isinstance(item.work, Sweep):
-                    # What this very batch starts is worked on as soon as it is in the log, and what it settles never
-                    # was: neither is anybody's leavings.
-                    known = {record.event["runId"] for record in records if record.event["type"] == "run.started"}
-                    settles = [other.work for other in self._mailbox.batch if isinstance(other.work, Settle)]
-                    known.update(settle.owner.run_id for settle in settles)
-                    context = replace(context, working=frozenset(self.workers) | known)
-                try:
-                    item.decision = decide(state, item.work, context)
-                except CommandError as error:
-                    item.error = error
-                else:
-                    records.extend(item.decision.records)
-                    encoded.extend(encode(record.event) for record in item.decision.records)
-            for item in self._outputs:
-                if isinstance(item.work, Chunk):
-                    record = decide_chunk(state, item.work, context)
-                    if record is not None:
-                        records.append(record)
-                        encoded.append(encode(record.event))
-                else:
-                    item.decision = decide(state, item.work, context)
-                    records.extend(item.decision.records)
-                    encoded.extend(encode(record.event) for record in item.decision.records)
-        except Exception:
-            assert item is not None, "only deciding a piece of work fails"
-            _log.exception("deciding failed", session=self.id, work=type(item.work).__name__)
-            self._leave_out(item)
-            return None
-        return records, encoded
-
-    def _leave_out(self, item: Item | Output) -> None:
-        if isinstance(item, Item):
-            item.left_out = True  # it stays in the batch: the agent that was halted for it is seen to behind the commit
-            item.error = CommandError("internal", "the server failed to decide this; its log has the reason")
-            item.tell()
-            return
-        self._outputs.remove(item)
-        item.decision = None
-        item.tell()
-        if isinstance(item.work, (Chunk, OpenRequest, RetractRequest, TakeSteers)):
-            # Its agent believes that this is in the log: the run cannot go on as if it were.
-            failure: Failure = {"code": "internal", "message": "The server failed. Its log has the reason."}
-            self._outputs.append(Output(Finish(item.work.owner, "failed", error=failure)))
-        else:
-            # Not even its end can be written: the sweep finds a run that nobody works on.
-            worker = self.workers.get(item.work.owner.run_id)
-            if worker is not None:
-                worker.drop()
-                self._workers.done(worker)
-            self.chore(Sweep())
-
-    def _plain_context(self) -> Context:
-        """What agents' output is decided by."""
-        host = self._host
-        return Context(host.clock.now(), host.node, host.traits, host.accepting, limits=host.settings.limits)
-
-    async def _context(self, kinds: Set[type[Work]]) -> Context:
-        """What a batch with work of these kinds is decided by."""
-        journal, context = self._journal, self._plain_context()
-        if Ask in kinds:
-            asks = [item.work for item in self._mailbox.batch if isinstance(item.work, Ask)]
-            context.archive = await journal.find([key for ask in asks for key in keys(journal.state, ask)])
-            if any(isinstance(ask.command, Answer) for ask in asks):
-                context.dues = self._dues()
-        if Sweep in kinds:
-            live = await journal.live()
-            context.live_nodes = frozenset(live)
-            others = [says.agents for node, says in live.items() if node != context.node and says.accepting]
-            context.elsewhere = frozenset[str]().union(*others)
-            context.working = frozenset(self.workers)
-            context.alone = not self._host.store.shared
-            context.left_in_order = self._host.store.left_in_order
-        if Upkeep in kinds:
-            context.unobserved_since = await self._unobserved_since()
-            context.dues = self._dues()
-        return context
-
-    def _dues(self) -> dict[Due, int]:
-        clock = self._host.clock
-        return self._steady.adjusted(
-            due_times(self._journal.state), now=clock.now(), steady=round(clock.monotonic() * 1000)
+    def _over_error(self) -> CommandError:
+        """What whoever asks is told. What was being appended may be in the log: the same id may be sent again."""
+        reason = (
+            "the session failed on this server, whose log has the reason"
+            if self.failed
+            else "the session was closed here"
         )
+        return CommandError("unavailable", reason, retryable=True, retry_after_ms=1000)
 
-    async def _unobserved_since(self) -> int | None:
-        if self.subscribers.present or not self._abandonable:
-            return None
-        return await self._journal.unobserved_since()
+    def _not_decided(self, work: Work, error: Exception) -> None:
+        _log.error("deciding failed", session=self.id, work=type(work).__name__, exc_info=error)
 
-    @property
-    def _abandonable(self) -> bool:
-        return any("abandonMs" in run.terms for run in self._journal.state.open_runs())
-
-    async def _reload(self) -> None:
-        """Folds the state anew, and brings everyone here to where the log is now."""
-        epoch = self._journal.head.epoch
-        missed = await self._journal.reload()
-        if missed is None:
-            self.subscribers.reset_all(new_epoch=self._journal.head.epoch != epoch)
-        elif missed:
-            encoded = [MSGPACK_CODEC.encode(event) for event in missed]
-            self.subscribers.fan_out(missed, encoded)
-            self._effects(missed)
-        self._workers.reconcile()
-        self._after_lifecycle()
-
-    # What follows from events
-
-    def _effects(self, events: Sequence[Event]) -> None:
-        lifecycle = False
-        for event in events:
-            if event["type"] == "run.chunk":
-                continue
-            lifecycle = True
-            self._workers.follow(event)
-        if lifecycle:
-            self._after_lifecycle()
-
-    def _after_lifecycle(self) -> None:
-        state = self._journal.state
-        if state.queue and state.main is None:
-            head = state.runs[state.queue[0]]
-            if self._host.accepting and head.agent in self._host.traits:
-                self.chore(Upkeep())
-        if closed_runs(state) and "compact" not in self._timers:
-            self._timers.after("compact", self._host.settings.compact_after_ms / 1000, self._compact_now)
-        self._schedule_upkeep(None)
-        if self._abandonable and not self.subscribers.present:
-            self._observers = None  # makes the next round read the presence, which the due time depends on
-
-    def _compact_now(self) -> None:
-        self._compact = True
-        self._notify()
-
-    def _schedule_upkeep(self, unobserved_since: int | None) -> None:
-        due = due_at(self._journal.state, unobserved_since, self._dues())
-        if unobserved_since is None and self._abandonable and not self.subscribers.present:
-            # Somebody watches through another node, and nobody will say when that ends.
-            due = min(due or sys.maxsize, self._host.clock.now() + _PRESENCE_CHECK_MS)
-        self._timers.cancel("upkeep")
-        if due is not None:
-            wait_ms = max(0, due - self._host.clock.now())
-            # A wait of more than a day is cut, and looked at again.
-            self._timers.after("upkeep", min(wait_ms, 86_400_000) / 1000, functools.partial(self.chore, Upkeep()))
-
-    # Telling
+    # Telling late
 
     def _watch_replies(self) -> None:
         """A store may not only fail but say nothing at all: this does not wait for it."""
@@ -557,7 +539,6 @@ class Session:
         self._mailbox.refuse_older(oldest, error)
 
 
-def _ended_error(*, failed: bool) -> CommandError:
-    """What whoever asks is told. What was being appended may be in the log: the same id may be sent again."""
-    reason = "the session failed on this server, whose log has the reason" if failed else "the session was closed here"
-    return CommandError("unavailable", reason, retryable=True, retry_after_ms=1000)
+def _new_epoch_name() -> str:
+    """A random name for a numbering."""
+    return secrets.token_urlsafe(6)

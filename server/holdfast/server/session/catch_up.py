@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -11,8 +10,6 @@ from typing import Any
 import structlog
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.server.errors import SessionFailed
-from holdfast.server.session.jobs import Jobs
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Subscribers
@@ -21,22 +18,20 @@ _log = structlog.get_logger("holdfast.session")
 
 
 class CatchUps:
-    """The catch-ups of one session that nobody waits for, and the way each of them goes."""
+    """The way in which the readers of one session catch up."""
 
-    def __init__(self, session: str, jobs: Jobs, slices: Slices) -> None:
+    def __init__(self, session: str, slices: Slices) -> None:
         self._session = session
-        self._jobs = jobs
         self._slices = slices
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
         """Returns when the subscriber is live, or its wire is closed. Raises TimeoutError for one that does not read.
 
-        What is next is read in the actor, and written here when the wire has room for it.
+        What is next is read in one moment, and written when the wire has room for it.
         """
         while subscriber.behind and not subscriber.wire.closed:
             await subscriber.wire.drained()
-            messages = await self._jobs.run(lambda _: subscribers.advance(subscriber))
+            messages = await subscribers.advance(subscriber)
             if messages is None:
                 return  # it is live; if it has fallen behind again since, that has a catch-up of its own
             async with aclosing(self._each(messages)) as each:
@@ -63,25 +58,12 @@ class CatchUps:
             async for message in messages:
                 yield message
 
-    def start(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
-        """Runs a catch-up beside everything else; a connection that it cannot serve is closed."""
-        task = asyncio.create_task(self._run(subscribers, subscriber), name=f"catch up {subscriber.connection}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
+    async def watched(self, subscribers: Subscribers, subscriber: Subscriber) -> None:
+        """The same for one that nobody waits for: a connection that it cannot serve is closed."""
         try:
             await self.run(subscribers, subscriber)
         except TimeoutError:
             subscriber.wire.close(CloseCode.TOO_SLOW, "this connection reads too slowly")
-        except SessionFailed:
-            subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
             _log.exception("catching up failed", session=self._session, connection=subscriber.connection)
             subscriber.wire.close(CloseCode.STORE_UNAVAILABLE, "what was missed could not be read")
-
-    async def close(self) -> None:
-        """Ends those that go on."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

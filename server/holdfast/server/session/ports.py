@@ -10,12 +10,13 @@ from typing import Any, Literal, Protocol
 from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.events import Message, PendingSteer, Request, RequestOutcome, RunInfo
+from holdfast.protocol.messages import OpenMessage
 from holdfast.protocol.values import JSON
 from holdfast.server.clock import Clock
 from holdfast.server.registry import AgentTraits, Decision, OwnedWork, Owner, RunState
 from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Store
+from holdfast.server.store import Append, Outcome, Store
 
 Reply = Callable[[Ack | CommandError], None]
 """Takes the reply to a command, its outcome, once, after everything that was committed with it has been written."""
@@ -120,6 +121,30 @@ class SessionPort(Protocol):
         """The worker's task has stopped, and everything it had to say has been committed."""
         ...
 
+    def message(self, run_id: str) -> OpenMessage | None:
+        """The message of a run that goes on as it is in the log, not to be changed; None where it has ended."""
+        ...
+
+
+class Turn(Protocol):
+    """A session, as the turns of its node see it."""
+
+    def decide(self) -> Append | None:
+        """What it adds to its log, if anything. Raises nothing."""
+        ...
+
+    def landed(self, append: Append, outcome: Outcome) -> None:
+        """What became of that. Raises nothing."""
+        ...
+
+
+class Turns(Protocol):
+    """The turns of a node, in which its sessions decide, append and tell together."""
+
+    def add(self, member: Turn) -> None:
+        """Takes part in the next turn. Harmless where it does already."""
+        ...
+
 
 class Host(Protocol):
     """The node that a session lives on."""
@@ -157,6 +182,11 @@ class Host(Protocol):
     @property
     def accepting(self) -> bool:
         """False while draining."""
+        ...
+
+    @property
+    def turns(self) -> Turns:
+        """The turns in which its sessions work."""
         ...
 
     def start_worker(self, session: SessionPort, run: RunState) -> Worker:

@@ -104,6 +104,7 @@ class Subscribers:
             cursor.epoch == journal.head.epoch
             and cursor.seq <= journal.head.seq
             and await journal.is_at(cursor.seq, cursor.at)
+            and cursor.epoch == journal.head.epoch  # still
         ):
             resume = "tail"
             subscriber.seq = cursor.seq
@@ -135,7 +136,7 @@ class Subscribers:
                 subscriber.snapshot = True
             else:
                 events = await journal.events(subscriber.seq, max_bytes=self._settings.catch_up_bytes)
-                if events is None:
+                if events is None or subscriber.snapshot:
                     subscriber.snapshot = True
                 elif not events:
                     subscriber.caught_up(journal.state.at)
@@ -143,12 +144,11 @@ class Subscribers:
                 else:
                     subscriber.seq = events[-1]["seq"]
                     return merged(events)
-        cut = await journal.cut(None, subscriber.messages)
+        reset, subscriber.snapshot, subscriber.reset = subscriber.reset, False, False
         runs = [run.snapshot() for run in journal.state.transcript.runs.values()]
-        built = snapshots(cut, reset=subscriber.reset, runs=runs)
+        cut = await journal.cut(None, subscriber.messages)  # of the moment in which it is asked for
         subscriber.seq = cut.seq
-        subscriber.snapshot = subscriber.reset = False
-        return built
+        return snapshots(cut, reset=reset, runs=runs)
 
     # Presence
 

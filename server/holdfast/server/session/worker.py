@@ -23,7 +23,7 @@ import structlog
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.ends import end_of
 from holdfast.protocol.events import Failure, Message, PendingSteer, Request, RunInfo
-from holdfast.protocol.messages import OpenMessage, OpenPart, reopen
+from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.values import JSON, MAX_INTEGER
 from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.clock import Clock, Timer
@@ -109,10 +109,7 @@ class RunWorker:
         self._clock = clock
         self._settings = settings
         assert run.message is not None, "a run that was started has a message"
-        self._message = reopen(run.message.view())
-        """The message as it is in the log: what was written is folded when it is there, and in its order."""
-        self._message.close_parts()
-        self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in self._message.parts])
+        self._outline = OpenMessage({}, [OpenPart(part.kind, {}, done=True) for part in run.message.parts])
         """The parts of the message, without their text, as they are with all that was written."""
         self._open_kind: str | None = None
         """Of text that goes on in the last of them; None where that has to be looked up."""
@@ -126,7 +123,7 @@ class RunWorker:
         """Held by the writer of a text so long that it comes in pieces: nothing comes in between."""
         self._room = asyncio.Event()
         """Set, for everyone who waits, when there may be room again."""
-        self._produced_bytes = sum(len(part.text.encode()) for part in self._message.parts)
+        self._produced_bytes = sum(len(part.text.encode()) for part in run.message.parts)
         self._usage: dict[str, JSON] = {}
         self._ids = 0
         self._requests: dict[str, _Asked] = {}
@@ -164,9 +161,9 @@ class RunWorker:
         self._taken = []
         for output in outputs:
             self._waiting_bytes -= output.size
-            if isinstance(output.work, Chunk):
-                _fold(self._message, output.work)
-            elif output.decision is not None and output.decision.steers:
+            if output.done is not None:
+                output.tell()
+            if output.decision is not None and output.decision.steers:
                 self._apply(output.decision)
         self._waiting_chunks = len(self._outputs)
         self._room.set()
@@ -275,13 +272,13 @@ class RunWorker:
 
     def messages(self) -> list[Message]:
         """The transcript before the run, and its message: what the log has of it, and behind that what it will have."""
-        message = self._message
-        waiting = [output.work for output in (*self._taken, *self._outputs) if isinstance(output.work, Chunk)]
-        if waiting:
-            parts = [OpenPart.of(part.view(), done=part.done) for part in message.parts]
-            message = OpenMessage(message.fields, parts)
-            for chunk in waiting:
-                _fold(message, chunk)
+        in_log = self._session.message(self.owner.run_id)
+        if in_log is None:
+            return list(self._before)
+        message = in_log.copy()
+        for output in (*self._taken, *self._outputs):
+            if isinstance(output.work, Chunk):
+                _fold(message, output.work)
         return [*self._before, message.view()] if message.parts else list(self._before)
 
     def put_text(self, kind: Literal["text", "reasoning"], delta: str) -> Awaitable[None] | None:
@@ -486,9 +483,7 @@ class RunWorker:
             asked.waiter.set_result(answer)
 
     def _apply(self, decision: Decision) -> None:
-        applied = [record.event for record in decision.records if record.event["type"] == "steer.applied"]
-        for steer, event in zip(decision.steers, applied, strict=True):
-            self._message.steer(steer, event.get("kept"))
+        for steer in decision.steers:
             self._outline.steer(steer, None)
         self._open_kind = None
         self._untold.extend(decision.steers)
