@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import openai
 
-from benchmarks._pace import Pace
+from benchmarks._clocks import Clocks
+from benchmarks._pace import MARK, Pace
 from holdfast.server import Agent, Run
 from holdfast.server.agents.openai import openai_agent
+
+
+async def holds(run: Run) -> AsyncGenerator[str]:
+    """Watches the event loop for some `seconds`, and tells the longest turn of it, in ms of this thread's CPU time."""
+    loop = asyncio.get_running_loop()
+    longest, before, over = 0.0, time.thread_time(), False
+
+    def turn() -> None:
+        nonlocal longest, before
+        now = time.thread_time()
+        longest, before = max(longest, now - before), now
+        if not over:
+            loop.call_soon(turn)
+
+    turn()
+    await asyncio.sleep(cast("float", run.metadata["seconds"]))
+    over = True
+    yield told(longest * 1000)
+
+
+def told(value: object) -> str:
+    """What `Holdfast.hear` understands."""
+    mark = MARK.decode()
+    return f"{mark}{json.dumps(value).encode().hex()}{mark}"
 
 
 async def paced(run: Run) -> AsyncGenerator[str]:
@@ -27,8 +53,8 @@ async def article(run: Run) -> AsyncGenerator[str]:
     piece = ("All work and no play makes Jack a dull boy. " * (length // chunks // 44 + 1))[: length // chunks]
     for _ in range(chunks):
         yield piece
-        await asyncio.sleep(0.0004)  # long enough for the actor to have taken it
-    yield "@"
+        await run.steers()  # there are none, but what was said before is in the log then
+    yield told(None)
     await asyncio.Event().wait()
 
 
@@ -56,19 +82,46 @@ async def collections(run: Run) -> AsyncGenerator[str]:
         gc.collect()
         await asyncio.sleep(0.05)
     gc.callbacks.remove(watch)
-    yield "@" + " ".join(f"{seconds * 1000:.2f}" for seconds in longest) + "@"
+    yield told([seconds * 1000 for seconds in longest])
 
 
-def agents(model_url: str | None) -> dict[str, Agent]:
-    """By name; the one that asks a model only where there is a model server."""
+def telling(clocks: Clocks) -> Callable[[Run], AsyncGenerator[str]]:
+    """An agent that tells what the clocks say, and the CPU seconds of this thread and of the process."""
+
+    async def layers(run: Run) -> AsyncGenerator[str]:
+        used = [time.thread_time(), time.process_time()]
+        yield told({"layers": clocks.told(), "missing": clocks.missing, "cpu": used})
+
+    return layers
+
+
+def aged(asking: Callable[[Run], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
+    """An agent that adds so many `events` to the log before it asks the model."""
+
+    async def say_and_ask(run: Run) -> None:
+        for _ in range(cast("int", run.metadata["events"])):
+            await run.text("token ")
+            await run.steers()  # there are none, but what was said before is in the log then
+        await run.text(told(None))
+        await asking(run)
+
+    return say_and_ask
+
+
+def agents(model_url: str | None, clocks: Clocks | None) -> dict[str, Agent]:
+    """By name; those that need a model server or clocks only where there are any."""
     functions: Mapping[str, Callable[[Run], AsyncGenerator[str] | Awaitable[None]]] = {
         "paced": paced,
         "article": article,
         "collections": collections,
+        "holds": holds,
     }
     found = {name: Agent(name, function) for name, function in functions.items()}
+    if clocks is not None:
+        found["layers"] = Agent("layers", telling(clocks))
     if model_url is not None:
         client = openai.AsyncOpenAI(api_key="k", base_url=model_url, http_client=openai.DefaultAioHttpClient())
         asking = openai_agent(model="m", api="chat", client=client)
         found["openai"] = Agent("openai", asking, takes_steers=True)
+        found["aged"] = Agent("aged", aged(asking), takes_steers=True)
     return found

@@ -16,12 +16,12 @@ from collections import defaultdict
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
-from benchmarks._pace import Pace
+from benchmarks._pace import MARK, TEXT_LENGTH, Pace
 from benchmarks._processes import ready
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC
 from holdfast.server.gateway.frames import frame
 
-_PLACE = "@" * 17
+_PLACE = "-" * TEXT_LENGTH
 
 
 def payload(session: str, encoding: str) -> tuple[bytes, bytes]:
@@ -37,6 +37,7 @@ def payload(session: str, encoding: str) -> tuple[bytes, bytes]:
     }
     codec = JSON_CODEC if encoding == "json" else MSGPACK_CODEC
     before, _, after = codec.encode(event).partition(_PLACE.encode())
+    assert MARK not in before + after, "it would be counted for a chunk"
     return before, after
 
 

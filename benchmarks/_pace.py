@@ -1,7 +1,8 @@
 """How all servers of a benchmark produce: the same deadlines, the same timers, the same text.
 
-A chunk's text is `@` and the time of its making, in hexadecimal ns of the monotonic clock, which all processes of a
-machine share: whoever reads the stream counts the marks, and knows how long each was on its way.
+A chunk's text is a mark and the time of its making, in hexadecimal ns of the monotonic clock, which all processes of a
+machine share: whoever reads the stream counts the marks, and knows how long each was on its way. A mark is two bytes,
+because any single one may be part of a number in msgpack.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
-MARK: Final = b"@"
+MARK: Final = b"@~"
 TEXT_LENGTH: Final = 17
+TEXT: Final = "@~0123456789abcde"
+"""One that tells no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +43,4 @@ class Pace:
         for _ in range(self.chunks):
             due += self.period
             await asyncio.sleep(max(0.0, due - loop.time()))
-            yield f"@{time.monotonic_ns():016x}"
+            yield f"@~{time.monotonic_ns():015x}"

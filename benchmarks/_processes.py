@@ -11,10 +11,11 @@ import asyncio
 import gc
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,18 +64,20 @@ class Child:
         return (await self.process.stdout.readline()).decode().rstrip("\n")
 
 
+def child(module: str, *arguments: str, core: int | None = None) -> AbstractAsyncContextManager[Child]:
+    """Runs `python -m module`, see `program`."""
+    return program(sys.executable, "-m", module, *arguments, core=core)
+
+
 @asynccontextmanager
-async def child(module: str, *arguments: str, core: int | None = None) -> AsyncGenerator[Child]:
-    """Runs `python -m module` on `core` (default: the server's) while the block lasts.
+async def program(*command: str | Path, core: int | None = None) -> AsyncGenerator[Child]:
+    """Runs a program on `core` (default: the server's) while the block lasts.
 
     Its first line of output that begins with `ready` gives its port; its errors go to this process's.
     """
     chosen = server_core() if core is None else core
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        module,
-        *arguments,
+        *command,
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         preexec_fn=lambda: os.sched_setaffinity(0, {chosen}),
@@ -83,7 +86,7 @@ async def child(module: str, *arguments: str, core: int | None = None) -> AsyncG
         assert process.stdout is not None
         while not (line := await process.stdout.readline()).startswith(_READY):
             if not line:
-                raise RuntimeError(f"{module} ended before it was ready")
+                raise RuntimeError(f"{shlex.join(map(str, command))} ended before it was ready")
         yield Child(process, int(line.removeprefix(_READY)))
     finally:
         if process.returncode is None:

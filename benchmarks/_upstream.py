@@ -1,6 +1,6 @@
 """The model server of a benchmark: it streams at a pace, and says when each request's connection closed.
 
-For every request it prints one line, `closed NAME NANOSECONDS CHUNKS`: the last word of the request's last message, the
+For every request it prints one line, `closed NAME NANOSECONDS CHUNKS`: the last word of the user's last message, the
 time on the monotonic clock, which all processes of a machine share, and how many chunks it would bill.
 """
 
@@ -35,7 +35,8 @@ class Upstream(Endpoint):
         return self._answer
 
     async def _tell(self, request: Request) -> None:
-        name = request.body["messages"][-1]["content"].split()[-1]
+        asked = [message["content"] for message in request.body["messages"] if message["role"] == "user"]
+        name = asked[-1].split()[-1]
         await request.closed.wait()
         assert request.closed_at is not None
         print(f"closed {name} {round(request.closed_at * 1e9)} {request.billed}", flush=True)

@@ -1,10 +1,12 @@
 """How long after `await run.cancel()` was called the model server sees its connection close, beside other work.
 
-    python -m benchmarks.cancel --background 100 --times 120
+    python -m benchmarks.cancel --background 100 --times 120 --aged 40
+    python -m benchmarks.cancel --times 40 --aged 8    # a quick look
 
 The client is Holdfast's, the agent is `openai`, the model server is a third process. Runs are stopped at several ages,
 from the moment they are acknowledged on, while other runs of the same server stream 5,000 chunks a second. After each
-acknowledgement the run is watched: nothing of it may come any more.
+acknowledgement the run is watched: nothing of it may come any more. Then runs are stopped that have 100, 10,000 and
+50,000 events in the log already: that must take as long. Making them is what takes time here, some minutes.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from benchmarks._load import Load, Target, measure, new_session
+from benchmarks._load import Holdfast, Load, measure, new_session
 from benchmarks._processes import Child, child, load_core, run
 from benchmarks._table import Row, show
-from holdfast.client import Lagged, Reset, Session, connect
+from holdfast.client import Lagged, Reset, Run, Session, connect
 
 _AGES = (0.0, 0.01, 0.1, 0.5, 2.0)
 _AT_ONCE = 4
+_EVENTS = (100, 10_000, 50_000)
+_MADE_AT_ONCE = 8
+"""Runs with so many events; then a new server takes over: the log of a run stays in memory for a while."""
+_P50_MS, _P99_MS = 1.2, 3.0
 
 
 class Closings:
@@ -55,23 +61,37 @@ async def stopped(server: Child, closings: Closings, age: float) -> tuple[float 
     """Seconds from the call to the closing (None where no request was ever made) and to the ack; chunks after it."""
     name = new_session()
     async with connect(f"ws://127.0.0.1:{server.port}", session=name) as session:
-        running = await session.send(name, agent="openai")
-        seqs: list[int] = []
-        watching = asyncio.create_task(chunks_seen(session, seqs))
-        await asyncio.sleep(age)
-        called = time.monotonic_ns()
-        outcome = await running.cancel(seen=None)
-        acknowledged = time.monotonic_ns()
-        assert outcome.outcome == "cancelled", outcome
-        position = session.position["seq"]
-        try:
-            async with asyncio.timeout(1.0):
-                closed: float | None = (await closings.of(name) - called) / 1e9
-        except TimeoutError:
-            closed = None
-        await asyncio.sleep(0.3)
-        watching.cancel()
-        late = sum(seq > position for seq in seqs)
+        return await stop(session, await session.send(name, agent="openai"), closings.of(name), age)
+
+
+async def stopped_aged(server: Child, closings: Closings, name: str) -> tuple[float | None, float, int]:
+    """The same of a run that is there already."""
+    async with connect(f"ws://127.0.0.1:{server.port}", session=name) as session:
+        await session.wait_live()
+        (running,) = session.runs.values()
+        return await stop(session, running, closings.of(name), 0.2)
+
+
+async def stop(
+    session: Session, running: Run, closing: asyncio.Future[int], age: float
+) -> tuple[float | None, float, int]:
+    """See `stopped`."""
+    seqs: list[int] = []
+    watching = asyncio.create_task(chunks_seen(session, seqs))
+    await asyncio.sleep(age)
+    called = time.monotonic_ns()
+    outcome = await running.cancel(seen=None)
+    acknowledged = time.monotonic_ns()
+    assert outcome.outcome == "cancelled", outcome
+    position = session.position["seq"]
+    try:
+        async with asyncio.timeout(1.0):
+            closed: float | None = (await closing - called) / 1e9
+    except TimeoutError:
+        closed = None
+    await asyncio.sleep(0.3)
+    watching.cancel()
+    late = sum(seq > position for seq in seqs)
     return closed, (acknowledged - called) / 1e9, late
 
 
@@ -79,7 +99,7 @@ async def trials(
     server: Child, closings: Closings, times: int, beside: int
 ) -> dict[float, list[tuple[float | None, float, int]]]:
     """By age."""
-    target = Target("holdfast", server)
+    target = Holdfast("holdfast", server)
     seconds = 4 + times * (sum(_AGES) / len(_AGES) + 0.5) / _AT_ONCE
     load = Load(beside, 50, seconds=seconds)
     loading = asyncio.create_task(measure(target, load)) if beside else None
@@ -104,7 +124,27 @@ def at(values: Sequence[float], quantile: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * quantile))] * 1000
 
 
-async def cancel(beside: int, times: int) -> None:
+async def trials_aged(url: str, closings: Closings, events: int, times: int, beside: int) -> list[float]:
+    """Seconds to the closing of runs that have so many events in the log."""
+    taken: list[float] = []
+    while len(taken) < times:
+        async with child("benchmarks._server", "--model-url", url) as server:
+            target = Holdfast("holdfast", server)
+            names = [new_session() for _ in range(min(_MADE_AT_ONCE, times - len(taken)))]
+            await asyncio.gather(*(target.hear("aged", session=name, events=events) for name in names))
+            loading = asyncio.create_task(measure(target, Load(beside, 50, seconds=4 + len(names)))) if beside else None
+            await asyncio.sleep(3)
+            for name in names:
+                closed, _, late = await stopped_aged(server, closings, name)
+                assert closed is not None
+                assert not late
+                taken.append(closed)
+            if loading is not None:
+                await loading
+    return taken
+
+
+async def cancel(beside: int, times: int, aged: int) -> None:
     """Prints the tables."""
     async with child(
         "benchmarks._upstream", "--pace", "0.02", "--chunks", "3000", "--tells", core=load_core()
@@ -119,8 +159,8 @@ async def cancel(beside: int, times: int) -> None:
                 closed = [one[0] for some in taken.values() for one in some if one[0] is not None]
                 acks = [one[1] for some in taken.values() for one in some]
                 rows = [
-                    Row("p50, call to upstream closed", at(closed, 0.5), "ms", 1.0),
-                    Row("p99", at(closed, 0.99), "ms", 3.0),
+                    Row("p50, call to upstream closed", at(closed, 0.5), "ms", _P50_MS),
+                    Row("p99", at(closed, 0.99), "ms", _P99_MS),
                     Row("p50, call to ack", at(acks, 0.5), "ms"),
                     Row("p99", at(acks, 0.99), "ms"),
                     Row("chunks after the ack", sum(one[2] for some in taken.values() for one in some), "", 0),
@@ -134,12 +174,20 @@ async def cancel(beside: int, times: int) -> None:
                             Row(f"p50 at the age of {age:g} s", statistics.median(values) * 1000, "ms", note=note)
                         )
                 show(f"cancel: {times} runs stopped beside {runs * 50:,} chunks/s", rows)
-            reading.cancel()
+        aging: list[Row] = []
+        for events in _EVENTS if aged else ():
+            closed = await trials_aged(url, closings, events, aged, beside)
+            aging.append(Row(f"p50, {events:,} events", at(closed, 0.5), "ms", _P50_MS))
+            aging.append(Row("p99", at(closed, 0.99), "ms", _P99_MS))
+        if aging:
+            show(f"cancel: call to upstream closed, {aged} runs of each age beside {beside * 50:,} chunks/s", aging)
+        reading.cancel()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--background", type=int, default=100)
     parser.add_argument("--times", type=int, default=120)
+    parser.add_argument("--aged", type=int, default=40, help="runs of each number of events; 0: none")
     given = parser.parse_args()
-    run(cancel(given.background, given.times))
+    run(cancel(given.background, given.times, given.aged))

@@ -13,7 +13,7 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 
-from benchmarks._load import Target, frame_of, new_session
+from benchmarks._load import Floor, Holdfast, Target, new_session
 from benchmarks._processes import Child, child, run
 from benchmarks._readers import Reader, close_all
 from benchmarks._table import Row, show
@@ -45,24 +45,22 @@ async def memory(target: Target, count: int, per_session: int) -> float:
 
 async def longest_collections(server: Child, connections: int) -> list[float]:
     """Of each generation, in ms, with so many connections, under churn and by force."""
-    target = Target("holdfast", server)
+    target = Holdfast("holdfast", server)
     readers = await connect(target, [new_session() for _ in range(connections)])
     await asyncio.sleep(1)
-    send = {"type": "send", "id": "gc", "text": "go", "agent": "collections"}
-    asking = await target.joined(new_session(), "json")
-    said = await asking.ask(frame_of(send, "json"), b'@"')
-    close_all([*readers, asking])
-    return [float(number) for number in said.rpartition(b'"@')[2].partition(b"@")[0].split()]
+    longest: list[float] = await target.hear("collections")
+    close_all(readers)
+    return longest
 
 
 async def connections(idle: int, many: int) -> None:
     """Prints the table."""
     async with child("benchmarks._floor", "--by", "send") as floor:
-        bare = await memory(Target("floor", floor, None), idle, 1)
+        bare = await memory(Floor("floor", floor), idle, 1)
     async with child("benchmarks._server") as server:
-        shared = await memory(Target("holdfast", server), idle, 100)
+        shared = await memory(Holdfast("holdfast", server), idle, 100)
     async with child("benchmarks._server") as server:
-        alone = await memory(Target("holdfast", server), idle, 1)
+        alone = await memory(Holdfast("holdfast", server), idle, 1)
     async with child("benchmarks._server") as server:
         young, middle, full = await longest_collections(server, many)
     show(

@@ -11,7 +11,7 @@ import argparse
 import statistics
 from collections.abc import Sequence
 
-from benchmarks._load import Load, Sample, Target, rounds
+from benchmarks._load import Floor, Holdfast, Load, Sample, rounds
 from benchmarks._processes import child, run
 from benchmarks._table import Row, show
 
@@ -24,7 +24,7 @@ def median_delay(samples: Sequence[Sample], quantile: float) -> float:
 async def latency(runs: int, per_second: int, count: int) -> None:
     """Prints the table."""
     async with child("benchmarks._floor", "--by", "send") as send, child("benchmarks._server") as server:
-        targets = [Target("send", send, None), Target("holdfast", server)]
+        targets = [Floor("send", send), Holdfast("holdfast", server)]
         taken = await rounds(targets, Load(runs, per_second, timed=True), count)
     floor, ours = taken["send"], taken["holdfast"]
     show(

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from benchmarks._load import Target, frame_of, new_session
+from benchmarks._load import Holdfast, frame_of, new_session
+from benchmarks._pace import TEXT
 from benchmarks._processes import child, load_core, run
 from benchmarks._readers import Reader, close_all
 from benchmarks._table import Row, show
@@ -22,11 +23,11 @@ _PER_SECOND = 50
 async def openai_runs(runs: int, seconds: float) -> None:
     """Prints the table."""
     chunks = round((seconds + 6) * _PER_SECOND)
-    arguments = ("--pace", str(1 / _PER_SECOND), "--chunks", str(chunks), "--text", "@0123456789abcdef")
+    arguments = ("--pace", str(1 / _PER_SECOND), "--chunks", str(chunks), "--text", TEXT)
     async with child("benchmarks._upstream", *arguments, core=load_core()) as upstream:
         url = f"http://127.0.0.1:{upstream.port}/v1"
         async with child("benchmarks._server", "--model-url", url) as server:
-            target = Target("holdfast", server)
+            target = Holdfast("holdfast", server)
             sessions = [new_session() for _ in range(runs)]
             readers: list[Reader] = []
             for session in sessions:

@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks._load import Load, Target, median_cpu, rounds
+from benchmarks._load import Holdfast, Load, median_cpu, rounds
 from benchmarks._processes import child, run
 from benchmarks._table import Row, show
 from benchmarks.latency import median_delay
@@ -23,7 +23,7 @@ async def sqlite(runs: int, per_second: int, count: int) -> None:
             child("benchmarks._server", "--store", "memory:") as plain,
             child("benchmarks._server", "--store", store) as durable,
         ):
-            targets = [Target("memory", plain), Target("sqlite", durable)]
+            targets = [Holdfast("memory", plain), Holdfast("sqlite", durable)]
             taken = await rounds(targets, Load(runs, per_second, timed=True), count)
     memory, durable_samples = taken["memory"], taken["sqlite"]
     show(
