@@ -13,7 +13,8 @@ import openai
 
 from benchmarks._clocks import Clocks
 from benchmarks._pace import MARK, Pace
-from holdfast.server import Agent, Run
+from holdfast.server import Run
+from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.openai import openai_agent
 
 

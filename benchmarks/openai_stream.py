@@ -28,9 +28,11 @@ import uvloop
 
 from holdfast.protocol import JSON_CODEC, CloseCode
 from holdfast.protocol.commands import Send
-from holdfast.server import Agent, AgentFunction, MemoryStore, Node, Run
+from holdfast.server import AgentFunction, MemoryStore, Run
+from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.prompt import chat_completions
+from holdfast.server.node.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.session.subscriber import Subscriber
 from tests.server.agents.fake_run import FakeRun, user

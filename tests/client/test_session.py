@@ -592,7 +592,7 @@ async def test_what_was_seen_never_goes_back_within_an_epoch(server: FakeServer)
     async with connect(server.url, session="trip") as session:
         run = session.run("r-1")
         for epoch, seq, seen in (("E1", 9, 9), ("E1", 4, 9), ("E2", 1, 1)):
-            run.take({"epoch": epoch, "seq": seq})
+            run._take({"epoch": epoch, "seq": seq})  # pyright: ignore[reportPrivateUsage]
             assert run.seen == {"epoch": epoch, "seq": seen}
 
 

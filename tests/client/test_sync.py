@@ -104,7 +104,7 @@ def test_same_names(server_thread: ServerThread) -> None:
         seen = list(zip(events, range(2), strict=False))
         assert [wire(item)["type"] for item, _ in seen] == ["message", "run.started"]
     session.close()
-    assert not session.portal.alive
+    assert not session._portal.alive  # pyright: ignore[reportPrivateUsage]
 
 
 def test_interrupted_iteration_stops_nothing(server_thread: ServerThread, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocol.close_codes import CloseCode, may_reconnect
 from holdfast.protocol.messages import join_continued, reopen
-from holdfast.protocol.transcript import ENDED_RUNS_KEPT, Run, Transcript
+from holdfast.protocol.transcript import ENDED_RUNS_KEPT, Transcript, TranscriptRun
 from tests.protocol.wire import LogMaker, logs, texts
 
 BASE: dict[str, Any] = {"at": 1, "runId": "r1"}
@@ -252,7 +252,8 @@ def test_restore() -> None:
     maker.take((0, 3, "text", "", False))  # prevented
     source = folded(maker.events)
     runs = [
-        Run(run.snapshot(), None if run.message is None else reopen(run.message.view())) for run in source.runs.values()
+        TranscriptRun(run.snapshot(), None if run.message is None else reopen(run.message.view()))
+        for run in source.runs.values()
     ]
     restored = Transcript()
     restored.restore("e1", source.seq, source.at, runs=runs)

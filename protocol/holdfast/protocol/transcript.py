@@ -23,7 +23,7 @@ ENDED_RUNS_KEPT: Final = 32
 """How many ended runs a view of a session keeps beside those that have not ended; the oldest go first."""
 
 
-class Run:
+class TranscriptRun:
     """A run as its events tell it. `info` is the plain form of a snapshot."""
 
     __slots__ = ("info", "message")
@@ -59,7 +59,7 @@ class Transcript:
         """Of the last event folded."""
         self.at = 0
         """The time of the last event folded."""
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, TranscriptRun] = {}
         """By run id, in the order of their first event."""
         self.more = False
         """Whether older messages than these can be had as history."""
@@ -98,7 +98,7 @@ class Transcript:
         by_id = {message["id"]: message for message in messages}
         self._messages = {**by_id}
         for info in infos:
-            run = Run(info.copy())  # the fold changes it, and the snapshot is the caller's
+            run = TranscriptRun(info.copy())  # the fold changes it, and the snapshot is the caller's
             self.runs[info["runId"]] = run
             if run.ended:
                 self._ended[info["runId"]] = None
@@ -109,7 +109,7 @@ class Transcript:
                 self._messages[message["id"]] = run.message
         return True
 
-    def restore(self, epoch: str, seq: int, at: int, *, runs: Iterable[Run]) -> None:
+    def restore(self, epoch: str, seq: int, at: int, *, runs: Iterable[TranscriptRun]) -> None:
         """Sets an empty transcript to a state kept elsewhere (the server's checkpoint)."""
         self.epoch, self.seq, self.at = epoch, seq, at
         self.runs = {run.info["runId"]: run for run in runs}
@@ -126,7 +126,7 @@ class Transcript:
         twin._messages, twin._ended = self._messages.copy(), self._ended.copy()
         for run_id, run in self.runs.items():
             message = None if run.message is None else run.message.copy()
-            twin.runs[run_id] = Run(run.info.copy(), message)
+            twin.runs[run_id] = TranscriptRun(run.info.copy(), message)
             if message is not None:
                 twin._messages[message.fields["id"]] = message
         return twin
@@ -183,7 +183,7 @@ class Transcript:
             "requests": [],
             "steers": [],
         }
-        self.runs[event["runId"]] = Run(info)
+        self.runs[event["runId"]] = TranscriptRun(info)
 
     def _started(self, event: Mapping[str, Any]) -> None:
         run_id: str = event["runId"]
@@ -203,7 +203,7 @@ class Transcript:
                 "requests": [],
                 "steers": [],
             }
-            run = self.runs[run_id] = Run(info)
+            run = self.runs[run_id] = TranscriptRun(info)
         run.info["status"] = "running"
         run.info["agent"] = event["agent"]
         run.info["messageId"] = event["messageId"]
@@ -275,7 +275,7 @@ class Transcript:
                 "requests": [],
                 "steers": [],
             }
-            run = self.runs[run_id] = Run(info)
+            run = self.runs[run_id] = TranscriptRun(info)
         run.info["status"] = "ended"
         run.info["reason"] = event["reason"]
         told: dict[str, Any] = {name: event[name] for name in _TOLD_OF_ENDED if event.get(name)}

@@ -10,34 +10,37 @@
 `holdfast serve my_module:server` runs it.
 """
 
-from holdfast.server.agents.agent import Agent, AgentFunction
+from holdfast.server.agents.agent import AgentFunction
 from holdfast.server.agents.run import Run, Steer
-from holdfast.server.errors import AgentError, OutputTooLarge, SessionFailed
-from holdfast.server.node.node import Node
+from holdfast.server.errors import AgentError, AuthError, OutputTooLarge
+from holdfast.server.gateway.auth import Authenticator, Principal, TokenAuthenticator
+from holdfast.server.registry import RunLimits
 from holdfast.server.server import Running, Server
-from holdfast.server.session.actor import Session
-from holdfast.server.session.ports import Answer
-from holdfast.server.settings import SessionSettings
+from holdfast.server.session.ports import Answer, InterruptScope
+from holdfast.server.settings import GatewaySettings, SessionSettings
 from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, StoreUnavailable, open_store
 
 __all__ = [
-    "Agent",
     "AgentError",
     "AgentFunction",
     "Answer",
+    "AuthError",
+    "Authenticator",
+    "GatewaySettings",
+    "InterruptScope",
     "MemoryStore",
-    "Node",
     "OutputTooLarge",
+    "Principal",
     "Run",
+    "RunLimits",
     "Running",
     "Server",
-    "Session",
-    "SessionFailed",
     "SessionSettings",
     "SqliteStore",
     "Steer",
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "TokenAuthenticator",
     "open_store",
 ]

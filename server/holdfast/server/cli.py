@@ -223,7 +223,7 @@ def _started(running: Running, config: Config) -> None:
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
     url = running.url
-    agents = ", ".join(running.node.agents)
+    agents = ", ".join(running.agents)
     option = "" if running.port == Config.model_fields["port"].default else f" --url {url}"
     who = "" if not config.tokens else "  (with --token or HOLDFAST_TOKEN)"
     page = f"In a browser:     {url.replace('ws', 'http', 1)}/\n" if config.page else ""
@@ -237,7 +237,7 @@ def _started(running: Running, config: Config) -> None:
 
 def _draining(running: Running, config: Config) -> None:
     """Says that the signal was heard, and what is waited for."""
-    runs = sum(len(session.workers) for session in running.node.sessions.values())
+    runs = running.runs
     what = "no run is going on" if not runs else f"{runs} run{'' if runs == 1 else 's'} may finish"
     within = f" within {config.drain_ms / 1000:g} s" if runs else ""
     with contextlib.suppress(OSError):  # whoever read it may be gone, which must not keep runs from finishing

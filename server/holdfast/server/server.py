@@ -31,14 +31,33 @@ class Running:
     host: str
     port: int
     """The one it listens at; chosen by the system where 0 was asked for."""
-    node: Node
-    gateway: Gateway
+    _node: Node
+    _gateway: Gateway
+
+    @property
+    def agents(self) -> list[str]:
+        """The names of its agents; first that of the one for sends that name none."""
+        return list(self._node.agents)
+
+    @property
+    def runs(self) -> int:
+        """How many runs go on here."""
+        return sum(len(session.workers) for session in self._node.sessions.values())
 
     @property
     def url(self) -> str:
         """For clients: `ws://host:port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ws://{host}:{self.port}"
+
+    async def drain(self, drain_ms: int = DRAIN_MS) -> None:
+        """Starts no more runs here; those that go on may finish for `drain_ms`, and the rest end as cancelled.
+
+        Whoever is connected watches them end, and is then sent away to come back later. Cancelled, it leaves the server
+        draining.
+        """
+        await self._node.drain(drain_ms)
+        await self._gateway.drain()
 
 
 @runtime_checkable
@@ -74,9 +93,9 @@ class Server:
         self._agents: dict[str, Agent] = {}
 
     @property
-    def agents(self) -> Mapping[str, Agent]:
-        """By name, in the order they were registered."""
-        return self._agents
+    def agents(self) -> Mapping[str, AgentFunction]:
+        """By name; first the one for sends that name none, and then in the order they were registered."""
+        return {name: agent.function for name, agent in self._agents.items()}
 
     def agent(
         self, name: str, *, restartable: bool = False, takes_steers: bool = False
@@ -116,7 +135,7 @@ class Server:
         log. Runs that are going on end as `lost` when the store is next opened, or go on where their agent is
         restartable, unless the node was drained before. Agents that have an `aclose` are closed then.
         """
-        node = Node(open_store(store) if isinstance(store, str) else store, self.agents, settings=self.settings)
+        node = Node(open_store(store) if isinstance(store, str) else store, self._agents, settings=self.settings)
         gateway = Gateway(node, authenticator=self.authenticator, settings=self.gateway_settings)
         await node.start()
         time = asyncio.get_running_loop().time
@@ -191,7 +210,7 @@ class Server:
                 await signals.get()
                 if on_drain is not None:
                     on_drain(running)
-                draining = asyncio.create_task(self._drain(running, drain_ms), name="drain")
+                draining = asyncio.create_task(running.drain(drain_ms), name="drain")
                 impatient = asyncio.create_task(signals.get(), name="second signal")
                 seconds = drain_ms / 1000 + ENDING_SECONDS
                 await asyncio.wait({draining, impatient}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -207,10 +226,6 @@ class Server:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-
-    async def _drain(self, running: Running, drain_ms: int) -> None:
-        await running.node.drain(drain_ms)
-        await running.gateway.drain()
 
 
 def _closing_failed(agent: str, error: BaseException) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 import openai
 import pytest
 
-from holdfast.server import Agent, MemoryStore, Node
+from holdfast.server import MemoryStore
+from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.openai import openai_agent
 from holdfast.server.agents.tools import tool
+from holdfast.server.node.node import Node
 from tests.openai_endpoint import Endpoint, ScriptedResponse
 from tests.openai_wire import Fail, Hold, Reasoning, Text, ToolCall
 from tests.server.doubles import Device

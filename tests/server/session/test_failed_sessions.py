@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.server import SessionFailed
+from holdfast.server.errors import SessionFailed
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.store import Checkpoint, StoreError
 from tests.server.doubles import Device, settled

@@ -1,5 +1,6 @@
 """Holdfast's Python client: `connect` opens a session, `holdfast.client.sync` does it without asyncio."""
 
+from holdfast.client.client import Encoding
 from holdfast.client.errors import (
     BusyError,
     ClientClosedError,
@@ -19,6 +20,7 @@ from holdfast.client.errors import (
     UnknownRunError,
 )
 from holdfast.client.feed import Feed, Lagged
+from holdfast.client.link import Token
 from holdfast.client.opening import Opening, connect
 from holdfast.client.outbox import HistoryPage
 from holdfast.client.outcomes import AnswerOutcome, CancelOutcome, RunResult, SteerOutcome, WithdrawOutcome
@@ -26,7 +28,7 @@ from holdfast.client.phases import Status
 from holdfast.client.run import Run
 from holdfast.client.session import Session
 from holdfast.client.submitted import Submitted
-from holdfast.client.view import Reset
+from holdfast.client.view import Reset, RunState
 from holdfast.protocol import CommandError, HoldfastError
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionFailedError",
     "DrainingError",
+    "Encoding",
     "Feed",
     "ForbiddenError",
     "HistoryPage",
@@ -52,10 +55,12 @@ __all__ = [
     "Reset",
     "Run",
     "RunResult",
+    "RunState",
     "Session",
     "Status",
     "SteerOutcome",
     "Submitted",
+    "Token",
     "TooLargeError",
     "UnauthorizedError",
     "UnavailableError",

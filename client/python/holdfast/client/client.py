@@ -14,7 +14,7 @@ from weakref import WeakSet
 from holdfast.client import commands
 from holdfast.client.connection import Connection
 from holdfast.client.errors import InvalidCommandError
-from holdfast.client.feed import Feed
+from holdfast.client.feed import Backlog, Feed
 from holdfast.client.link import Link, Token
 from holdfast.client.outbox import HistoryPage, Reply
 from holdfast.client.outcomes import CancelOutcome, cancel_outcome
@@ -46,7 +46,8 @@ class Client:
     def __init__(self, endpoint: str, token: Token, device: str, encoding: Encoding, messages: int) -> None:
         self.device = device
         codec = _CODECS[encoding]
-        self._feeds: WeakSet[Feed] = WeakSet()
+        self._backlogs: WeakSet[Backlog] = WeakSet()
+        """Of the feeds that somebody holds."""
         self.connection = Connection(
             codec,
             random.random,
@@ -92,13 +93,13 @@ class Client:
         buffer: int,
     ) -> Feed:
         """A stream of those events that are wanted, from now on."""
-        feed = Feed(self.link, wants=wants, finished=finished, taken=taken, buffer=buffer)
-        self._feeds.add(feed)
-        return feed
+        backlog = Backlog(wants, buffer)
+        self._backlogs.add(backlog)
+        return Feed(self.link, backlog, finished=finished, taken=taken)
 
     def _deliver(self, news: News) -> None:
-        for feed in self._feeds:
-            feed.deliver(news)
+        for backlog in self._backlogs:
+            backlog.deliver(news)
 
     def replace_token(self, token: str) -> None:
         """Later connections use this token, unless a function gives them theirs."""

@@ -22,6 +22,32 @@ class Lagged:
     missed: int
 
 
+class Backlog:
+    """What waits for the reader of a feed, at most `size` items; then the oldest go, and are counted."""
+
+    def __init__(self, wants: Callable[[Event], bool], size: int) -> None:
+        self._wants = wants
+        self._size = size
+        self._news: deque[News] = deque()
+        self._missed = 0
+
+    def deliver(self, news: News) -> None:
+        """Takes in the next event or reset."""
+        if not isinstance(news, Reset) and not self._wants(news):
+            return
+        if len(self._news) == self._size:
+            self._news.popleft()
+            self._missed += 1
+        self._news.append(news)
+
+    def take(self) -> News | Lagged | None:
+        """The next of what waits; None for nothing."""
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Lagged(missed)
+        return self._news.popleft() if self._news else None
+
+
 class Feed:
     """Events from the moment it was made, for one reader; an async iterator.
 
@@ -32,46 +58,30 @@ class Feed:
     def __init__(
         self,
         link: Link,
+        backlog: Backlog,
         *,
-        wants: Callable[[Event], bool],
         finished: Callable[[], Awaitable[bool]],
         taken: Callable[[Event], None],
-        buffer: int = BUFFER,
     ) -> None:
         self._link = link
-        self._wants = wants
+        self._backlog = backlog
         self._finished = finished
         self._taken = taken
-        self._news: deque[News] = deque()
-        self._buffer = buffer
-        self._missed = 0
-
-    def deliver(self, news: News) -> None:
-        """Takes in the next event or reset."""
-        if not isinstance(news, Reset) and not self._wants(news):
-            return
-        if len(self._news) == self._buffer:
-            self._news.popleft()
-            self._missed += 1
-        self._news.append(news)
 
     def __aiter__(self) -> AsyncIterator[Event | Reset | Lagged]:
         return self
 
     async def __anext__(self) -> Event | Reset | Lagged:
         while True:
-            if self._missed:
-                missed, self._missed = self._missed, 0
-                return Lagged(missed)
-            if self._news:
-                news = self._news.popleft()
-                if not isinstance(news, Reset):
-                    self._taken(news)
-                return news
-            if await self._finished():
-                if self._news:
-                    continue
-                raise StopAsyncIteration
+            item = self._backlog.take()
+            if item is None and await self._finished():
+                item = self._backlog.take()  # it may have come with the end
+                if item is None:
+                    raise StopAsyncIteration
+            if item is not None:
+                if not isinstance(item, Reset | Lagged):
+                    self._taken(item)
+                return item
             failure = self._link.connection.failure
             if failure is not None:
                 raise failure

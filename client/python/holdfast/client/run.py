@@ -42,6 +42,7 @@ class Run:
         self._taken: Position | None = None
         self._archived: Message | None = None
         self._ended: EndReason | None = None
+        """As an acknowledgement told, perhaps of longer ago than anything held here."""
 
     def __repr__(self) -> str:
         return f"<Run {self.id} {self.status}>"
@@ -86,7 +87,7 @@ class Run:
         cursor = TextCursor()
         while True:
             text = cursor.advance(self._texts())
-            self.take(self._client.position)
+            self._take(self._client.position)
             if text:
                 yield text
             elif await self._is_over():
@@ -107,7 +108,7 @@ class Run:
             return event.get("runId") == self.id
 
         def take(event: Event) -> None:
-            self.take({"epoch": self._client.position["epoch"], "seq": event["seq"]})
+            self._take({"epoch": self._client.position["epoch"], "seq": event["seq"]})
 
         return self._client.feed(wants=mine, finished=self._is_over, taken=take, buffer=buffer)
 
@@ -159,13 +160,7 @@ class Run:
         """Answers one of its `requests`."""
         return self._client.command(commands.answer(self.id, request_id, value), answer_outcome)
 
-    # ---- for the session
-
-    def ended_before(self, reason: EndReason) -> None:
-        """An acknowledgement told that the run had ended, perhaps longer ago than anything held here."""
-        self._ended = reason
-
-    def take(self, position: Position) -> None:
+    def _take(self, position: Position) -> None:
         """The program has the run up to `position`."""
         taken = self._taken
         if taken is None or taken["epoch"] != position["epoch"] or taken["seq"] < position["seq"]:
@@ -194,6 +189,11 @@ class Run:
             case _:
                 self._client.check()
                 return False
+
+
+def ended_before(run: Run, reason: EndReason) -> None:
+    """An acknowledgement told that the run had ended."""
+    run._ended = reason  # pyright: ignore[reportPrivateUsage]
 
 
 async def _archived_message(client: Client, run_id: str) -> Message | None:

@@ -26,7 +26,7 @@ from holdfast.client.outcomes import (
     withdraw_outcome,
 )
 from holdfast.client.phases import Status
-from holdfast.client.run import Run
+from holdfast.client.run import Run, ended_before
 from holdfast.client.submitted import Submitted
 from holdfast.protocol import Ack, Message, Part, Position, Transcript
 from holdfast.protocol.commands import IfUnknown, WhenBusy
@@ -168,7 +168,7 @@ class Session:
         def started(ack: Ack) -> Run:
             run = self.run(ack.get("runId", command["id"]))
             if ack["outcome"] == "ended" and "reason" in ack:
-                run.ended_before(ack["reason"])
+                ended_before(run, ack["reason"])
             return run
 
         return self._client.command(command, started)

@@ -9,6 +9,9 @@ Nothing is implemented here twice. An event loop in a background thread holds th
 are handed to it one by one, and Ctrl-C gives up the wait and nothing else: a run that is iterated goes on.
 """
 
+# pyright: reportPrivateUsage=false
+# The descriptor of a waiting method sees into the object that it is a method of.
+
 from __future__ import annotations
 
 import asyncio
@@ -35,6 +38,8 @@ from holdfast.protocol import Event, Message, Position
 from holdfast.protocol.control import Presence
 from holdfast.protocol.events import EndReason, Request
 
+__all__ = ["Feed", "Run", "Session", "connect"]
+
 _P = ParamSpec("_P")
 _TargetT = TypeVar("_TargetT")
 _ResultT = TypeVar("_ResultT")
@@ -42,7 +47,7 @@ _ShownT = TypeVar("_ShownT")
 _ItemT = TypeVar("_ItemT")
 
 
-class Portal:
+class _Portal:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
@@ -93,28 +98,28 @@ class Portal:
         self._loop.close()
 
 
-class Bridge(Generic[_TargetT]):
+class _Bridge(Generic[_TargetT]):
     """A face without asyncio of an object that lives in the portal's loop."""
 
-    def __init__(self, portal: Portal, target: _TargetT) -> None:
-        self.portal = portal
-        self.target = target
+    def __init__(self, portal: _Portal, target: _TargetT) -> None:
+        self._portal = portal
+        self._target = target
 
-    def look(self, read: Callable[[_TargetT], _ResultT]) -> _ResultT:
+    def _look(self, read: Callable[[_TargetT], _ResultT]) -> _ResultT:
         """What `read` sees of the target."""
-        return self.portal.look(lambda: read(self.target))
+        return self._portal.look(lambda: read(self._target))
 
     def __repr__(self) -> str:
-        return self.look(repr)
+        return self._look(repr)
 
 
-class Blocking(Generic[_TargetT, _P, _ShownT]):
+class _Blocking(Generic[_TargetT, _P, _ShownT]):
     """A method of the target that is awaited as a method that waits; `show` makes its result fit for this side."""
 
     def __init__(
         self,
         method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, Any]],
-        show: Callable[[Portal, Any], _ShownT],
+        show: Callable[[_Portal, Any], _ShownT],
     ) -> None:
         self.__doc__ = method.__doc__
         self._method = method
@@ -123,38 +128,38 @@ class Blocking(Generic[_TargetT, _P, _ShownT]):
     @overload
     def __get__(self, bridge: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, bridge: Bridge[_TargetT], owner: type) -> Callable[_P, _ShownT]: ...
-    def __get__(self, bridge: Bridge[_TargetT] | None, owner: type) -> Self | Callable[_P, _ShownT]:
+    def __get__(self, bridge: _Bridge[_TargetT], owner: type) -> Callable[_P, _ShownT]: ...
+    def __get__(self, bridge: _Bridge[_TargetT] | None, owner: type) -> Self | Callable[_P, _ShownT]:
         if bridge is None:
             return self
 
-        @functools.wraps(MethodType(self._method, bridge.target))
+        @functools.wraps(MethodType(self._method, bridge._target))
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _ShownT:
-            begun = bridge.portal.look(lambda: self._method(bridge.target, *args, **kwargs))
-            result = bridge.portal.call(begun)
-            return self._show(bridge.portal, result)
+            begun = bridge._portal.look(lambda: self._method(bridge._target, *args, **kwargs))
+            result = bridge._portal.call(begun)
+            return self._show(bridge._portal, result)
 
         return call
 
 
 @overload
-def blocking(
+def _blocking(
     method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, _ResultT]],
-) -> Blocking[_TargetT, _P, _ResultT]: ...
+) -> _Blocking[_TargetT, _P, _ResultT]: ...
 @overload
-def blocking(
+def _blocking(
     method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, _ResultT]],
-    show: Callable[[Portal, _ResultT], _ShownT],
-) -> Blocking[_TargetT, _P, _ShownT]: ...
-def blocking(
+    show: Callable[[_Portal, _ResultT], _ShownT],
+) -> _Blocking[_TargetT, _P, _ShownT]: ...
+def _blocking(
     method: Callable[Concatenate[_TargetT, _P], Coroutine[Any, Any, Any]],
-    show: Callable[[Portal, Any], Any] = lambda portal, result: result,
-) -> Blocking[_TargetT, _P, Any]:
+    show: Callable[[_Portal, Any], Any] = lambda portal, result: result,
+) -> _Blocking[_TargetT, _P, Any]:
     """A method that is awaited, bridged."""
-    return Blocking(method, show)
+    return _Blocking(method, show)
 
 
-def _iterate(portal: Portal, items: AsyncIterator[_ItemT]) -> Iterator[_ItemT]:
+def _iterate(portal: _Portal, items: AsyncIterator[_ItemT]) -> Iterator[_ItemT]:
     async def following() -> _ItemT:
         return await anext(items)
 
@@ -166,137 +171,137 @@ def _iterate(portal: Portal, items: AsyncIterator[_ItemT]) -> Iterator[_ItemT]:
         yield item
 
 
-class Feed(Bridge[async_feed.Feed]):
+class Feed(_Bridge[async_feed.Feed]):
     """Events from the moment it was made, for one reader; an iterator."""
 
     def __iter__(self) -> Iterator[Event | Reset | Lagged]:
-        return _iterate(self.portal, self.target)
+        return _iterate(self._portal, self._target)
 
 
-class Run(Bridge[async_run.Run]):
+class Run(_Bridge[async_run.Run]):
     """One run of the session; iterating it yields its text. See `holdfast.client.Run`."""
 
-    wait = blocking(async_run.Run.wait)
-    cancel = blocking(async_run.Run.cancel)
-    steer = blocking(async_run.Run.steer)
-    answer = blocking(async_run.Run.answer)
+    wait = _blocking(async_run.Run.wait)
+    cancel = _blocking(async_run.Run.cancel)
+    steer = _blocking(async_run.Run.steer)
+    answer = _blocking(async_run.Run.answer)
 
     @property
     def id(self) -> str:
         """Its id."""
-        return self.look(lambda run: run.id)
+        return self._look(lambda run: run.id)
 
     @property
     def status(self) -> RunState:
         """`queued`, `running`, `waiting`, `ended` or `unknown`."""
-        return self.look(lambda run: run.status)
+        return self._look(lambda run: run.status)
 
     @property
     def reason(self) -> EndReason | None:
         """Why it ended; None while it has not."""
-        return self.look(lambda run: run.reason)
+        return self._look(lambda run: run.reason)
 
     @property
     def requests(self) -> list[Request]:
         """What it waits for."""
-        return self.look(lambda run: run.requests)
+        return self._look(lambda run: run.requests)
 
     @property
     def message(self) -> Message | None:
         """What the assistant has said in it so far."""
-        return self.look(lambda run: run.message)
+        return self._look(lambda run: run.message)
 
     @property
     def text(self) -> str:
         """All text of its message so far."""
-        return self.look(lambda run: run.text)
+        return self._look(lambda run: run.text)
 
     @property
     def seen(self) -> Position | None:
         """Up to where iterations have taken the run."""
-        return self.look(lambda run: run.seen)
+        return self._look(lambda run: run.seen)
 
     def __iter__(self) -> Iterator[str]:
-        return _iterate(self.portal, aiter(self.target))
+        return _iterate(self._portal, aiter(self._target))
 
     def events(self, *, buffer: int = BUFFER) -> Feed:
         """Its events from now on, ending with its `run.ended`."""
-        return Feed(self.portal, self.look(lambda run: run.events(buffer=buffer)))
+        return Feed(self._portal, self._look(lambda run: run.events(buffer=buffer)))
 
 
-class Session(Bridge[async_session.Session]):
+class Session(_Bridge[async_session.Session]):
     """A session on a server, kept connected until `close`. See `holdfast.client.Session`.
 
     After `close` it still shows what it knew; commands, and waiting for anything, raise ClientClosedError.
     """
 
-    send = blocking(async_session.Session.send, Run)
-    cancel = blocking(async_session.Session.cancel)
-    cancel_all = blocking(async_session.Session.cancel_all)
-    steer = blocking(async_session.Session.steer)
-    withdraw = blocking(async_session.Session.withdraw)
-    answer = blocking(async_session.Session.answer)
-    history = blocking(async_session.Session.history)
-    refresh_token = blocking(async_session.Session.refresh_token)
-    wait_live = blocking(async_session.Session.wait_live)
+    send = _blocking(async_session.Session.send, Run)
+    cancel = _blocking(async_session.Session.cancel)
+    cancel_all = _blocking(async_session.Session.cancel_all)
+    steer = _blocking(async_session.Session.steer)
+    withdraw = _blocking(async_session.Session.withdraw)
+    answer = _blocking(async_session.Session.answer)
+    history = _blocking(async_session.Session.history)
+    refresh_token = _blocking(async_session.Session.refresh_token)
+    wait_live = _blocking(async_session.Session.wait_live)
 
     @property
     def id(self) -> str:
         """The session's id."""
-        return self.look(lambda session: session.id)
+        return self._look(lambda session: session.id)
 
     @property
     def device(self) -> str:
         """What this client is called."""
-        return self.look(lambda session: session.device)
+        return self._look(lambda session: session.device)
 
     @property
     def status(self) -> Status:
         """Where it stands with its server."""
-        return self.look(lambda session: session.status)
+        return self._look(lambda session: session.status)
 
     @property
     def position(self) -> Position:
         """Up to where it has the log."""
-        return self.look(lambda session: session.position)
+        return self._look(lambda session: session.position)
 
     @property
     def messages(self) -> list[Message]:
         """The transcript, as far as it is held here."""
-        return self.look(lambda session: session.messages)
+        return self._look(lambda session: session.messages)
 
     @property
     def presence(self) -> Presence:
         """Who watches the session."""
-        return self.look(lambda session: session.presence)
+        return self._look(lambda session: session.presence)
 
     @property
     def principal(self) -> str | None:
         """Who the server takes this client for."""
-        return self.look(lambda session: session.principal)
+        return self._look(lambda session: session.principal)
 
     @property
     def runs(self) -> dict[str, Run]:
         """The runs that have not ended and the last ones that have, by id."""
-        runs = self.look(lambda session: session.runs)
-        return {run_id: Run(self.portal, run) for run_id, run in runs.items()}
+        runs = self._look(lambda session: session.runs)
+        return {run_id: Run(self._portal, run) for run_id, run in runs.items()}
 
     def run(self, run_id: str) -> Run:
         """A run by its id: any, also of another device, also ended."""
-        return Run(self.portal, self.look(lambda session: session.run(run_id)))
+        return Run(self._portal, self._look(lambda session: session.run(run_id)))
 
     def events(self, *, buffer: int = BUFFER) -> Feed:
         """Every event from now on."""
-        return Feed(self.portal, self.look(lambda session: session.events(buffer=buffer)))
+        return Feed(self._portal, self._look(lambda session: session.events(buffer=buffer)))
 
     def close(self) -> None:
         """Closes the connection for good, as `holdfast.client.Session.close`; runs go on. Safe to call again."""
-        if not self.portal.alive:
+        if not self._portal.alive:
             return
         try:
-            self.portal.call(self.target.close())
+            self._portal.call(self._target.close())
         finally:
-            self.portal.close()
+            self._portal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -331,7 +336,7 @@ def connect(
     async def opened() -> async_session.Session:
         return await opening
 
-    portal = Portal()
+    portal = _Portal()
     try:
         return Session(portal, portal.call(opened()))
     except BaseException:

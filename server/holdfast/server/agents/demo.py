@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from holdfast.protocol.events import Message
     from holdfast.server.agents.run import Run
 
+__all__ = ["demo_agent"]
+
 WORDS_PER_SECOND: Final = 20.0
 MAX_COUNT: Final = 10_000
 _PATIENCE_MS: Final = 300_000

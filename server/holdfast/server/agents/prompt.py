@@ -29,6 +29,8 @@ from pydantic import JsonValue
 from holdfast.protocol.events import Message, Part
 from holdfast.protocol.messages import join_continued
 
+__all__ = ["Item", "chat_completions", "responses_input"]
+
 Item: TypeAlias = dict[str, JsonValue]
 """One message or item of a request to a model."""
 

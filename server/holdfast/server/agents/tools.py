@@ -27,6 +27,8 @@ from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean
 if TYPE_CHECKING:
     from holdfast.server.agents.run import Run
 
+__all__ = ["Function", "Tool", "ToolError", "tool"]
+
 Function: TypeAlias = Callable[..., Any]
 
 OUTPUT_BYTES: Final = EVENT_BYTES - 4096

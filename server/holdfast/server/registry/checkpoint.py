@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, cast
 
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import OpenMessage, OpenPart
-from holdfast.protocol.transcript import Run as RunView
+from holdfast.protocol.transcript import TranscriptRun
 from holdfast.server.registry.keys import command_key, message_key, run_key, steer_key
 from holdfast.server.registry.state import (
     BOUNDARIES_KEPT,
@@ -243,7 +243,7 @@ def loading(checkpoint: Mapping[str, Any]) -> Generator[None, None, SessionState
         checkpoint["epoch"],
         checkpoint["seq"],
         checkpoint["at"],
-        runs=[RunView(info, messages.get(info["runId"])) for info in checkpoint["views"]],
+        runs=[TranscriptRun(info, messages.get(info["runId"])) for info in checkpoint["views"]],
     )
     for item in checkpoint["runs"]:
         run = _load_run(item)

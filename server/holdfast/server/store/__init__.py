@@ -3,6 +3,7 @@
 from holdfast.server.store.base import Listener, Store
 from holdfast.server.store.memory import MemoryStore
 from holdfast.server.store.sqlite import SqliteStore
+from holdfast.server.store.sqlite_file import Synchronous
 from holdfast.server.store.url import open_store
 from holdfast.server.store.values import (
     CONFLICT_BATCHES,
@@ -61,6 +62,7 @@ __all__ = [
     "StoreUnavailable",
     "StoredMessage",
     "StoredSize",
+    "Synchronous",
     "Tail",
     "UnknownFormat",
     "behind",
