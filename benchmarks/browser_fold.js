@@ -10,7 +10,7 @@
  * engine then has to join: the one cost that does grow, and the reason for a page to append what is new.
  */
 
-import { Connection } from "../client/browser/holdfast/connection.js";
+import { Connection } from "../client/browser/holdfast/core/connection.js";
 
 const CHUNKS_PER_SECOND = 5_000;
 const LENGTHS = [1_000, 10_000, 100_000];

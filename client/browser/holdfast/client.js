@@ -6,22 +6,22 @@
  * connection that is never opened, and move behind those which an earlier page left.
  */
 
-import { isId, newId } from "./commands.js";
-import { Connection } from "./connection.js";
-import { ClientClosedError } from "./errors.js";
+import { isId, newId } from "./core/commands.js";
+import { Connection } from "./core/connection.js";
+import { ClientClosedError } from "./core/errors.js";
+import { Transcript } from "./core/transcript.js";
+import { stable } from "./core/view.js";
 import { Link } from "./link.js";
 import { openSlot } from "./storage.js";
-import { Transcript } from "./transcript.js";
-import { stable } from "./view.js";
 import { watchPage } from "./wakeups.js";
 
-/** @import {News, Settled} from "./connection.js" */
+/** @import {News, Settled} from "./core/connection.js" */
 /** @import {Environment} from "./environment.js" */
 /** @import {Token} from "./link.js" */
 /** @import {Reader} from "./reader.js" */
 /** @import {KeyValueStorage, Slot} from "./storage.js" */
-/** @import {View} from "./view.js" */
-/** @import {Command, Event, Position} from "./wire.js" */
+/** @import {View} from "./core/view.js" */
+/** @import {Command, Event, Position} from "./core/wire.js" */
 
 /**
  * @typedef {NonNullable<Settled["reply"]>} Reply
@@ -435,7 +435,7 @@ function restored(state) {
   const transcript = new Transcript();
   if (state === null) return transcript;
   try {
-    transcript.restore(/** @type {import("./transcript.js").TranscriptState} */ (state));
+    transcript.restore(/** @type {import("./core/transcript.js").TranscriptState} */ (state));
     return transcript;
   } catch {
     return new Transcript();

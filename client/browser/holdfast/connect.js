@@ -1,6 +1,6 @@
 /** `connect`: from an address to a session. */
 
-import { isId } from "./commands.js";
+import { isId } from "./core/commands.js";
 import { Session } from "./session.js";
 import { defaultStorage } from "./storage.js";
 

@@ -3,7 +3,7 @@
 import { Reader } from "./reader.js";
 
 /** @import {Client} from "./client.js" */
-/** @import {News} from "./connection.js" */
+/** @import {News} from "./core/connection.js" */
 
 /** How many events wait for a reader; then the oldest go, and it is told how many. */
 export const BUFFER = 1_000;

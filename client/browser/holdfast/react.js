@@ -6,8 +6,8 @@ import { Session } from "./session.js";
 
 /** @import {Options} from "./connect.js" */
 /** @import {Run} from "./run.js" */
-/** @import {View} from "./view.js" */
-/** @import {EndReason, Message, RunInfo, RunStatus} from "./wire.js" */
+/** @import {View} from "./core/view.js" */
+/** @import {EndReason, Message, RunInfo, RunStatus} from "./core/wire.js" */
 
 /**
  * @typedef {object} RunView

@@ -1,16 +1,16 @@
 /** A run, as a client holds it. */
 
-import { command } from "./commands.js";
-import { reasonOf } from "./endings.js";
-import { UnknownRunError } from "./errors.js";
-import { OpenMessage } from "./message.js";
+import { command } from "./core/commands.js";
+import { reasonOf } from "./core/endings.js";
+import { UnknownRunError } from "./core/errors.js";
+import { OpenMessage } from "./core/message.js";
 import { Reader } from "./reader.js";
 
 /** @import {Client} from "./client.js" */
-/** @import {CancelOptions, SteerOptions} from "./commands.js" */
-/** @import {HistoryPage} from "./outbox.js" */
+/** @import {CancelOptions, SteerOptions} from "./core/commands.js" */
+/** @import {HistoryPage} from "./core/outbox.js" */
 /** @import {Session} from "./session.js" */
-/** @import {Ack, EndReason, Failure, Message, Part, Position, ReturnedSteer, RunInfo, RunStatus} from "./wire.js" */
+/** @import {Ack, EndReason, Failure, Message, Part, Position, ReturnedSteer, RunInfo, RunStatus} from "./core/wire.js" */
 
 const HISTORY_PAGE = 200;
 

@@ -4,7 +4,7 @@ import { CommandError } from "../holdfast/index.js";
 import { shortened, textOf, who, words } from "./text.js";
 
 /** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
-/** @import {Request} from "../holdfast/wire.js" */
+/** @import {Request} from "../holdfast/core/wire.js" */
 /** @import {Ink} from "./ink.js" */
 /** @import {Notices} from "./notices.js" */
 

@@ -6,7 +6,7 @@ import { partView, ToolCall } from "./parts.js";
 import { outcome, resolution, textOf } from "./text.js";
 
 /** @import {Message, Part, Position, RunInfo} from "../holdfast/index.js" */
-/** @import {PendingSteer, Request, ReturnedSteer, RunChunk} from "../holdfast/wire.js" */
+/** @import {PendingSteer, Request, ReturnedSteer, RunChunk} from "../holdfast/core/wire.js" */
 /** @import {Actions} from "./actions.js" */
 /** @import {Ink} from "./ink.js" */
 /** @import {PartView} from "./parts.js" */

@@ -3,7 +3,7 @@
 import { el, isForInputMethod, setAttribute, setText } from "./dom.js";
 import { clock, shown, words } from "./text.js";
 
-/** @import {Request} from "../holdfast/wire.js" */
+/** @import {Request} from "../holdfast/core/wire.js" */
 
 /**
  * A request and the way to answer it. The answer is given once; until the session has it, the card says so.

@@ -11,7 +11,7 @@ import { Question } from "./question.js";
 import { Requests } from "./requests.js";
 
 /** @import {Change, Message, Part, RunInfo, RunResult, Session, View} from "../holdfast/index.js" */
-/** @import {Command, RunChunk} from "../holdfast/wire.js" */
+/** @import {Command, RunChunk} from "../holdfast/core/wire.js" */
 /** @import {Actions} from "./actions.js" */
 /** @import {RunState} from "./answer.js" */
 /** @import {Ink} from "./ink.js" */

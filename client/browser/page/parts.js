@@ -6,7 +6,7 @@ import { appendText, Markdown } from "./markdown.js";
 import { shown, textOf } from "./text.js";
 
 /** @import {Position} from "../holdfast/index.js" */
-/** @import {AnyPart} from "../holdfast/wire.js" */
+/** @import {AnyPart} from "../holdfast/core/wire.js" */
 /** @import {Ink} from "./ink.js" */
 
 /**

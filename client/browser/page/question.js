@@ -4,7 +4,7 @@ import { el, setAttribute, setText } from "./dom.js";
 import { link } from "./links.js";
 import { clock, who } from "./text.js";
 
-/** @import {AnyPart} from "../holdfast/wire.js" */
+/** @import {AnyPart} from "../holdfast/core/wire.js" */
 
 /**
  * @typedef {object} Asked

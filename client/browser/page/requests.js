@@ -4,7 +4,7 @@
  */
 
 /** @import {Event, RunInfo} from "../holdfast/index.js" */
-/** @import {Request, RequestOutcome, RunRequested, RunResolved} from "../holdfast/wire.js" */
+/** @import {Request, RequestOutcome, RunRequested, RunResolved} from "../holdfast/core/wire.js" */
 
 /**
  * A request that is no longer open.

@@ -1,6 +1,6 @@
 /** Words for what the wire says in codes. */
 
-/** @import {AnyPart, Cause, EndReason} from "../holdfast/wire.js" */
+/** @import {AnyPart, Cause, EndReason} from "../holdfast/core/wire.js" */
 
 /**
  * The text of a message's parts, in one piece; files by their names.

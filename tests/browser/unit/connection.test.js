@@ -2,20 +2,20 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { MAX_REFUSALS } from "../../../client/browser/holdfast/connection.js";
+import { MAX_REFUSALS } from "../../../client/browser/holdfast/core/connection.js";
 import {
   ClientClosedError,
   CommandError,
   ConnectionClosedError,
   OutboxFullError,
-} from "../../../client/browser/holdfast/errors.js";
-import { Outbox } from "../../../client/browser/holdfast/outbox.js";
-import { TABLE } from "../../../client/browser/holdfast/phases.js";
-import { PROBE_MS } from "../../../client/browser/holdfast/silence.js";
-import { Transcript } from "../../../client/browser/holdfast/transcript.js";
+} from "../../../client/browser/holdfast/core/errors.js";
+import { Outbox } from "../../../client/browser/holdfast/core/outbox.js";
+import { TABLE } from "../../../client/browser/holdfast/core/phases.js";
+import { PROBE_MS } from "../../../client/browser/holdfast/core/silence.js";
+import { Transcript } from "../../../client/browser/holdfast/core/transcript.js";
 import { caughtUp, command, live, make, open, sent, snapshot, tell, tellAt, welcome } from "./wire.js";
 
-/** @import {Connection} from "../../../client/browser/holdfast/connection.js" */
+/** @import {Connection} from "../../../client/browser/holdfast/core/connection.js" */
 
 const EVENT = { type: "later.kind", seq: 1, at: 1 };
 

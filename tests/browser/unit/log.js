@@ -2,7 +2,7 @@
 
 import { ENDS, endsOf, seeded } from "./wire.js";
 
-/** @import {Event} from "../../../client/browser/holdfast/wire.js" */
+/** @import {Event} from "../../../client/browser/holdfast/core/wire.js" */
 
 const KINDS = ["text", "text", "reasoning", "tool_call", "data", "novel"];
 const TEXTS = ["", "a", "Hm.", "👋", "Olá 👋", "é👩‍💻!", "Lisbon ", "a long word 🏳️‍🌈"];

@@ -5,8 +5,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Connection } from "../../../client/browser/holdfast/connection.js";
-import { Transcript } from "../../../client/browser/holdfast/transcript.js";
+import { Connection } from "../../../client/browser/holdfast/core/connection.js";
+import { Transcript } from "../../../client/browser/holdfast/core/transcript.js";
 import { LogMaker } from "./log.js";
 import { caughtUp, seeded, snapshot, welcome } from "./wire.js";
 
@@ -190,7 +190,7 @@ function isText({ type, kind }) {
 
 /**
  * A message as one or two entries.
- * @param {import("../../../client/browser/holdfast/wire.js").Message} message
+ * @param {import("../../../client/browser/holdfast/core/wire.js").Message} message
  * @param {Random} random
  */
 function split(message, random) {

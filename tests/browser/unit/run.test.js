@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { UnknownRunError } from "../../../client/browser/holdfast/errors.js";
+import { UnknownRunError } from "../../../client/browser/holdfast/core/errors.js";
 import { collect, Page, rest, until } from "./fakes.js";
 import { Server } from "./server.js";
 

@@ -1,7 +1,7 @@
 /** A server of one session, in memory: enough of the protocol to hold a client to its side of it. */
 
 import { setImmediate } from "node:timers";
-import { Transcript } from "../../../client/browser/holdfast/transcript.js";
+import { Transcript } from "../../../client/browser/holdfast/core/transcript.js";
 
 /** @typedef {Record<string, any>} Json */
 

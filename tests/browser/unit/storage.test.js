@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { LINGER_MS } from "../../../client/browser/holdfast/client.js";
-import { ClientClosedError } from "../../../client/browser/holdfast/errors.js";
+import { ClientClosedError } from "../../../client/browser/holdfast/core/errors.js";
 import { Clock, collect, Locks, Page, rest, TabStorage, until } from "./fakes.js";
 import { Server } from "./server.js";
 

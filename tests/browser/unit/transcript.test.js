@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { firstCodePoints } from "../../../client/browser/holdfast/text.js";
-import { ENDED_RUNS_KEPT, Transcript } from "../../../client/browser/holdfast/transcript.js";
+import { firstCodePoints } from "../../../client/browser/holdfast/core/text.js";
+import { ENDED_RUNS_KEPT, Transcript } from "../../../client/browser/holdfast/core/transcript.js";
 import { makeLog } from "./log.js";
 import { snapshot } from "./wire.js";
 
-/** @import {Event} from "../../../client/browser/holdfast/wire.js" */
+/** @import {Event} from "../../../client/browser/holdfast/core/wire.js" */
 
 /** A log as a test writes it: what it says, one after the other. */
 class Written {

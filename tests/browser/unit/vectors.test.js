@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { backoff } from "../../../client/browser/holdfast/backoff.js";
-import { mayReconnect } from "../../../client/browser/holdfast/close-codes.js";
-import { reasonOf, STATUS_OF_REASON, statusOf } from "../../../client/browser/holdfast/endings.js";
-import { Transcript } from "../../../client/browser/holdfast/transcript.js";
+import { backoff } from "../../../client/browser/holdfast/core/backoff.js";
+import { mayReconnect } from "../../../client/browser/holdfast/core/close-codes.js";
+import { reasonOf, STATUS_OF_REASON, statusOf } from "../../../client/browser/holdfast/core/endings.js";
+import { Transcript } from "../../../client/browser/holdfast/core/transcript.js";
 import { caughtUp, command, ENDS, live, make, open, sent, snapshot, tell, welcome } from "./wire.js";
 
 /** The frame-level vectors are for readers of frames that are not trusted, which are servers. */
@@ -145,7 +145,7 @@ const TYPES = {
   "request.kind": "RequestKind",
   "run.resolved.outcome": "RequestOutcome",
 };
-const WIRE = readFileSync(new URL("../../../client/browser/holdfast/wire.js", import.meta.url), "utf8");
+const WIRE = readFileSync(new URL("../../../client/browser/holdfast/core/wire.js", import.meta.url), "utf8");
 
 /**
  * @param {Transcript} transcript

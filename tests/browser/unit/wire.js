@@ -1,9 +1,9 @@
 /** What a server says, and a client without I/O to say it to. */
 
 import { readFileSync } from "node:fs";
-import { Connection } from "../../../client/browser/holdfast/connection.js";
+import { Connection } from "../../../client/browser/holdfast/core/connection.js";
 
-/** @import {Command} from "../../../client/browser/holdfast/wire.js" */
+/** @import {Command} from "../../../client/browser/holdfast/core/wire.js" */
 
 /** @type {{rule: string, in: {reason: string}, out: End}[]} */
 const CASES = JSON.parse(readFileSync(new URL("../../../protocol/vectors/ends.json", import.meta.url), "utf8"));

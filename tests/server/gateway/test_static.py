@@ -215,4 +215,4 @@ async def test_requests_do_not_touch_the_disk(directory: Path, files: Files, mon
 def test_a_working_copy_serves_its_own_files() -> None:
     """Without a wheel the page and the library are taken from the source tree."""
     assert all(path == "/" or path.startswith(("/holdfast/", "/page/")) for path in shipped())
-    assert "/holdfast/connection.js" in shipped()
+    assert "/holdfast/core/connection.js" in shipped()
