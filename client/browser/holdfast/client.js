@@ -6,20 +6,20 @@
  * connection that is never opened, and move behind those which an earlier page left.
  */
 
+import { Link } from "./browser/link.js";
+import { openSlot } from "./browser/storage.js";
+import { watchPage } from "./browser/wakeups.js";
 import { isId, newId } from "./core/commands.js";
 import { Connection } from "./core/connection.js";
 import { ClientClosedError } from "./core/errors.js";
 import { Transcript } from "./core/transcript.js";
 import { stable } from "./core/view.js";
-import { Link } from "./link.js";
-import { openSlot } from "./storage.js";
-import { watchPage } from "./wakeups.js";
 
 /** @import {News, Settled} from "./core/connection.js" */
-/** @import {Environment} from "./environment.js" */
-/** @import {Token} from "./link.js" */
+/** @import {Environment} from "./browser/environment.js" */
+/** @import {Token} from "./browser/link.js" */
 /** @import {Reader} from "./reader.js" */
-/** @import {KeyValueStorage, Slot} from "./storage.js" */
+/** @import {KeyValueStorage, Slot} from "./browser/storage.js" */
 /** @import {View} from "./core/view.js" */
 /** @import {Command, Event, Position} from "./core/wire.js" */
 

@@ -1,12 +1,12 @@
 /** `connect`: from an address to a session. */
 
+import { defaultStorage } from "./browser/storage.js";
 import { isId } from "./core/commands.js";
 import { Session } from "./session.js";
-import { defaultStorage } from "./storage.js";
 
 /** @import {Config} from "./client.js" */
-/** @import {Token} from "./link.js" */
-/** @import {KeyValueStorage} from "./storage.js" */
+/** @import {Token} from "./browser/link.js" */
+/** @import {KeyValueStorage} from "./browser/storage.js" */
 
 /** How many messages of the past a server tells at once. */
 const MAX_MESSAGES = 200;

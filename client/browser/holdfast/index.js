@@ -1,5 +1,6 @@
 /** Holdfast's browser client: `connect` opens a session; `holdfast/react` has hooks for it. */
 
+export { indexedDBStorage } from "./browser/indexeddb.js";
 export { connect } from "./connect.js";
 export {
   ClientClosedError,
@@ -9,7 +10,6 @@ export {
   OutboxFullError,
   UnknownRunError,
 } from "./core/errors.js";
-export { indexedDBStorage } from "./indexeddb.js";
 export { Run } from "./run.js";
 export { Session } from "./session.js";
 
@@ -19,7 +19,7 @@ export { Session } from "./session.js";
  * @typedef {import("./client.js").Change} Change
  * @typedef {import("./client.js").Listener} Listener
  * @typedef {import("./run.js").RunResult} RunResult
- * @typedef {import("./storage.js").KeyValueStorage} KeyValueStorage
+ * @typedef {import("./browser/storage.js").KeyValueStorage} KeyValueStorage
  * @typedef {import("./core/wire.js").Event} Event
  * @typedef {import("./core/wire.js").Message} Message
  * @typedef {import("./core/wire.js").Part} Part

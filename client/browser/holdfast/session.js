@@ -1,15 +1,15 @@
 /** The session that `connect` opens: what is known of it, and its commands. */
 
+import { browser } from "./browser/environment.js";
 import { Client } from "./client.js";
 import { command, newId } from "./core/commands.js";
-import { browser } from "./environment.js";
 import { Feed } from "./feed.js";
 import { Run } from "./run.js";
 
 /**
  * @import {Config, Listener} from "./client.js"
  * @import {CancelAllOptions, CancelOptions, HistoryOptions, SendOptions, SteerOptions} from "./core/commands.js"
- * @import {Environment} from "./environment.js"
+ * @import {Environment} from "./browser/environment.js"
  * @import {FeedItem} from "./feed.js"
  * @import {HistoryPage} from "./core/outbox.js"
  * @import {EndReason, OutcomeOfAnswer, OutcomeOfCancel, OutcomeOfSteer, OutcomeOfWithdraw, Part} from "./core/wire.js"

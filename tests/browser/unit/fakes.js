@@ -5,7 +5,7 @@ import { setImmediate } from "node:timers";
 import { configure } from "../../../client/browser/holdfast/connect.js";
 import { Session } from "../../../client/browser/holdfast/session.js";
 
-/** @typedef {import("../../../client/browser/holdfast/environment.js").Environment} Environment */
+/** @typedef {import("../../../client/browser/holdfast/browser/environment.js").Environment} Environment */
 /** @typedef {import("../../../client/browser/holdfast/connect.js").Options} Options */
 /** @typedef {import("./server.js").Server} Server */
 

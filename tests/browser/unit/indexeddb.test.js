@@ -1,8 +1,8 @@
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import test from "node:test";
+import { indexedDBStorage } from "../../../client/browser/holdfast/browser/indexeddb.js";
 import { LINGER_MS } from "../../../client/browser/holdfast/client.js";
-import { indexedDBStorage } from "../../../client/browser/holdfast/indexeddb.js";
 import { Locks, Page, turn, until } from "./fakes.js";
 import { Server } from "./server.js";
 

@@ -1,8 +1,8 @@
 /** The shell around a `Connection`: one socket at a time, the timers, and the page's wake-ups. It decides nothing. */
 
-import { HoldfastError } from "./core/errors.js";
+import { HoldfastError } from "../core/errors.js";
 
-/** @import {Connection} from "./core/connection.js" */
+/** @import {Connection} from "../core/connection.js" */
 /** @import {Environment} from "./environment.js" */
 
 /**

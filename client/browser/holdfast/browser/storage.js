@@ -10,7 +10,7 @@
  */
 
 /** @import {Environment} from "./environment.js" */
-/** @import {Command} from "./core/wire.js" */
+/** @import {Command} from "../core/wire.js" */
 
 /**
  * Where to keep it: sessionStorage, localStorage, `indexedDBStorage()`, or anything of this form.
