@@ -1,5 +1,23 @@
 """The client's side of a session, without I/O and without a clock.
 
+Theory of operation. A session is a log, and this side is a copy of its beginning: the fold of everything up to a
+position. Three rules keep it true over any network.
+
+* It believes only what follows. `TABLE` in `phases` says which message may come in which phase; an event must be the
+  next one after what is held, and a head that the server names must not lie beyond it. Anything else is *lost contact*:
+  the connection is dropped and the next one begins at the position held. Nothing is ever guessed or repaired.
+* A connection knows nothing. What outlives one is the fold, and the outbox: each command stays there until its reply
+  has come, and is written again, with the same id and the same bytes, on every connection after the `welcome`. The
+  server remembers ids, so a command that arrives twice is done once.
+* Silence is an end. The server is heard at least once per heartbeat; two of them without a word are lost contact too.
+
+A connection goes through OPENING (the shell opens a socket), GREETING (`hello` is written; the server tells from the
+position in it what it will send), SNAPSHOT or TAIL (the log is caught up), and LIVE (up to the server's head). When it
+ends, a close code or a failed try says whether there is a next one; `backoff` says when.
+
+If a message could not be understood, the fold may have stopped half way through it: then the next `hello` names no
+position, and a snapshot replaces everything (`_fresh`).
+
 The shell around it tells what happens - `opening`, `opened`, `received`, `closed`, `submit`, `tick` - with the time
 in seconds of a clock that never goes back. After each of these it takes what came of it:
 

@@ -34,9 +34,13 @@ def connect(
 ) -> Opening:
     """Opens a session, in an `async with` block or awaited (then `close` it).
 
-    `url` is the server's (`ws://`, `wss://`, `http://`, `https://`); the session's path is added. `token` may be a
-    function, also a coroutine function, that is called at every connect. `device` names this client to the others;
-    a random one where none is given. `messages` bounds how many messages of the past are loaded (0-200).
+    `url`: the server's (`ws://`, `wss://`, `http://`, `https://`); the session's path is added.
+    `session`: the id of the session; it begins to exist with its first message.
+    `token`: says who this is. It may be a function, also a coroutine function, that is called at every connect.
+    `device`: names this client to the others; a random one by default.
+    `encoding`: how frames are written, `msgpack` or `json`; it makes no difference to what is said.
+    `messages`: how many messages of the past are loaded at first, 0 to 200.
+    `open_timeout`: seconds, see below.
 
     Opening waits until the session has caught up, trying again after failures that pass, and raises
     ConnectionFailedError after `open_timeout` seconds, or ConnectionClosedError where the server refuses for good.

@@ -101,6 +101,7 @@ class Run:
     def events(self, *, buffer: int = BUFFER) -> Feed:
         """Its events from now on, ending with its `run.ended`. See `Feed` for what a slow reader is told.
 
+        `buffer`: how many events may wait for the reader before the oldest are left out.
         Of a run that has ended there are none; of one that nobody knows UnknownRunError is raised.
         """
 
@@ -152,12 +153,15 @@ class Run:
         if_ended: IfEnded = "return",
         seen: Position | None = None,
     ) -> Submitted[SteerOutcome]:
-        """Says something to the run while it goes on. `boundary`: at once, or before the agent's next step."""
+        """Says something to the run while it goes on; awaited, what that came to.
+
+        `content`, `boundary`, `if_ended`, `seen`: as in `Session.steer`.
+        """
         command = commands.steer(content, run_id=self.id, boundary=boundary, if_ended=if_ended, seen=seen)
         return self._client.command(command, steer_outcome)
 
     def answer(self, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
-        """Answers one of its `requests`."""
+        """Answers one of its `requests`, by the request's `id`. `value`: as in `Session.answer`."""
         return self._client.command(commands.answer(self.id, request_id, value), answer_outcome)
 
     def _take(self, position: Position) -> None:

@@ -119,7 +119,10 @@ class Session:
         return run
 
     def events(self, *, buffer: int = BUFFER) -> Feed:
-        """Every event from now on, `Reset` for what a snapshot replaced, `Lagged` where the reader was too slow."""
+        """Every event from now on, `Reset` for what a snapshot replaced, `Lagged` where the reader was too slow.
+
+        `buffer`: how many events may wait for the reader before the oldest are left out.
+        """
         return self._client.feed(wants=lambda event: True, finished=_never, taken=lambda event: None, buffer=buffer)
 
     async def changed(self) -> None:
@@ -149,9 +152,20 @@ class Session:
     ) -> Submitted[Run]:
         """Sends a message; awaited, it is the run that it started (the one it went into, for `when_busy="steer"`).
 
-        `run_id` is the idempotency key: the same send again, at any later time, is the same run. It may be chosen
-        here so that the run can be cancelled before the server has replied. `deadline_ms` counts from acceptance;
-        `when_abandoned_ms` ends the run when nobody has watched for so long.
+        `content`: a text, or parts as the wire has them (`{"kind": "text", "text": …}`, `{"kind": "file", "url": …}`).
+        `run_id`: the idempotency key, a random one by default. The same send again, at any later time, is the same run;
+        another content with the id of an earlier send is refused as `conflict`. Chosen here, the run can be cancelled
+        before the server has replied.
+        `agent`: the name of the agent; by default the server's first.
+        `when_busy`: what happens while another run, the session's main run, goes on. `queue`: this one waits for its
+        turn. `interrupt`: the main run is cancelled and this one starts; those that wait stay behind it. `alongside`:
+        this one starts beside it, and never makes the session busy itself. `reject`: BusyError. `steer`: no run starts,
+        the message is a steer of the main run, and what follows here from `when_abandoned_ms` on counts for nothing.
+        `seen`: for `interrupt`, what was on screen of the run that it stops; the kept message is cut there.
+        `when_abandoned_ms`: the run is cancelled when nobody has watched the session for so long; never by default.
+        `deadline_ms`: the run ends as `expired` so long after the server has taken it; never by default.
+        `metadata`: a JSON object that is kept with the message, for the agent.
+        `message_id`: the id of the user's message; made of `run_id` by default.
         """
         command = commands.send(
             content,
@@ -180,17 +194,20 @@ class Session:
         seen: Position | None = None,
         if_unknown: IfUnknown | None = None,
     ) -> Submitted[CancelOutcome]:
-        """Stops a run by its id. `seen`: what was on screen; the kept message is cut there.
+        """Stops a run by its id; acknowledged, no further chunk of it will ever be in the log.
 
-        `if_unknown="prevent"` ends a run before the server has heard of it; that is the default while this
-        client's own send of the run waits for its acknowledgement.
+        `seen`: what was on screen, the kept message is cut there; None cuts nothing.
+        `if_unknown`: what happens where the server does not know the run. `ignore`: the outcome is `unknown_run`.
+        `prevent`: a send of that id, which may still be on its way, is over before it starts. That is the default while
+        this client's own send of the run waits for its acknowledgement.
         """
         return self._client.cancel(run_id, seen=seen, if_unknown=if_unknown)
 
     def cancel_all(self, *, up_to: Position | None = None, seen: Position | None = None) -> Submitted[CancelOutcome]:
-        """Stops every run that was queued or started at or before `up_to` (default: what this client has).
+        """Stops every run of the session that was queued or started at or before a position.
 
-        `seen`: what was on screen; the kept messages are cut there.
+        `up_to`: that position; by default, up to where this client has the log.
+        `seen`: what was on screen; the kept messages are cut there. None cuts nothing.
         """
         command = commands.cancel_all(up_to=up_to or self.position, seen=seen)
         return self._client.command(command, cancel_outcome)
@@ -205,28 +222,45 @@ class Session:
         seen: Position | None = None,
         steer_id: str | None = None,
     ) -> Submitted[SteerOutcome]:
-        """Says something to a run while it goes on; without `run_id` to the session's main run."""
+        """Says something to a run while it goes on.
+
+        `content`: a text, or parts, as in `send`.
+        `run_id`: by default the session's main run.
+        `boundary`: `now` interrupts the agent where it is; `step` waits for its next step.
+        `if_ended`: what happens where the run has ended before it took the steer. `return`: it comes back, in
+        `RunResult.returned`. `send`: it becomes a message of its own, with a run of its own.
+        `seen`: for `now`, what was on screen; the message so far is cut there. None cuts nothing.
+        `steer_id`: its idempotency key, by which `withdraw` takes it back; a random one by default.
+        """
         command = commands.steer(
             content, run_id=run_id, boundary=boundary, if_ended=if_ended, seen=seen, steer_id=steer_id
         )
         return self._client.command(command, steer_outcome)
 
     def withdraw(self, steer_id: str) -> Submitted[WithdrawOutcome]:
-        """Takes back a steer that was not applied yet."""
+        """Takes back a steer that its run has not taken yet. `steer_id`: as given, or as `SteerOutcome` has it."""
         return self._client.command(commands.withdraw(steer_id), withdraw_outcome)
 
     def answer(self, run_id: str, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
-        """Answers a request of a run."""
+        """Answers a request of a run. `request_id` is the `id` among `Run.requests`.
+
+        `value`: any JSON value, None too. An `approval` takes True or False, an `input` what its prompt or schema asks
+        for, a `tool` what the tool gave back.
+        """
         return self._client.command(commands.answer(run_id, request_id, value), answer_outcome)
 
     async def history(self, *, before: int | None = None, limit: int = 50) -> HistoryPage:
-        """The last `limit` (1-200) messages before the seq `before`, or of all."""
+        """Older messages, ascending: the last `limit` (1 to 200) before the seq `before`, or of all.
+
+        To page on, give the `seq` of the page's first message as `before` while `more` says that there are older ones.
+        """
         return await self._client.history(before=before, limit=limit)
 
     async def refresh_token(self, token: str) -> int | None:
-        """Gives the server a newer token of the same principal; when it expires, in Unix milliseconds.
+        """Gives the server a newer token of the same principal; when that expires, in Unix milliseconds.
 
-        A token that was given to `connect` as a string is replaced for later reconnects as well.
+        A `token` that was given to `connect` as a string is replaced for later connections as well. Raises
+        UnauthorizedError or ForbiddenError for one that is not taken; the connection goes on with the old one.
         """
         ack = await self._client.command(commands.auth(token), lambda ack: ack)
         self._client.replace_token(token)
