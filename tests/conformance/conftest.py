@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.server.store import Store
-from tests.conformance.harness import SHARED, STORES, Clock, Writer
+from tests.conformance.harness import SHARED, STORES, Clock, Place, Writer
 
 
 @pytest.fixture
@@ -18,22 +18,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=STORES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Store]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Place:
+    """Return a place where nothing lies."""
+    return STORES[str(request.param)](tmp_path, clock)
+
+
+@pytest.fixture
+async def store(place: Place) -> AsyncIterator[Store]:
     """Yield a store that is started and empty."""
-    store = STORES[str(request.param)](tmp_path, clock)
+    store = place.store()
     await store.start()
     yield store
     await store.close()
 
 
-@pytest.fixture(params=sorted(SHARED))
+@pytest.fixture(params=SHARED)
 async def shared(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[tuple[Store, Store]]:
     """Yield the stores of two nodes over the same logs, not yet started: they may listen first."""
-    name = str(request.param)
-    one = STORES[name](tmp_path, clock)
-    two = SHARED[name](one)
-    yield one, two
-    for store in (one, two):
+    place = STORES[str(request.param)](tmp_path, clock)
+    stores = place.store(), place.store()
+    yield stores
+    for store in stores:
         await store.close()
 
 

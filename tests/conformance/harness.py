@@ -1,15 +1,22 @@
-"""What the conformance tests drive a store with: the stores there are, their clock, and a writer."""
+"""What the conformance tests drive a store with: the stores there are, where they lie, their clock, and a writer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import shutil
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
 
 from holdfast.server.store import Append, Appended, Batch, Head, MemoryStore, Owed, SqliteStore, Store
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """The clock of a store, which stands still until a test lets time pass. For a store that has a clock of its own:
+    one that waits, and is less exact.
+    """
 
     def __init__(self) -> None:
         self.now = 1_000_000
@@ -18,21 +25,95 @@ class Clock:
         """Return what it stands at, in ms."""
         return self.now
 
-    def advance(self, ms: int) -> None:
-        """Let `ms` pass."""
+    async def pass_ms(self, ms: int) -> None:
+        """Return when `ms` have passed on the clock of the store."""
         self.now += ms
 
+    def is_at(self, time: int | None, expected: int) -> bool:
+        """Whether a time that the store told is the expected one, as exactly as that can be known."""
+        return time == expected
 
-STORES: dict[str, Callable[[Path, Clock], Store]] = {
-    "memory": lambda _, clock: MemoryStore(clock, shared=True),
-    "sqlite": lambda directory, clock: SqliteStore(directory / "holdfast.db", clock=clock),
-}
 
-DURABLE = frozenset({"sqlite"})
-"""Those that have what was acknowledged when they are started again over the same place."""
+class Place(ABC):
+    """Where the logs of a store lie, whoever has it open."""
 
-SHARED: dict[str, Callable[[Store], Store]] = {"memory": lambda store: store}
-"""Those that several nodes may have at once, and how another node comes to what a store holds."""
+    durable = True
+    """What was acknowledged is there again for the next who opens it."""
+    shared = True
+    """Several nodes may have it open at once."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self.directory = directory
+        self.clock = clock
+
+    @abstractmethod
+    def store(self) -> Store:
+        """Return a store over the place, not started: one for every node, or for the next process."""
+
+    @abstractmethod
+    def save(self) -> Any:
+        """Return what lies there now, as a copy that is not written on would have it."""
+
+    @abstractmethod
+    def fail_over(self, saved: Any) -> None:
+        """Let what was saved take the place of what lies there, while nobody has it open."""
+
+
+class MemoryPlace(Place):
+    """One store, which every node has."""
+
+    durable = False
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        super().__init__(directory, clock)
+        self._store = MemoryStore(clock, shared=True)
+
+    @override
+    def store(self) -> Store:
+        return self._store
+
+    @override
+    def save(self) -> Any:
+        store: Any = self._store
+        return copy.deepcopy((store._logs, store._index))
+
+    @override
+    def fail_over(self, saved: Any) -> None:
+        store: Any = self._store
+        store._logs, store._index = copy.deepcopy(saved)
+        store.incarnation += 1
+
+
+class SqlitePlace(Place):
+    """A file; a machine that goes down leaves an older one behind."""
+
+    shared = False
+    boots = 0
+
+    @override
+    def store(self) -> Store:
+        return SqliteStore(self.directory / "holdfast.db", clock=self.clock, boot=f"boot {self.boots}")
+
+    @override
+    def save(self) -> Path:
+        saved = self.directory / f"saved {len(list(self.directory.iterdir()))}"
+        saved.mkdir()
+        for file in self.directory.glob("holdfast.db*"):
+            shutil.copy(file, saved)
+        return saved
+
+    @override
+    def fail_over(self, saved: Path) -> None:
+        self.boots += 1
+        for file in self.directory.glob("holdfast.db*"):
+            file.unlink()
+        for file in saved.iterdir():
+            shutil.copy(file, self.directory)
+
+
+STORES: dict[str, type[Place]] = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+DURABLE = sorted(name for name, place in STORES.items() if place.durable)
+SHARED = sorted(name for name, place in STORES.items() if place.shared)
 
 OWED = Owed(frozenset({"n1"}))
 """By a node."""

@@ -111,7 +111,7 @@ async def ask(store: Store, clock: Clock, session: str, step: Step, number: int)
             believed = Head(head.epoch, max(0, head.seq - step.behind), last_batch)
             return await store.new_epoch(session, believed, f"e{number}", head.seq + step.jump)
         case Pass():
-            clock.advance(step.ms)
+            await clock.pass_ms(step.ms)
             if step.observers or step.ms % 2:
                 await store.renew(step.node, 100, LiveNode())
             await store.observe(session, step.node, step.observers, b"%d" % number)
@@ -143,7 +143,7 @@ def test_all_stores_answer_alike(taken: list[tuple[str, Step]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory() as directory:
             clocks = [Clock() for _ in STORES]
-            stores = [make(Path(directory), clock) for make, clock in zip(STORES.values(), clocks, strict=True)]
+            stores = [make(Path(directory), clock).store() for make, clock in zip(STORES.values(), clocks, strict=True)]
             try:
                 for store in stores:
                     await store.start()

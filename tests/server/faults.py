@@ -92,9 +92,12 @@ class SharedStore(MemoryStore):
         """Everything as it is now, for `roll_back`."""
         return copy.deepcopy((self._logs, self._index, self.ledger))
 
-    def roll_back(self, saved: Any) -> None:
-        """The store is what it was, as after a failover to a replica that lagged. Nobody is told."""
+    def roll_back(self, saved: Any, *, known: bool = False) -> None:
+        """The store is what it was, as after a failover to a replica that lagged. Nobody is told of it; but where it is
+        `known` to the store, whoever opens a log.
+        """
         before = self.ledger
+        self.incarnation += known
         self._logs, self._index, self.ledger = copy.deepcopy(saved)
         for session, events in before.items():
             self.lost.extend(event for _, event in events[len(self.ledger.get(session, ())) :])

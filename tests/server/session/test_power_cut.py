@@ -11,6 +11,7 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.node.node import Node
 from holdfast.server.store import SqliteStore
 from tests.server.doubles import Device, FakeClock, Puppet, settled
+from tests.server.session.house import house
 
 
 def copy(disk: Path, place: Path) -> None:
@@ -59,3 +60,31 @@ async def test_a_power_cut_is_announced_by_a_new_epoch(tmp_path: Path, boot: str
         again = await Device(session, device="again").join()
         assert again.wire.received[0]["epoch"] == late.wire.received[0]["epoch"]
     await node.stop()
+
+
+async def test_what_a_shared_store_lost_while_nobody_looked_is_announced() -> None:
+    """A failover to an older replica with nobody there: the same epoch would name other events."""
+    async with house(shared=True) as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="one")
+        (await h.puppet.call()).end()
+        await device.wire.event("run.ended", runId="r1")
+        saved = h.store.save()
+        await device.send("send", id="r2", text="two")
+        (await h.puppet.call(1)).end()
+        await device.wire.event("run.ended", runId="r2")
+        cursor, epoch = device.cursor(), device.reader.epoch
+        device.leave()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        assert h.nodes[0].sessions == {}
+        h.store.roll_back(saved, known=True)
+        late = await Device(await h.session(), device="late").join(cursor)
+        assert late.wire.received[0]["resume"] == "reset"
+        assert late.wire.received[0]["epoch"] != epoch
+        late.leave()
+        await h.release()
+        await h.clock.pass_ms(40_000, 1_000)
+        again = await Device(await h.session(), device="again").join()
+        assert again.wire.received[0]["epoch"] == late.wire.received[0]["epoch"], "once"
+        again.leave()

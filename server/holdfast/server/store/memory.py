@@ -43,10 +43,22 @@ _log = structlog.get_logger("holdfast.store")
 class _SessionLog:
     """All that is kept of one session."""
 
-    __slots__ = ("archive", "batches", "checkpoint", "floor", "head", "owed", "records", "seqs", "watchers")
+    __slots__ = (
+        "archive",
+        "batches",
+        "checkpoint",
+        "floor",
+        "head",
+        "incarnation",
+        "owed",
+        "records",
+        "seqs",
+        "watchers",
+    )
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, incarnation: int) -> None:
         self.head = head
+        self.incarnation = incarnation
         self.batches: list[Batch] = []
         self.floor = 0
         self.owed = NOTHING_OWED
@@ -77,6 +89,8 @@ class MemoryStore(LocalStore):
         super().__init__(clock)
         self.shared = shared
         self.durable = False
+        self.incarnation = 0
+        """Another one after the store was put back to what it was at an earlier time, as tests do."""
         self._logs: dict[str, _SessionLog] = {}
         self._index: set[str] = set()
         self._listeners: dict[str, Listener] = {}
@@ -101,11 +115,12 @@ class MemoryStore(LocalStore):
     async def open(self, session: str, new_epoch: str, *, watcher: str | None = None) -> Log:
         log = self._logs.get(session)
         if log is None:
-            log = self._logs[session] = _SessionLog(Head(new_epoch, 0, ""))
+            log = self._logs[session] = _SessionLog(Head(new_epoch, 0, ""), self.incarnation)
         if watcher is not None:
             log.watchers.add(watcher)
         first = log.batches_after(log.checkpoint.seq) if log.checkpoint else 0
-        return Log(log.head, log.checkpoint, tuple(log.batches[first:]))
+        suspect = log.incarnation != self.incarnation
+        return Log(log.head, log.checkpoint, tuple(log.batches[first:]), suspect)
 
     @override
     def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome]:
@@ -162,7 +177,7 @@ class MemoryStore(LocalStore):
         log = self._logs.get(session)
         if log is None or log.head != expected:
             return False
-        log.head = Head(epoch, seq, log.head.batch_id)
+        log.head, log.incarnation = Head(epoch, seq, log.head.batch_id), self.incarnation
         for watcher in log.watchers:
             self._wake(watcher, session, expected, log.head, None)
         return True

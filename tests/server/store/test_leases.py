@@ -1,10 +1,10 @@
-"""The bounds of what a store within one process keeps in memory."""
+"""What a store within one process keeps in memory: until when, and how much of it."""
 
 from __future__ import annotations
 
 import pytest
 
-from holdfast.server.store import Batch, Head, MemoryStore, leases
+from holdfast.server.store import Appended, Batch, Head, LiveNode, MemoryStore, leases
 from tests.conformance.harness import OWED
 
 
@@ -27,3 +27,30 @@ async def test_old_marks_are_swept_with_new_ones(monkeypatch: pytest.MonkeyPatch
         await store.open(f"s{number}", "e1")
         await store.append(f"s{number}", Head("e0", 0, ""), Batch("x", 1, 1, b""), node="n", owed=OWED)
         assert len(store._marks) <= 3  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_a_lease_ends_to_the_millisecond() -> None:
+    """It is held for as long as was asked for, and no longer."""
+    now = 0
+    store = MemoryStore(lambda: now)
+    await store.renew("n1", 1_000, LiveNode())
+    now = 999
+    assert await store.live() == {"n1": LiveNode()}
+    now = 1_000
+    assert await store.live() == {}
+
+
+async def test_a_lost_race_is_remembered_for_200_milliseconds() -> None:
+    """Its winner is told of it until then."""
+    now = 0
+    store = MemoryStore(lambda: now)
+    await store.open("s", "e1")
+    await store.append("s", Head("e0", 0, ""), Batch("x", 1, 1, b""), node="n2", owed=OWED)
+    head = Head("e1", 0, "")
+    told: list[bool] = []
+    for now in (199, 200):
+        result = await store.append("s", head, Batch(f"b{now}", head.seq + 1, head.seq + 1, b""), node="n1", owed=OWED)
+        assert isinstance(result, Appended)
+        told.append(result.contended)
+        head = result.head
+    assert told == [True, False]
