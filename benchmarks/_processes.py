@@ -12,6 +12,7 @@ import gc
 import os
 import resource
 import shlex
+import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine
@@ -105,10 +106,17 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+async def until_terminated(main: Coroutine[Any, Any, None]) -> None:
+    """Runs a benchmark; SIGTERM ends it in order: what it has started ends too, and its directories are gone."""
+    running = asyncio.ensure_future(main)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    await running
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a benchmark on the load's core, without pauses of the garbage collector in what it measures."""
     os.sched_setaffinity(0, {load_core()})
     raise_file_limit()
     gc.freeze()
     gc.disable()
-    uvloop.run(main)
+    uvloop.run(until_terminated(main))

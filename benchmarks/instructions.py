@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks._processes import ROOT
+from benchmarks._processes import ROOT, until_terminated
 from benchmarks._table import Row, show
 
 _FEW: Final = 500
@@ -46,7 +46,11 @@ class Counter:
         process = await asyncio.create_subprocess_exec(
             *self.command, *command, cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
         )
-        _, errors = await process.communicate()
+        try:
+            _, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         found = self.pattern.search(errors.decode())
         if process.returncode or found is None:
             raise RuntimeError(f"{' '.join(command)} failed:\n{errors.decode()}")
@@ -130,4 +134,4 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=1)
     given = parser.parse_args()
     chosen = [case for case in _CASES if given.case is None or case.name in given.case]
-    asyncio.run(instructions(chosen, given.chunks, given.repeats))
+    asyncio.run(until_terminated(instructions(chosen, given.chunks, given.repeats)))
