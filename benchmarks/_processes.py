@@ -110,7 +110,10 @@ async def until_terminated(main: Coroutine[Any, Any, None]) -> None:
     """Runs a benchmark; SIGTERM ends it in order: what it has started ends too, and its directories are gone."""
     running = asyncio.ensure_future(main)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
-    await running
+    try:
+        await running
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
