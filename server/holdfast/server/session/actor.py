@@ -517,7 +517,7 @@ class Session:
             if self.failed
             else "the session was closed here"
         )
-        return CommandError("unavailable", reason, retryable=True, retry_after_ms=1000)
+        return CommandError("unavailable", reason, retry_after_ms=1000)
 
     def _not_decided(self, work: Work, error: Exception) -> None:
         _log.error("deciding failed", session=self.id, work=type(work).__name__, exc_info=error)
@@ -535,7 +535,7 @@ class Session:
     def _reply_late(self) -> None:
         """The store does not answer: commands that have waited long enough are told. They may be in the log yet."""
         oldest = self._host.clock.monotonic() - self._host.settings.unavailable_ms / 1000
-        error = CommandError("unavailable", "the store does not answer", retryable=True, retry_after_ms=1000)
+        error = CommandError("unavailable", "the store does not answer", retry_after_ms=1000)
         self._mailbox.refuse_older(oldest, error)
 
 
