@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.server.store import LiveNode, Store, StoreError
+from holdfast.server.errors import StoreError
+from holdfast.server.store import LiveNode, Store
 from tests.conformance.harness import DURABLE, STORES, Clock
 from tests.conformance.test_equivalence import Step, ask, look, steps
 
 SECOND = """
 import asyncio, sys
 from pathlib import Path
-from holdfast.server.store import StoreError
 from tests.conformance.harness import STORES, Clock
 
 async def main():

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from holdfast.protocol.events import Event
+from holdfast.server.errors import StoreError, StoreUnavailableError
 from holdfast.server.session.records import decode_batch
 from holdfast.server.store import (
     Append,
@@ -33,8 +34,6 @@ from holdfast.server.store import (
     Store,
     StoredMessage,
     StoredSize,
-    StoreError,
-    StoreUnavailable,
     Tail,
 )
 
@@ -154,7 +153,7 @@ class FaultyStore(Store):
         faults = self.faults.get(method)
         loss = faults.popleft() if faults else None
         if self.down or loss == "before":
-            raise StoreUnavailable(f"{method}: no connection")
+            raise StoreUnavailableError(f"{method}: no connection")
         if method in self.broken:
             raise StoreError(f"{method}: the database disk image is malformed")
         return loss
@@ -162,7 +161,7 @@ class FaultyStore(Store):
     @staticmethod
     def _leave(method: str, loss: Loss | None) -> None:
         if loss == "after":
-            raise StoreUnavailable(f"{method}: the reply was lost")
+            raise StoreUnavailableError(f"{method}: the reply was lost")
 
     @override
     async def start(self) -> None:

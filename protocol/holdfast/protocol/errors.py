@@ -1,4 +1,9 @@
-"""The one root of all of Holdfast's exceptions, and the errors that travel."""
+"""The one root of all of Holdfast's exceptions, and the errors that travel.
+
+HoldfastError
+└── CommandError         a command that was refused
+    └── MalformedError   a frame that is no message
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     """Why a value is none, and by which steps it is reached: the innermost first."""
 
     def __init__(self, reason: str) -> None:
@@ -76,7 +76,7 @@ def clean(
     )
     try:
         return _clean(value, bounds, 0)
-    except _Fault as fault:
+    except _FaultError as fault:
         # Named only now: the paths of all values would cost more than everything else together.
         raise MalformedError(fault.reason, path="".join([path, *reversed(fault.steps)])) from None
 
@@ -94,7 +94,7 @@ def _text(text: str, bounds: _Bounds) -> str:
     cleaned, found = _SURROGATE.subn("\ufffd", text, count=0 if left == math.inf else int(left) + 1)
     bounds.left -= found
     if bounds.left < 0:
-        raise _Fault(f"a message holds at most {bounds.values} values and lone surrogates")
+        raise _FaultError(f"a message holds at most {bounds.values} values and lone surrogates")
     return cleaned
 
 
@@ -105,31 +105,31 @@ def _clean(value: object, bounds: _Bounds, depth: int) -> JSON:
         return value
     if isinstance(value, int):
         if not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise _Fault("integers lie within ±(2^53-1)")
+            raise _FaultError("integers lie within ±(2^53-1)")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise _Fault("numbers are finite")
+            raise _FaultError("numbers are finite")
         return float(value)
     if not isinstance(value, (list, tuple, dict)):
-        raise _Fault(f"{type(value).__name__} is not a JSON value")
+        raise _FaultError(f"{type(value).__name__} is not a JSON value")
     if depth == bounds.depth:
-        raise _Fault(f"values nest at most {bounds.depth} deep")
+        raise _FaultError(f"values nest at most {bounds.depth} deep")
     container = cast("list[object] | tuple[object, ...] | dict[object, object]", value)
     if len(container) > bounds.items:
-        raise _Fault(f"a container holds at most {bounds.items} entries")
+        raise _FaultError(f"a container holds at most {bounds.items} entries")
     bounds.left -= len(container)
     if bounds.left < 0:
-        raise _Fault(f"a message holds at most {bounds.values} values")
+        raise _FaultError(f"a message holds at most {bounds.values} values")
     if isinstance(container, dict):
         result: dict[str, JSON] = {}
         for key, item in container.items():
             if not isinstance(key, str):
-                raise _Fault("keys are strings")
+                raise _FaultError("keys are strings")
             name = _text(key, bounds)
             try:
                 result[name] = _clean(item, bounds, depth + 1)
-            except _Fault as fault:
+            except _FaultError as fault:
                 fault.steps.append(f".{name}")
                 raise
         return result
@@ -137,7 +137,7 @@ def _clean(value: object, bounds: _Bounds, depth: int) -> JSON:
     for item in container:
         try:
             items.append(_clean(item, bounds, depth + 1))
-        except _Fault as fault:
+        except _FaultError as fault:
             fault.steps.append(f"[{len(items)}]")
             raise
     return items

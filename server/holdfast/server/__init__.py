@@ -12,13 +12,13 @@
 
 from holdfast.server.agents.agent import AgentFunction
 from holdfast.server.agents.run import Run, Steer
-from holdfast.server.errors import AgentError, AuthError, OutputTooLarge
+from holdfast.server.errors import AgentError, AuthError, OutputTooLargeError, StoreError, StoreUnavailableError
 from holdfast.server.gateway.auth import Authenticator, Principal, TokenAuthenticator
 from holdfast.server.registry import RunLimits
 from holdfast.server.server import Running, Server
 from holdfast.server.session.ports import Answer, InterruptScope
 from holdfast.server.settings import GatewaySettings, SessionSettings
-from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, StoreUnavailable, open_store
+from holdfast.server.store import MemoryStore, SqliteStore, Store, open_store
 
 __all__ = [
     "AgentError",
@@ -29,7 +29,7 @@ __all__ = [
     "GatewaySettings",
     "InterruptScope",
     "MemoryStore",
-    "OutputTooLarge",
+    "OutputTooLargeError",
     "Principal",
     "Run",
     "RunLimits",
@@ -40,7 +40,7 @@ __all__ = [
     "Steer",
     "Store",
     "StoreError",
-    "StoreUnavailable",
+    "StoreUnavailableError",
     "TokenAuthenticator",
     "open_store",
 ]

@@ -17,12 +17,11 @@ import click
 from holdfast.protocol.errors import HoldfastError
 from holdfast.server.agents.demo import demo_agent
 from holdfast.server.config import ENV_PREFIX, Config, Loaded, load, program
-from holdfast.server.errors import ConfigError
+from holdfast.server.errors import ConfigError, InvalidStoreUrlError
 from holdfast.server.logs import LogFormat, LogLevel, configure_logging
 from holdfast.server.process import run
 from holdfast.server.server import Running, Server
 from holdfast.server.settings import DRAIN_MS, GatewaySettings, SessionSettings
-from holdfast.server.store.url import InvalidStoreUrl
 
 if TYPE_CHECKING:  # the package takes as long to import as all the rest: only a server that uses it waits for it
     import openai
@@ -97,7 +96,7 @@ def serve(app: str | None, file: Path | None, **flags: Any) -> None:
     except OSError as error:
         _leave(_os_error(error, config), FAILED)
     except HoldfastError as error:
-        _leave(str(error), USAGE if isinstance(error, (ConfigError, InvalidStoreUrl)) else FAILED)
+        _leave(str(error), USAGE if isinstance(error, (ConfigError, InvalidStoreUrlError)) else FAILED)
 
 
 @click.command()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import pytest
 from pydantic import Field
 
-from holdfast.server.agents.tools import OUTPUT_BYTES, Tool, ToolError, tool
+from holdfast.server.agents.tools import OUTPUT_BYTES, Tool, tool
+from holdfast.server.errors import ToolError
 from tests.server.agents.fake_run import FakeRun
 
 if TYPE_CHECKING:

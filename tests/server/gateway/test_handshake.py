@@ -9,10 +9,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from holdfast.server.errors import ConfigError
+from holdfast.server.errors import ConfigError, StoreUnavailableError
 from holdfast.server.gateway.auth import AnonymousAuthenticator
 from holdfast.server.gateway.endpoint import Gateway
-from holdfast.server.store import MemoryStore, StoreUnavailable
+from holdfast.server.store import MemoryStore
 from tests.server.gateway.harness import CODECS, served
 
 
@@ -94,7 +94,7 @@ class _Failing(MemoryStore):
 
     async def ping(self) -> None:
         if self.failing:
-            raise StoreUnavailable("gone")
+            raise StoreUnavailableError("gone")
         await super().ping()
 
 

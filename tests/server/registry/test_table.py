@@ -9,7 +9,8 @@ from typing import Any, Final
 import pytest
 
 from holdfast.protocol.events import EVENT_TYPES
-from holdfast.server.registry import ACTIVE, OPEN, TABLE, IllegalEvent, Phase, Record, fold
+from holdfast.server.errors import IllegalEventError
+from holdfast.server.registry import ACTIVE, OPEN, TABLE, Phase, Record, fold
 from tests.server.registry.session import Session, dump
 from tests.vectors import ENDS, TEXT
 
@@ -103,7 +104,7 @@ def test_every_cell(phase: Phase, symbol: str) -> None:
     expected = TABLE[phase].get(symbol)
     before, seq = dump(session.state), session.state.seq
     if expected is None:
-        with pytest.raises(IllegalEvent, match="r while it is"):
+        with pytest.raises(IllegalEventError, match="r while it is"):
             take(session, symbol)
         assert dump(session.state) == before
     else:
@@ -119,7 +120,7 @@ def test_a_gap_is_illegal() -> None:
     before = dump(session.state)
     for seq in (session.state.seq, session.state.seq + 2):
         event: Any = event_of("run.chunk", seq)
-        with pytest.raises(IllegalEvent, match="does not follow"):
+        with pytest.raises(IllegalEventError, match="does not follow"):
             fold(session.state, Record(event))
     assert dump(session.state) == before
 

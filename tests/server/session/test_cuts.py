@@ -12,8 +12,8 @@ import pytest
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
+from holdfast.server.errors import StoreError
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import StoreError
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 

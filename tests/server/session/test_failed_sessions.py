@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.server.errors import SessionFailed
+from holdfast.server.errors import SessionFailedError, StoreError
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
-from holdfast.server.store import Checkpoint, StoreError
+from holdfast.server.store import Checkpoint
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 
@@ -47,7 +47,7 @@ async def test_everyone_who_waits_is_told() -> None:
         answers = [command.result() for command in commands]
         assert {(answer["code"], answer["retryable"]) for answer in answers} == {("unavailable", True)}
         outcomes = await asyncio.gather(*reads, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [SessionFailed] * 3
+        assert [type(outcome) for outcome in outcomes] == [SessionFailedError] * 3
         assert device.wire.closed_with is CloseCode.STORE_UNAVAILABLE
         assert not session.busy or session.subscribers.present
 
@@ -184,18 +184,18 @@ async def test_whoever_asks_for_a_session_that_stays_shut_is_told_why() -> None:
         await h.store.open("s", "e1")
         await h.store.compact("s", "e1", Checkpoint(0, b"\xc1"), messages=[], records={}, trim_to=0)
         for pause_ms in (0, 5_000, 10_000, 20_000, 0):
-            with pytest.raises(SessionFailed):
+            with pytest.raises(SessionFailedError):
                 await h.device()
-            with pytest.raises(SessionFailed, match=r"failed \d times in a row|has the reason"):
+            with pytest.raises(SessionFailedError, match=r"failed \d times in a row|has the reason"):
                 await h.device()
             await h.clock.pass_ms(pause_ms, 1_000)
         for _ in range(3):
-            with pytest.raises(SessionFailed, match="failed 5 times in a row on this server, whose log has the reason"):
+            with pytest.raises(SessionFailedError, match="failed 5 times in a row on this server, whose log"):
                 await h.session()
         await h.clock.pass_ms(60_000, 1_000)
-        with pytest.raises(SessionFailed, match=r"whose log has the reason$"):
+        with pytest.raises(SessionFailedError, match=r"whose log has the reason$"):
             await h.device()
-        with pytest.raises(SessionFailed, match="failed 6 times in a row"):
+        with pytest.raises(SessionFailedError, match="failed 6 times in a row"):
             await h.session()
 
 

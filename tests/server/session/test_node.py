@@ -8,9 +8,10 @@ from collections.abc import Set
 import pytest
 from typing_extensions import override
 
+from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.node.node import Node
 from holdfast.server.session.actor import Session
-from holdfast.server.store import MemoryStore, Owed, StoreUnavailable
+from holdfast.server.store import MemoryStore, Owed
 from tests.server.doubles import Device, FakeClock, settled
 from tests.server.session.house import house
 
@@ -48,7 +49,7 @@ class Forgetful(MemoryStore):
 
     @override
     async def orphans(self, live: Set[str], now: int) -> dict[str, Owed]:
-        raise StoreUnavailable("no connection")
+        raise StoreUnavailableError("no connection")
 
     @override
     async def close(self) -> None:
@@ -58,7 +59,7 @@ class Forgetful(MemoryStore):
 async def test_a_node_that_fails_to_start_closes_its_store() -> None:
     """The next try can have it."""
     store, clock = Forgetful(), FakeClock()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await Node(store, {}, clock=clock).start()
     assert store.closed
     assert await store.live() == {}

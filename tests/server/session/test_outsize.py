@@ -12,7 +12,7 @@ from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.values import JSON, MAX_INTEGER, MESSAGE_BYTES
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from holdfast.server.errors import AgentError, OutputTooLarge
+from holdfast.server.errors import AgentError, OutputTooLargeError
 from tests.server.doubles import Device, settled
 from tests.server.session.house import House, house
 
@@ -81,7 +81,7 @@ async def test_the_usage_has_a_limit() -> None:
 
     async def agent(run: Run) -> None:
         await run.usage({"inputTokens": 3, "model": "x" * 10_000})
-        with pytest.raises(OutputTooLarge):
+        with pytest.raises(OutputTooLargeError):
             await run.usage({"outputTokens": 4, "more": "x" * 10_000})
         await run.usage({"model": "small"})
 

@@ -12,6 +12,7 @@ import pytest
 from holdfast.server.agents import run as run_module
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
+from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.registry import Decision
 from holdfast.server.registry import decide as decide_function
 from holdfast.server.session import core
@@ -19,7 +20,7 @@ from holdfast.server.session.core import Check, Core, Landed, Question
 from holdfast.server.session.journal import Journal
 from holdfast.server.session.mailbox import Mail, Mailbox
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed, StoreUnavailable
+from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed
 from tests.server.doubles import settled
 from tests.server.session.house import house
 
@@ -38,7 +39,7 @@ async def _regroup(self: Journal, call: Callable[[], Awaitable[Any]], *, failed:
         return Conflict(NO_LOG)
     try:
         return await call()
-    except StoreUnavailable:
+    except StoreUnavailableError:
         return Conflict(NO_LOG)
 
 

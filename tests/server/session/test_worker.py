@@ -174,7 +174,7 @@ async def test_the_usage_of_a_run_is_bounded() -> None:
     async with house() as h:
         device = await _started(h, agent)
         ended = await device.wire.event("run.ended")
-        assert refused == ["OutputTooLarge"]
+        assert refused == ["OutputTooLargeError"]
         assert list(ended["usage"]) == ["a"]
 
 

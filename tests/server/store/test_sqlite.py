@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.server.errors import StoreError, StoreUnavailableError, UnknownFormatError
 from holdfast.server.store import (
     FORMAT,
     Append,
@@ -25,9 +26,6 @@ from holdfast.server.store import (
     Outcome,
     SqliteStore,
     StoredMessage,
-    StoreError,
-    StoreUnavailable,
-    UnknownFormat,
 )
 from holdfast.server.store import sqlite as sqlite_module
 from holdfast.server.store.sqlite_writer import Transaction, Writer
@@ -204,7 +202,7 @@ async def test_another_format_is_refused(store: SqliteStore, path: Path) -> None
     """A file of a later version is not touched, and its lock not kept."""
     await store.close()
     _make(path, f"PRAGMA user_version = {FORMAT + 1}")
-    with pytest.raises(UnknownFormat, match=f"has format {FORMAT + 1}"):
+    with pytest.raises(UnknownFormatError, match=f"has format {FORMAT + 1}"):
         await SqliteStore(path).start()
     _make(path, f"PRAGMA user_version = {FORMAT}")
     await store.start()
@@ -216,7 +214,7 @@ async def test_a_database_of_another_program_is_refused(path: Path, statement: s
     """A database that is not Holdfast's is left as it is."""
     _make(path, statement)
     before = _content(path)
-    with pytest.raises(UnknownFormat, match="another program"):
+    with pytest.raises(UnknownFormatError, match="another program"):
         await SqliteStore(path).start()
     assert _content(path) == before
 
@@ -224,7 +222,7 @@ async def test_a_database_of_another_program_is_refused(path: Path, statement: s
 async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     """Any other file is left as it is."""
     _overwrite(path, b"not a database at all\n" * 100)
-    with pytest.raises(UnknownFormat, match="not a Holdfast database"):
+    with pytest.raises(UnknownFormatError, match="not a Holdfast database"):
         await SqliteStore(path).start()
     assert _content(path).startswith(b"not a database at all")
 
@@ -250,7 +248,7 @@ async def test_damage_that_comes_later_is_a_store_error(store: SqliteStore, path
     _overwrite(path, content[:8192].ljust(len(content), b"\xff"))
     with pytest.raises(StoreError) as caught:
         await store.read("s", 0)
-    assert not isinstance(caught.value, StoreUnavailable)
+    assert not isinstance(caught.value, StoreUnavailableError)
 
 
 async def test_a_directory_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -272,7 +270,7 @@ async def test_a_full_disk_is_unavailable_and_then_over(store: SqliteStore) -> N
         ]
         await asyncio.sleep(0)
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 4
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 4
     assert await store.head("s") == Head("e1", 0, "")
     connection.execute("PRAGMA max_page_count = 1000000")
     for session in ("s", "a", "b", "c"):
@@ -407,7 +405,7 @@ async def test_appends_that_cannot_be_taken_are_answered_at_once(
     monkeypatch.setattr(sqlite_module, "MAX_PENDING_WRITES", 0)
     outcomes = store.append_many(requests, never)
     assert outcomes is not None
-    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError, StoreUnavailableError]
     await store.close()
     outcomes = store.append_many(requests, never)
     assert outcomes is not None
@@ -437,7 +435,7 @@ async def test_waiting_writes_are_bounded(store: SqliteStore, monkeypatch: pytes
     async with _Hold(store):
         waiting = [asyncio.ensure_future(_append(store, seq)) for seq in (1, 2)]
         await asyncio.sleep(0)
-        with pytest.raises(StoreUnavailable, match="3 writes wait"):
+        with pytest.raises(StoreUnavailableError, match="3 writes wait"):
             await _append(store, 3)
     assert [result.head.seq for result in await asyncio.gather(*waiting)] == [1, 2]
     await _append(store, 3)

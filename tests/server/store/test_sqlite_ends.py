@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.store import Appended, Batch, Checkpoint, Head, SqliteStore, StoreUnavailable
+from holdfast.server.errors import StoreUnavailableError
+from holdfast.server.store import Appended, Batch, Checkpoint, Head, SqliteStore
 from holdfast.server.store.sqlite_file import FileLock, FileWatch, connect_writer
 from holdfast.server.store.sqlite_writer import Committed, Transaction, Writer
 from tests.conformance.harness import OWED
@@ -80,7 +81,7 @@ async def test_after_a_failed_commit_the_file_says_where_the_log_is(tmp_path: Pa
     writer: Any = store._file().writer  # pyright: ignore[reportPrivateUsage]
     connection = writer._connection
     writer._connection = _DoubtfulCommit(connection)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await _append(store, 2)
     assert (await _append(store, 2)).head.seq == 2
     assert (await _append(store, 3)).head.seq == 3

@@ -15,18 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.server.store import (
-    Appended,
-    Batch,
-    Checkpoint,
-    Head,
-    LiveNode,
-    Log,
-    SqliteStore,
-    StoredMessage,
-    StoreError,
-    StoreUnavailable,
-)
+from holdfast.server.errors import StoreError, StoreUnavailableError
+from holdfast.server.store import Appended, Batch, Checkpoint, Head, LiveNode, Log, SqliteStore, StoredMessage
 from holdfast.server.store import sqlite as sqlite_module
 from holdfast.server.store.sqlite_writer import Transaction
 from tests.conformance.harness import OWED
@@ -94,11 +84,11 @@ async def test_nothing_is_acknowledged_into_a_file_that_is_gone(
 ) -> None:
     """Writes and reads are unavailable, the log says so once, and the store is not ready."""
     harm(path)
-    with pytest.raises(StoreUnavailable, match=r"removed or replaced|cut short"):
+    with pytest.raises(StoreUnavailableError, match=r"removed or replaced|cut short"):
         await append(store, 2)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await store.open("s", "e1")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await store.ping()
     for _ in range(3):
         await store.renew("n1", 1_000, LiveNode())
@@ -136,7 +126,7 @@ async def test_files_that_another_tool_has_shortened_are_whole(
         await store.ping()
         assert (await store.open("s", "x")).head.seq == 3
     os.truncate(path, 4096)
-    with pytest.raises(StoreUnavailable, match="cut short"):
+    with pytest.raises(StoreUnavailableError, match="cut short"):
         await append(store, 4)
 
 
@@ -165,7 +155,7 @@ async def test_a_database_that_another_tool_shortens_during_a_commit_is_whole(st
 async def test_a_file_that_comes_back_is_used_again(store: SqliteStore, path: Path) -> None:
     """What was moved away and back is the same file."""
     moved(path)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         await append(store, 2)
     await store.renew("n1", 1_000, LiveNode())
     path.with_name("elsewhere").rename(path)
@@ -196,7 +186,7 @@ async def test_the_files_are_their_owners_alone(store: SqliteStore, path: Path) 
 
 START = """
 import asyncio, sys
-from holdfast.server.store import SqliteStore, StoreError
+from holdfast.server.store import (SqliteStore)
 
 async def main():
     store = SqliteStore(sys.argv[1])
@@ -263,7 +253,7 @@ async def test_a_ping_writes(store: SqliteStore, path: Path, monkeypatch: pytest
     await store.ping()
     assert other.execute(pings).fetchone() == (before[0] + 1,)
     other.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StoreUnavailable, match="locked"):
+    with pytest.raises(StoreUnavailableError, match="locked"):
         await store.ping()
     other.execute("ROLLBACK")
     other.close()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.server.store import MemoryStore, SqliteStore, Store, StoreError, open_store
+from holdfast.server.errors import StoreError
+from holdfast.server.store import MemoryStore, SqliteStore, Store, open_store
 
 
 def test_memory_is_named_by_its_scheme() -> None:

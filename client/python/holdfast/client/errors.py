@@ -1,4 +1,24 @@
-"""What the client raises: one tree under `HoldfastError`, each with a `code`, `retryable` and a sentence."""
+"""What the client raises: each has a `code`, `retryable` and a sentence.
+
+HoldfastError
+├── ConnectionFailedError    no connection could be opened
+├── ConnectionClosedError    the server closed the connection for good
+├── ClientClosedError        this program closed the client
+├── OutboxFullError          too many commands wait for their replies
+├── UnknownRunError          the session knows no such run
+└── CommandError             the server refused the command, or it is none
+    ├── InvalidCommandError
+    ├── UnauthorizedError
+    ├── ForbiddenError
+    ├── ConflictError
+    ├── BusyError
+    ├── UnknownAgentError
+    ├── RateLimitedError
+    ├── LimitReachedError
+    ├── TooLargeError
+    ├── UnavailableError
+    └── DrainingError
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import structlog
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Message, Request, RequestKind
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean, clean_text
-from holdfast.server.errors import OutputTooLarge
+from holdfast.server.errors import OutputTooLargeError
 from holdfast.server.session.ports import Answer, InterruptScope, RunPort
 
 _log = structlog.get_logger("holdfast.run")
@@ -251,8 +251,8 @@ class Run:
     async def usage(self, usage: Mapping[str, JSON]) -> None:
         """Records what the run has used; later values replace earlier ones of the same name.
 
-        It is part of the run's end, or, where the run was stopped before, of `run.settled`. Raises OutputTooLarge where
-        all of it together is more than 16 KiB.
+        It is part of the run's end, or, where the run was stopped before, of `run.settled`. Raises OutputTooLargeError
+        where all of it together is more than 16 KiB.
         """
         self._port.add_usage(cast("dict[str, JSON]", clean(dict(usage), max_depth=VALUE_DEPTH)))
 
@@ -343,5 +343,5 @@ def _checked(fields: Mapping[str, JSON], limit: int = _CHUNK_BYTES) -> dict[str,
     """The fields as clean values that fit into one event: what cannot be encoded fails here, and only here."""
     cleaned = cast("dict[str, JSON]", clean(dict(fields), max_depth=VALUE_DEPTH + 1))
     if len(JSON_CODEC.encode(cleaned)) > limit:
-        raise OutputTooLarge(f"this piece of output holds at most {limit} bytes")
+        raise OutputTooLargeError(f"this piece of output holds at most {limit} bytes")
     return cleaned

@@ -21,8 +21,9 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from holdfast.protocol.errors import HoldfastError, MalformedError
+from holdfast.protocol.errors import MalformedError
 from holdfast.protocol.values import EVENT_BYTES, JSON, VALUE_DEPTH, clean
+from holdfast.server.errors import ToolError
 
 if TYPE_CHECKING:
     from holdfast.server.agents.run import Run
@@ -35,12 +36,6 @@ OUTPUT_BYTES: Final = EVENT_BYTES - 4096
 """The largest result of a tool, encoded; the model is told that a larger one was refused."""
 
 _log = structlog.stdlib.get_logger(__name__)
-
-
-class ToolError(HoldfastError):
-    """Raised by a tool: its message is for the model and for everyone in the session. The run goes on."""
-
-    code = "tool_error"
 
 
 class Tool:

@@ -24,11 +24,11 @@ from holdfast.protocol.control import Ack
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import is_id
 from holdfast.server.clock import Clock, Timer, within
-from holdfast.server.errors import AuthError, SessionFailed
+from holdfast.server.errors import AuthError, SessionFailedError
 from holdfast.server.gateway.auth import Authenticator, Principal
 from holdfast.server.gateway.frames import INTERNAL_ERROR, SocketWire, decoded
 from holdfast.server.gateway.handshake import (
-    CloseConnection,
+    HandshakeError,
     admit,
     authenticated,
     error_message,
@@ -144,11 +144,11 @@ class Connection:
                 await self._converse(node, entered)
             except ConnectionClosed:
                 """It ended from the other side, or was lost."""
-            except CloseConnection as closing:
+            except HandshakeError as closing:
                 if closing.error is not None:
                     self._say(error_message(closing.error))
                 self._hang_up(closing.code, closing.reason)
-            except SessionFailed as failed:
+            except SessionFailedError as failed:
                 self._say(error_message(unavailable(str(failed))))
                 self._hang_up(CloseCode.STORE_UNAVAILABLE, "the session failed here")
             except asyncio.CancelledError:
@@ -170,7 +170,7 @@ class Connection:
                 session = await entered.enter_async_context(node.open(self.session_id))
         except TimeoutError:
             error = unavailable()
-            raise CloseConnection(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+            raise HandshakeError(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
         subscriber = Subscriber(
             connection=self.id,
             principal=principal.name,
@@ -225,7 +225,7 @@ class Connection:
                 await asyncio.wait({started, self._joining, left}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             error = unavailable()
-            raise CloseConnection(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
+            raise HandshakeError(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
         finally:
             self.wire.started = None
         self.subscriber = subscriber
@@ -244,7 +244,7 @@ class Connection:
     ) -> None:
         try:
             await session.join(subscriber, hello.cursor, welcome)
-        except SessionFailed as failed:
+        except SessionFailedError as failed:
             self._say(error_message(unavailable(str(failed))))
             self.wire.close(CloseCode.STORE_UNAVAILABLE, "the session failed here")
         except Exception:
@@ -270,7 +270,7 @@ class Connection:
                 return
             if wait:
                 if self._socket.meter.refused(len(received), now):
-                    raise CloseConnection(CloseCode.RATE_LIMITED, "too many commands")
+                    raise HandshakeError(CloseCode.RATE_LIMITED, "too many commands")
                 raise CommandError("rate_limited", "too many commands", retry_after_ms=max(1, round(wait * 1000)))
             if is_pong:
                 return
@@ -281,7 +281,7 @@ class Connection:
                 self._violate(now)
             return
         if session.failed:
-            raise SessionFailed("the session failed here")
+            raise SessionFailedError("the session failed here")
         match command:
             case History() | Ping():
                 self._read(session, subscriber, command)
@@ -319,7 +319,7 @@ class Connection:
         if self._violations is None:
             self._violations = Strikes(self._settings.violations_per_minute)
         if self._violations.strike(now):
-            raise CloseConnection(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
+            raise HandshakeError(CloseCode.PROTOCOL_VIOLATIONS, "too many frames that are no commands")
 
     async def _refresh(self, subscriber: Subscriber, command: Auth) -> None:
         try:
@@ -364,7 +364,7 @@ class Connection:
                     subscriber.control({"type": "ack", "id": command.id, "outcome": "pong", "head": subscriber.seq})
             except TimeoutError:
                 subscriber.control(error_message(unavailable(), command.id))
-            except SessionFailed as failed:
+            except SessionFailedError as failed:
                 subscriber.control(error_message(unavailable(str(failed)), command.id))
             except Exception:
                 _log.exception("reading failed", session=self.session_id, connection=self.id)

@@ -26,7 +26,7 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, negotiate
 from holdfast.server import process
 from holdfast.server.clock import Timer, within
-from holdfast.server.errors import ConfigError
+from holdfast.server.errors import ConfigError, StoreError
 from holdfast.server.gateway import http, static
 from holdfast.server.gateway.admission import Admission
 from holdfast.server.gateway.auth import AnonymousAuthenticator, Authenticator, is_loopback
@@ -34,7 +34,6 @@ from holdfast.server.gateway.connection import Connection, Sessions
 from holdfast.server.gateway.rates import Meter
 from holdfast.server.gateway.socket import WRITE_LIMIT, Socket
 from holdfast.server.settings import GatewaySettings
-from holdfast.server.store import StoreError
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
 """Asked of the kernel for each connection: left to itself it takes megabytes before it says that a reader lags."""

@@ -21,7 +21,7 @@ _PATH_LENGTH: Final = 256
 """Characters of an error message that may be the client's own words: a key or a tag of it can be a megabyte long."""
 
 
-class CloseConnection(Exception):
+class HandshakeError(Exception):
     """The connection is told `error`, if there is one, and closed with `code`. `reason` stands in the close frame."""
 
     def __init__(self, code: CloseCode, reason: str, error: CommandError | None = None) -> None:
@@ -32,25 +32,25 @@ class CloseConnection(Exception):
 
 
 async def receive_hello(socket: ServerConnection, codec: Codec, *, clock: Clock, settings: GatewaySettings) -> Hello:
-    """The client's first message. Raises CloseConnection where it is late or is no hello."""
+    """The client's first message. Raises HandshakeError where it is late or is no hello."""
     try:
         async with within(clock, settings.hello_seconds):
             received = await socket.recv()
     except TimeoutError:
-        raise CloseConnection(CloseCode.HELLO_LATE, "no hello came") from None
+        raise HandshakeError(CloseCode.HELLO_LATE, "no hello came") from None
     try:
         message = decoded(codec, received, settings.hello_bytes)
         if message.get("type") != "hello":
             raise CommandError("invalid", "the first message is hello", path="$.type")
         return parse_hello(message)
     except CommandError as error:
-        raise CloseConnection(CloseCode.NOT_HELLO, "the first message was not a hello", error) from None
+        raise HandshakeError(CloseCode.NOT_HELLO, "the first message was not a hello", error) from None
 
 
 async def admit(
     socket: ServerConnection, hello: Hello, authenticator: Authenticator, *, clock: Clock, settings: GatewaySettings
 ) -> Principal:
-    """Who sent this hello, by the token in it or in the request's header. Raises CloseConnection."""
+    """Who sent this hello, by the token in it or in the request's header. Raises HandshakeError."""
     token = hello.token
     request = socket.request
     if token is None and request is not None:
@@ -60,10 +60,10 @@ async def admit(
         return await authenticated(token, authenticator, clock=clock, seconds=settings.unavailable_seconds)
     except AuthError as error:
         code = CloseCode.FORBIDDEN if error.code == "forbidden" else CloseCode.TOKEN_REJECTED
-        raise CloseConnection(code, error.code, CommandError(error.code, error.message)) from None
+        raise HandshakeError(code, error.code, CommandError(error.code, error.message)) from None
     except TimeoutError:
         late = unavailable("the token could not be checked in time")
-        raise CloseConnection(CloseCode.STORE_UNAVAILABLE, late.code, late) from None
+        raise HandshakeError(CloseCode.STORE_UNAVAILABLE, late.code, late) from None
 
 
 async def authenticated(token: str | None, authenticator: Authenticator, *, clock: Clock, seconds: float) -> Principal:

@@ -13,7 +13,7 @@ import structlog
 from holdfast.server.agent_tasks import contain
 from holdfast.server.agents.agent import Agent
 from holdfast.server.clock import Clock, SystemClock, Timer, pause
-from holdfast.server.errors import SessionFailed
+from holdfast.server.errors import SessionFailedError, StoreError
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.node.turns import Turns
 from holdfast.server.registry import AgentTraits, RunState, Stop, Sweep
@@ -22,7 +22,7 @@ from holdfast.server.session.ports import SessionPort, Worker
 from holdfast.server.session.slices import Slices
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import Batch, Head, LiveNode, Store, StoreError
+from holdfast.server.store import Batch, Head, LiveNode, Store
 
 LEASE_MS: Final = 10_000
 """How long a node that says nothing counts as alive; its runs are ended or taken over then."""
@@ -185,7 +185,7 @@ class Node:
     async def open(self, session_id: str) -> AsyncGenerator[Session]:
         """The session, held open while the block lasts. It may fail meanwhile: opened again, it is another one.
 
-        Raises SessionFailed where it has failed a moment ago, or too often in a row.
+        Raises SessionFailedError where it has failed a moment ago, or too often in a row.
         """
         session = await self._opened(session_id)
         self._users[session_id] = self._users.get(session_id, 0) + 1
@@ -208,7 +208,7 @@ class Node:
             await asyncio.wait({self._closing[session_id][1]})
         refusal = self._failed.refusal(session_id, self.clock.monotonic())
         if refusal is not None:
-            raise SessionFailed(refusal)
+            raise SessionFailedError(refusal)
         session = self.sessions[session_id] = Session(session_id, self)
         session.start()
         return session
@@ -260,7 +260,9 @@ class Node:
             session = self.sessions.get(session_id)
             if session is not None and not session.failed and not owed.is_orphan(live, now):
                 continue  # it is at work
-            with suppress(SessionFailed):  # since the index was read; the log has it, and a later sweep looks again
+            with suppress(
+                SessionFailedError
+            ):  # since the index was read; the log has it, and a later sweep looks again
                 (await self._opened(session_id)).chore(Sweep())
 
     def _tick(self) -> None:

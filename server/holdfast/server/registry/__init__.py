@@ -1,12 +1,13 @@
 """The run registry: what a session's log means, and what a piece of work adds to it. Pure: no I/O, clock or chance."""
 
+from holdfast.server.errors import IllegalEventError
 from holdfast.server.registry.checkpoint import Compaction, closed_runs, compact, compacted, load, loading
 from holdfast.server.registry.decide import decide
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.keys import keys
 from holdfast.server.registry.owned import decide_chunk, part_number
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
-from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, IllegalEvent, Phase
+from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, Phase
 from holdfast.server.registry.upkeep import SteadyDues, due_at, due_times
 from holdfast.server.registry.work import (
     AgentTraits,
@@ -43,7 +44,7 @@ __all__ = [
     "Decision",
     "Due",
     "Finish",
-    "IllegalEvent",
+    "IllegalEventError",
     "Memory",
     "Note",
     "OpenRequest",

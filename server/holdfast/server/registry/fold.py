@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from holdfast.protocol.events import EVENT_TYPES, UserMessage
 from holdfast.protocol.messages import TEXT_KINDS
+from holdfast.server.errors import IllegalEventError
 from holdfast.server.registry.state import (
     Boundary,
     Record,
@@ -16,7 +17,7 @@ from holdfast.server.registry.state import (
     SteerStatus,
     Terms,
 )
-from holdfast.server.registry.table import IllegalEvent, Phase, step
+from holdfast.server.registry.table import Phase, step
 
 _NO_TERMS: Final[Terms] = {"alongside": False, "acceptedAt": 0}
 
@@ -24,13 +25,13 @@ _NO_TERMS: Final[Terms] = {"alongside": False, "acceptedAt": 0}
 def fold(state: SessionState, record: Record) -> None:
     """Takes the next entry of the log into the state.
 
-    Raises IllegalEvent, and changes nothing, where the entry does not follow the state: a seq that is not the next
+    Raises IllegalEventError, and changes nothing, where the entry does not follow the state: a seq that is not the next
     one, or an event that the run's phase has no place for. An event of an unknown type is folded as its seq only.
     """
     event: Mapping[str, Any] = record.event
     transcript = state.transcript
     if event["seq"] != transcript.seq + 1:
-        raise IllegalEvent(f"event {event['seq']} does not follow {transcript.seq}")
+        raise IllegalEventError(f"event {event['seq']} does not follow {transcript.seq}")
     kind: str = event["type"]
     if kind in EVENT_TYPES:
         run_id: str = event["runId"]

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Final
 
 from holdfast.protocol.ends import ENDS
-from holdfast.protocol.errors import HoldfastError
+from holdfast.server.errors import IllegalEventError
 
 
 class Phase(Enum):
@@ -88,14 +88,8 @@ TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
 }
 
 
-class IllegalEvent(HoldfastError):
-    """An event that the table has no cell for: the log and this program disagree. Nothing was changed."""
-
-    code = "internal"
-
-
 def step(phase: Phase, event: Mapping[str, Any], *, open_requests: int) -> Phase:
-    """The phase after `event`. Raises IllegalEvent for a missing cell.
+    """The phase after `event`. Raises IllegalEventError for a missing cell.
 
     `open_requests` counts the run's unanswered requests before the event: the last one resolved ends the waiting.
     """
@@ -107,4 +101,4 @@ def step(phase: Phase, event: Mapping[str, Any], *, open_requests: int) -> Phase
     try:
         return TABLE[phase][symbol]
     except KeyError:
-        raise IllegalEvent(f"{symbol} of run {event.get('runId')} while it is {phase.value}") from None
+        raise IllegalEventError(f"{symbol} of run {event.get('runId')} while it is {phase.value}") from None

@@ -31,7 +31,7 @@ from holdfast.protocol.errors import CommandError, HoldfastError
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Timers
-from holdfast.server.errors import SessionFailed
+from holdfast.server.errors import SessionFailedError, StoreError, StoreUnavailableError
 from holdfast.server.registry import AgentTraits, Ask, Upkeep, Work, closed_runs
 from holdfast.server.registry.effects import abandonable, promotable
 from holdfast.server.session.catch_up import CatchUps
@@ -43,7 +43,7 @@ from holdfast.server.session.ports import Host, Reply, Worker
 from holdfast.server.session.subscriber import Subscriber
 from holdfast.server.session.subscribers import Subscribers
 from holdfast.server.session.workers import Workers
-from holdfast.server.store import Append, Batch, Head, Outcome, StoreError, StoreUnavailable
+from holdfast.server.store import Append, Batch, Head, Outcome
 
 _LONGEST_COMPACT_PAUSE_SECONDS: Final = 60.0
 """Between tries at a checkpoint that the store does not take: they double up to this."""
@@ -58,7 +58,7 @@ class Life(Enum):
     OVER = "over"
 
 
-class _Over(Exception):
+class _Over(Exception):  # noqa: N818 - it ends a scope, and is no error
     """Ends the scope of a session that is over."""
 
 
@@ -204,10 +204,10 @@ class Session:
     async def settled(self) -> None:
         """Returns when everything that came before is in the log, and has been written to those who are live.
 
-        Raises SessionFailed where the session has failed or was closed. Cancelled, it leaves nothing behind.
+        Raises SessionFailedError where the session has failed or was closed. Cancelled, it leaves nothing behind.
         """
         if self.life is Life.OVER:
-            raise SessionFailed(self._over_error().message)
+            raise SessionFailedError(self._over_error().message)
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def told(error: HoldfastError | None) -> None:
@@ -325,7 +325,7 @@ class Session:
         if self.life is Life.OVER:
             return
         try:
-            if isinstance(outcome, StoreUnavailable):
+            if isinstance(outcome, StoreUnavailableError):
                 self._spawn(self._asked(append, outcome), f"ask the store of {self.id}")
                 return
             if isinstance(outcome, Exception):
@@ -337,7 +337,7 @@ class Session:
         except Exception as error:
             self._fail(error)
 
-    async def _asked(self, question: Question, failed: StoreUnavailable | None = None) -> None:
+    async def _asked(self, question: Question, failed: StoreUnavailableError | None = None) -> None:
         landed = await self._journal.ask(question, failed=failed)
         if self.life is not Life.OVER:
             if landed is not None:
@@ -500,7 +500,7 @@ class Session:
         self.life = Life.OVER
         self._worked_on = list(self.workers)
         error = self._over_error()
-        self._mailbox.refuse_all(error, SessionFailed(error.message))
+        self._mailbox.refuse_all(error, SessionFailedError(error.message))
         self._workers.drop_all()
         if self.failed:
             for subscriber in list(self.subscribers.present):

@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol, TypeVar
 from holdfast.protocol.codec import JSON_CODEC
 from holdfast.protocol.events import Message, RunInfo
 from holdfast.protocol.messages import OpenMessage, OpenPart
+from holdfast.server.errors import StoreError
 from holdfast.server.session.paging import ENTRIES_BYTES, entries, whole
 from holdfast.server.session.records import MessageReader
 from holdfast.server.session.slices import Slices
-from holdfast.server.store import StoredMessage, StoredSize, StoreError
+from holdfast.server.store import StoredMessage, StoredSize
 
 _T = TypeVar("_T")
 _READ_BYTES: Final = 256 * 1024

@@ -8,7 +8,7 @@ import structlog
 
 from holdfast.protocol.events import Failure
 from holdfast.protocol.values import clean_text
-from holdfast.server.errors import AgentError, OutputTooLarge
+from holdfast.server.errors import AgentError, OutputTooLargeError
 
 _CODE_LENGTH: Final = 64
 _MESSAGE_LENGTH: Final = 2_000
@@ -20,7 +20,7 @@ def failure_of(error: BaseException, **ids: Any) -> Failure:
 
     Only errors made to be shown are. Of what caused one the log has the type: an upstream body may stand in the rest.
     """
-    if isinstance(error, (AgentError, OutputTooLarge)):
+    if isinstance(error, (AgentError, OutputTooLargeError)):
         code, message = clean_text(error.code[:_CODE_LENGTH]), clean_text(str(error)[:_MESSAGE_LENGTH])
         cause = None if error.__cause__ is None else type(error.__cause__).__name__
         _log.info("run failed", **ids, code=code, cause=cause)

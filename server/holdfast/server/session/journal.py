@@ -16,6 +16,7 @@ import structlog
 from holdfast.protocol.events import Event, Message
 from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Clock, pause
+from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.registry import Compaction, SessionState, compact, fold, loading
 from holdfast.server.session.core import CatchUp, Check, Core, Found, Landed, Look, Open, Question, Renumber
 from holdfast.server.session.cuts import Cut, as_it_is
@@ -29,16 +30,7 @@ from holdfast.server.session.records import (
 )
 from holdfast.server.session.slices import Slices
 from holdfast.server.settings import SessionSettings
-from holdfast.server.store import (
-    Append,
-    Checkpoint,
-    Head,
-    Log,
-    Store,
-    StoredMessage,
-    StoredSize,
-    StoreUnavailable,
-)
+from holdfast.server.store import Append, Checkpoint, Head, Log, Store, StoredMessage, StoredSize
 
 _T = TypeVar("_T")
 _EVENT_WEIGHT: Final = 512
@@ -92,7 +84,7 @@ class Journal:
 
     # What the core asks
 
-    async def ask(self, question: Question, *, failed: StoreUnavailable | None = None) -> Landed | None:
+    async def ask(self, question: Question, *, failed: StoreUnavailableError | None = None) -> Landed | None:
         """Gets the store's answer, however long it takes, and hands it to the core; what is to be done then.
 
         `failed` is how an append has gone once already. Raises StoreError where asking again does not help.
@@ -314,7 +306,7 @@ class Journal:
     # Inside
 
     async def _until_available(
-        self, call: Callable[[], Awaitable[_T]], *, failed: StoreUnavailable | None = None
+        self, call: Callable[[], Awaitable[_T]], *, failed: StoreUnavailableError | None = None
     ) -> _T:
         """Repeats a call until the store answers it; `failed` is how it has gone once already."""
         tries = 0
@@ -327,7 +319,7 @@ class Journal:
                 tries += 1
             try:
                 return await call()
-            except StoreUnavailable as error:
+            except StoreUnavailableError as error:
                 failed = error
 
 

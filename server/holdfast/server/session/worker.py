@@ -27,7 +27,7 @@ from holdfast.protocol.messages import OpenMessage, OpenPart
 from holdfast.protocol.values import JSON, MAX_INTEGER
 from holdfast.server.agent_tasks import AgentTasks
 from holdfast.server.clock import Clock, Timer
-from holdfast.server.errors import AgentError, OutputTooLarge
+from holdfast.server.errors import AgentError, OutputTooLargeError
 from holdfast.server.registry import (
     Chunk,
     Decision,
@@ -380,7 +380,7 @@ class RunWorker:
         """Merges usage."""
         merged = {**self._usage, **usage}
         if len(JSON_CODEC.encode(merged)) > _USAGE_BYTES:
-            raise OutputTooLarge(f"the usage of a run holds at most {_USAGE_BYTES} bytes")
+            raise OutputTooLargeError(f"the usage of a run holds at most {_USAGE_BYTES} bytes")
         self._usage = merged
 
     def scope(self, scope: InterruptScope | None) -> None:

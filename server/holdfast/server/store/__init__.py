@@ -1,5 +1,6 @@
 """Where the logs lie: one interface, and the stores behind it."""
 
+from holdfast.server.errors import StoreError, StoreUnavailableError, UnknownFormatError
 from holdfast.server.store.base import Listener, Store
 from holdfast.server.store.memory import MemoryStore
 from holdfast.server.store.sqlite import SqliteStore
@@ -27,10 +28,7 @@ from holdfast.server.store.values import (
     Presence,
     StoredMessage,
     StoredSize,
-    StoreError,
-    StoreUnavailable,
     Tail,
-    UnknownFormat,
     behind,
 )
 
@@ -59,12 +57,12 @@ __all__ = [
     "SqliteStore",
     "Store",
     "StoreError",
-    "StoreUnavailable",
+    "StoreUnavailableError",
     "StoredMessage",
     "StoredSize",
     "Synchronous",
     "Tail",
-    "UnknownFormat",
+    "UnknownFormatError",
     "behind",
     "open_store",
 ]

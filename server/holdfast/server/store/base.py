@@ -52,7 +52,7 @@ class Listener(Protocol):
 class Store(ABC):
     """The logs of all sessions, with their archive, index, leases and presence.
 
-    Any method may raise `StoreUnavailable`. Cancelling a caller never undoes or prevents what it asked for:
+    Any method may raise `StoreUnavailableError`. Cancelling a caller never undoes or prevents what it asked for:
     a write whose caller was cancelled has an unknown outcome. A read that begins after an append returned
     sees that append.
     """
@@ -77,7 +77,7 @@ class Store(ABC):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the store has written something now, or a second ago. Raises `StoreUnavailable`, or another
+        """Return when the store has written something now, or a second ago. Raises `StoreUnavailableError`, or another
         `StoreError`, where it cannot.
         """
 
@@ -86,7 +86,7 @@ class Store(ABC):
         """Return what is needed to fold the session. Creates an empty log with epoch `new_epoch` if there is
         none. From then on the node `watcher` watches the session, so that nothing is missed in between.
 
-        Raises `UnknownFormat` for a log that a later version has written: the session can be had elsewhere only.
+        Raises `UnknownFormatError` for a log that a later version has written: the session can be had elsewhere only.
         """
 
     @abstractmethod

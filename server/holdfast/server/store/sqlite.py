@@ -16,6 +16,7 @@ import orjson
 import structlog
 from typing_extensions import override
 
+from holdfast.server.errors import StoreError, StoreUnavailableError
 from holdfast.server.store.base import Listener
 from holdfast.server.store.leases import LocalStore, wall_clock_ms
 from holdfast.server.store.sqlite_file import (
@@ -45,14 +46,12 @@ from holdfast.server.store.values import (
     Owed,
     StoredMessage,
     StoredSize,
-    StoreError,
-    StoreUnavailable,
     Tail,
     not_following,
 )
 
 MAX_PENDING_WRITES = 65_536
-"""Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailable`."""
+"""Writes that may wait for the disk. Beyond it a write fails at once with `StoreUnavailableError`."""
 
 PING_SECONDS = 1.0
 """A ping as young as this is answered by the last one: it may be asked for by anybody, and each writes."""
@@ -275,7 +274,7 @@ class SqliteStore(LocalStore):
     def _file_with_room(self) -> _OpenFile:
         file = self._file()
         if self._pending >= MAX_PENDING_WRITES:
-            raise StoreUnavailable(f"{self._pending} writes wait for {self._path}")
+            raise StoreUnavailableError(f"{self._pending} writes wait for {self._path}")
         return file
 
     def _file(self) -> _OpenFile:

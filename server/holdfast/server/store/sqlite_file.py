@@ -17,15 +17,8 @@ from typing import Final, Literal, NamedTuple
 import orjson
 import structlog
 
-from holdfast.server.store.values import (
-    FORMAT,
-    Batch,
-    Owed,
-    StoreError,
-    StoreUnavailable,
-    UnknownFormat,
-    page,
-)
+from holdfast.server.errors import StoreError, StoreUnavailableError, UnknownFormatError
+from holdfast.server.store.values import FORMAT, Batch, Owed, page
 
 Synchronous = Literal["normal", "full"]
 
@@ -198,7 +191,7 @@ class FileWatch:
         (self._pages,) = connection.execute("PRAGMA page_count").fetchone()
 
     def check(self, connection: sqlite3.Connection) -> None:
-        """Raises `StoreUnavailable` for files that are gone, others, or cut short.
+        """Raises `StoreUnavailableError` for files that are gone, others, or cut short.
 
         Other tools may make them shorter, and nothing is lost: `VACUUM` does, and a checkpoint that truncates. So
         SQLite is asked how long they have to be, by way of `connection`, which is in no transaction.
@@ -206,9 +199,9 @@ class FileWatch:
         for number, (path, known) in enumerate(zip(self._files, self._known, strict=True)):
             found = self._seen(path)
             if found[:2] != known[:2]:
-                raise StoreUnavailable(f"{path} was removed or replaced while this server uses it")
+                raise StoreUnavailableError(f"{path} was removed or replaced while this server uses it")
             if found[2] < known[2] and not self._is_whole(path, found[2], connection):
-                raise StoreUnavailable(f"{path} was cut short while this server uses it")
+                raise StoreUnavailableError(f"{path} was cut short while this server uses it")
             self._known[number] = found
 
     def _is_whole(self, path: Path, size: int, connection: sqlite3.Connection) -> bool:
@@ -281,9 +274,9 @@ def translated(error: sqlite3.Error, path: Path) -> StoreError:
     """Say what an error of SQLite means to a user of the store."""
     match error:
         case sqlite3.OperationalError():  # the surroundings: disk full or failing, locked by a foreign tool
-            return StoreUnavailable(f"{path} cannot be used at present: {error}")
+            return StoreUnavailableError(f"{path} cannot be used at present: {error}")
         case sqlite3.DatabaseError() if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            return UnknownFormat(f"{path} is not a Holdfast database")
+            return UnknownFormatError(f"{path} is not a Holdfast database")
         case _:
             return StoreError(f"SQLite refuses an operation on {path}: {error}")
 
@@ -357,9 +350,11 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
         return
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if application_id == APPLICATION_ID:
-        raise UnknownFormat(f"{path} has format {user_version}, and this version of Holdfast knows format {FORMAT}")
+        raise UnknownFormatError(
+            f"{path} has format {user_version}, and this version of Holdfast knows format {FORMAT}"
+        )
     if tables or application_id or user_version:
-        raise UnknownFormat(f"{path} is a database of another program")
+        raise UnknownFormatError(f"{path} is a database of another program")
     connection.execute("BEGIN IMMEDIATE")
     for statement in _SCHEMA:
         connection.execute(statement)

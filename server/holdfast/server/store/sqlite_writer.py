@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
+from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_owed, read_page, translated
 from holdfast.server.store.values import (
     CONFLICT_BATCHES,
@@ -25,7 +26,6 @@ from holdfast.server.store.values import (
     Head,
     Owed,
     StoredMessage,
-    StoreUnavailable,
 )
 
 _OPERATIONS_PER_TRANSACTION: Final = 4_096
@@ -223,7 +223,7 @@ class Writer:
     loop. It never waits for more: what arrives during a commit makes the next one, and waiting a millisecond
     for company was measured to save no CPU (at 2,000 and at 10,000 appends a second) and to cost its length
     in latency. Operations take effect in the order they were put. An operation that fails fails alone; a
-    transaction that cannot be committed fails all in it with `StoreUnavailable`, and leaves nothing of any.
+    transaction that cannot be committed fails all in it with `StoreUnavailableError`, and leaves nothing of any.
     """
 
     def __init__(
@@ -341,7 +341,7 @@ class Writer:
             self._roll_back()
             # What the surroundings caused they would cause again; what one operation caused must not cost
             # the others.
-            if len(requests) > 1 and not isinstance(error, (sqlite3.OperationalError, StoreUnavailable)):
+            if len(requests) > 1 and not isinstance(error, (sqlite3.OperationalError, StoreUnavailableError)):
                 for request in requests:
                     self._commit([request], committed)
                 return
@@ -359,7 +359,7 @@ class Writer:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
                 # SQLite ends the transaction itself with most errors of the disk. If one were left open, the
-                # next BEGIN would fail with StoreUnavailable and come back to this place.
+                # next BEGIN would fail with StoreUnavailableError and come back to this place.
                 return
 
     def _failure(self, error: Exception) -> Exception:

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from holdfast.protocol.errors import HoldfastError
-
 FORMAT = 1
-"""The format of a log written by this version. A store that finds another raises `UnknownFormat`."""
+"""The format of a log written by this version. A store that finds another raises `UnknownFormatError`."""
 
 PAGE_BYTES = 128 * 1024
 """About so many bytes of batches come with one answer of a store, but two batches where there are two: the first may be
@@ -26,26 +24,6 @@ WAKE_UP_BYTES = 64 * 1024
 
 CONTENTION_MS = 200
 """How long a lost race for a session is remembered, so that its winner can make room for the loser."""
-
-
-class StoreError(HoldfastError):
-    """A store cannot do what it was asked, and asking again will not help."""
-
-    code = "internal"
-    retryable = False
-
-
-class StoreUnavailable(StoreError):
-    """The call did not happen, or its outcome is unknown. An append may be repeated with the same
-    `batch_id`.
-    """
-
-    code = "unavailable"
-    retryable = True
-
-
-class UnknownFormat(StoreError):
-    """The log, or the file it lies in, was written in a format that this version does not know."""
 
 
 class Batch(NamedTuple):
@@ -173,7 +151,7 @@ class Conflict:
 
 
 Outcome: TypeAlias = Appended | Conflict | Exception
-"""Of an append: an exception where it failed, a `StoreUnavailable` among them where that is not known."""
+"""Of an append: an exception where it failed, a `StoreUnavailableError` among them where that is not known."""
 
 Landed: TypeAlias = Callable[[Sequence[Append], Sequence[Outcome]], None]
 """Is told of appends that were asked for together, and of their outcomes in the same order."""

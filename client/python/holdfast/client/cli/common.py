@@ -47,13 +47,13 @@ def exit_of(reason: EndReason) -> Exit:
     return Exit(end_of(reason).exit_code)
 
 
-class NoConnection(click.ClickException):
+class NoConnectionError(click.ClickException):
     """The server cannot be reached, or does not accept this client."""
 
     exit_code = Exit.NO_CONNECTION
 
 
-class Refused(click.ClickException):
+class RefusedError(click.ClickException):
     """The server refused the command."""
 
     exit_code = Exit.REFUSED
@@ -168,11 +168,11 @@ def told() -> Generator[None]:
         click.get_current_context().exit(Exit.STOPPED)
     except ConnectionFailedError as error:
         hint = "" if error.status else f" Is the server running? `{program()} serve` starts one."
-        raise NoConnection(f"{error}{hint}") from None
+        raise NoConnectionError(f"{error}{hint}") from None
     except (ConnectionClosedError, UnauthorizedError) as error:
-        raise NoConnection(str(error)) from None
+        raise NoConnectionError(str(error)) from None
     except HoldfastError as error:
-        raise Refused(refusal_text(error)) from None
+        raise RefusedError(refusal_text(error)) from None
 
 
 def refusal_text(error: HoldfastError) -> str:

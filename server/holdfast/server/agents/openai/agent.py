@@ -38,8 +38,8 @@ from holdfast.server.agents.openai.stream import (
     TextDelta,
 )
 from holdfast.server.agents.prompt import chat_completions, parse_json, responses_input
-from holdfast.server.agents.tools import Tool, ToolError
-from holdfast.server.errors import AgentError
+from holdfast.server.agents.tools import Tool
+from holdfast.server.errors import AgentError, ToolError
 
 if TYPE_CHECKING:
     from holdfast.protocol.events import Message
