@@ -124,18 +124,20 @@ class MemoryStore(LocalStore):
 
     @override
     def append_many(self, requests: Sequence[Append], landed: Landed) -> Sequence[Outcome]:
-        return [self._append(*request) for request in requests]
+        return [self._append(request) for request in requests]
 
-    def _append(self, session: str, expected: Head, batch: Batch, node: str, owed: Owed) -> Outcome:
-        if (mistake := not_following(expected, batch)) is not None:
+    def _append(self, request: Append) -> Outcome:
+        session, expected, batch, node, owed = request
+        mistake = not_following(expected, batch)
+        if mistake is not None:
             return mistake
         log = self._logs.get(session)
         if log is None:
             return Conflict(NO_LOG)
         head = log.head
-        if (head.epoch, head.batch_id) == (expected.epoch, batch.batch_id):
+        if head.batch_id == batch.batch_id and head.epoch == expected.epoch:
             return Appended(head, self._contended(session, node))
-        if head == expected:
+        if head is expected or head == expected:
             log.batches.append(batch)
             log.head = head = Head(head.epoch, batch.last_seq, batch.batch_id)
             if owed is not log.owed:
@@ -143,7 +145,7 @@ class MemoryStore(LocalStore):
             for watcher in log.watchers:
                 if watcher != node:
                     self._wake(watcher, session, expected, head, batch)
-            return Appended(head, bool(self._marks) and self._contended(session, node))
+            return Appended(head, self._contended(session, node) if self._marks else False)
         self._mark(session, node)
         if head.epoch != expected.epoch or log.floor >= max(1, expected.seq):
             return Conflict(head)
