@@ -12,7 +12,14 @@
 
 from holdfast.server.agents.agent import AgentFunction
 from holdfast.server.agents.run import Run, Steer
-from holdfast.server.errors import AgentError, AuthError, OutputTooLargeError, StoreError, StoreUnavailableError
+from holdfast.server.errors import (
+    AgentError,
+    AuthError,
+    InvalidStoreUrlError,
+    OutputTooLargeError,
+    StoreError,
+    StoreUnavailableError,
+)
 from holdfast.server.gateway.auth import Authenticator, Principal, TokenAuthenticator
 from holdfast.server.registry import RunLimits
 from holdfast.server.server import Running, Server
@@ -28,6 +35,7 @@ __all__ = [
     "Authenticator",
     "GatewaySettings",
     "InterruptScope",
+    "InvalidStoreUrlError",
     "MemoryStore",
     "OutputTooLargeError",
     "Principal",

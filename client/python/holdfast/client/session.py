@@ -160,7 +160,7 @@ class Session:
         `when_busy`: what happens while another run, the session's main run, goes on. `queue`: this one waits for its
         turn. `interrupt`: the main run is cancelled and this one starts; those that wait stay behind it. `alongside`:
         this one starts beside it, and never makes the session busy itself. `reject`: BusyError. `steer`: no run starts,
-        the message is a steer of the main run, and what follows here from `when_abandoned_ms` on counts for nothing.
+        the message is a steer of the main run, and `agent` and all from `when_abandoned_ms` on count for nothing.
         `seen`: for `interrupt`, what was on screen of the run that it stops; the kept message is cut there.
         `when_abandoned_ms`: the run is cancelled when nobody has watched the session for so long; never by default.
         `deadline_ms`: the run ends as `expired` so long after the server has taken it; never by default.

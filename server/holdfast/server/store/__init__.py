@@ -1,6 +1,6 @@
 """Where the logs lie: one interface, and the stores behind it."""
 
-from holdfast.server.errors import StoreError, StoreUnavailableError, UnknownFormatError
+from holdfast.server.errors import InvalidStoreUrlError, StoreError, StoreUnavailableError, UnknownFormatError
 from holdfast.server.store.base import Listener, Store
 from holdfast.server.store.memory import MemoryStore
 from holdfast.server.store.sqlite import SqliteStore
@@ -46,6 +46,7 @@ __all__ = [
     "Conflict",
     "Diverged",
     "Head",
+    "InvalidStoreUrlError",
     "Landed",
     "Listener",
     "LiveNode",
