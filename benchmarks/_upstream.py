@@ -12,8 +12,8 @@ import asyncio
 import uvloop
 
 from benchmarks._processes import ready
-from tests.openai_endpoint import Endpoint, Request, ScriptedResponse
-from tests.openai_wire import Text
+from tests.support.openai_endpoint import Endpoint, Request, ScriptedResponse
+from tests.support.openai_streams import Text
 
 
 class Upstream(Endpoint):

@@ -35,7 +35,7 @@ from holdfast.server.agents.prompt import chat_completions
 from holdfast.server.node.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.session.subscriber import Subscriber
-from tests.server.agents.fake_run import FakeRun, user
+from tests.support.fake_run import FakeRun, user
 
 CHUNKS_PER_SECOND = 50
 SECONDS = 6
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--streams", type=int, nargs="+", default=[40, 100, 200])
     arguments = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    command = [sys.executable, "-m", "tests.openai_endpoint", "--port", "0"]
+    command = [sys.executable, "-m", "tests.support.openai_endpoint", "--port", "0"]
     command += ["--pace", str(1 / CHUNKS_PER_SECOND), "--chunks", str(SECONDS * CHUNKS_PER_SECOND)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         os.sched_setaffinity(server.pid, {cores[-1]})

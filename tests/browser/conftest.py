@@ -12,8 +12,8 @@ from playwright.async_api import Browser, BrowserContext, Playwright, async_play
 
 from tests.browser.chromium import FLAGS, executable
 from tests.browser.device import Device
-from tests.system.program import ROOT, SECONDS, Serve
-from tests.system.proxy import Proxy
+from tests.support.program import ROOT, SECONDS, Serve
+from tests.support.proxy import Proxy
 
 WORDS_PER_SECOND = 100
 _HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from playwright.async_api import BrowserContext, ConsoleMessage, Error, Locator, Page, Request, WebSocket, expect
 
-from tests.system.program import SECONDS
+from tests.support.program import SECONDS
 
 Message = Mapping[str, Any]
 

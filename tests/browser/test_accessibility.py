@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
-from tests.system.program import ROOT, Serve
+from tests.support.program import ROOT, Serve
 
 AXE: Final = ROOT / "client" / "browser" / "node_modules" / "axe-core" / "axe.min.js"
 _RUN: Final = """

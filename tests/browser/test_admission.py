@@ -7,7 +7,7 @@ import re
 
 from playwright.async_api import Browser, expect
 
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 
 async def test_behind_a_proxy_that_hands_on_another_host(demo: Serve, browser: Browser) -> None:

@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import STOPPED
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 
 async def test_steer(demo: Serve, devices: Devices, session: str) -> None:

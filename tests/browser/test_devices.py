@@ -7,7 +7,7 @@ import re
 from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 
 async def test_two_devices_answer_one_approval(demo: Serve, devices: Devices, session: str) -> None:

@@ -6,8 +6,8 @@ from playwright.async_api import Locator, expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
-from tests.system.program import Serve
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve
 
 _MOST_STEPS = 80
 """No control is further away than so many presses of Tab."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 
 async def test_the_view_is_stable(demo: Serve, devices: Devices, session: str) -> None:

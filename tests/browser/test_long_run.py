@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Locator
 
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 CHUNKS: Final = 10_000
 LONG_TASK_MS: Final = 200

@@ -9,8 +9,8 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
-from tests.system.program import Serve
-from tests.system.wire import Message, Wire, greeted
+from tests.support.plain_client import Message, Wire, greeted
+from tests.support.program import Serve
 
 # Each would set a flag, load something, or change the page, if the page let it.
 HOSTILE: Final = (

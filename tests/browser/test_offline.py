@@ -9,9 +9,9 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import WORDS_PER_SECOND, Devices
 from tests.browser.device import NO_NETWORK, Device
-from tests.system.client import counted
-from tests.system.program import Serve
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve
+from tests.support.python_client import counted
 
 OUTAGE_MS = 10_000
 

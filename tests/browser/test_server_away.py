@@ -10,7 +10,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import NO_NETWORK, STOPPED
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 PACE = ("--demo-words-per-second", "100")
 

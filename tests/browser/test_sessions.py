@@ -9,9 +9,9 @@ from playwright.async_api import Error, expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import NO_NETWORK
-from tests.system.client import counted
-from tests.system.program import Serve
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve
+from tests.support.python_client import counted
 
 
 async def test_switching_sessions(demo: Serve, devices: Devices, session: str) -> None:

@@ -9,8 +9,8 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import STOPPED
-from tests.system.program import Serve
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve
 
 
 async def test_what_the_page_showed_at_the_stop_is_kept(demo: Serve, devices: Devices, session: str) -> None:

@@ -8,10 +8,10 @@ from playwright.async_api import Error, Playwright, expect
 from tests.browser.chromium import FLAGS, executable
 from tests.browser.conftest import Devices
 from tests.browser.device import NO_NETWORK, STOPPED, Device
-from tests.system.client import counted
-from tests.system.program import Serve
-from tests.system.proxy import Proxy
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve
+from tests.support.proxy import Proxy
+from tests.support.python_client import counted
 
 
 async def test_reload_during_a_run(demo: Serve, devices: Devices, session: str) -> None:

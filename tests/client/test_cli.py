@@ -23,7 +23,7 @@ from holdfast.protocol import CommandError
 from holdfast.protocol.control import OutcomeOfCancel, OutcomeOfSteer
 from holdfast.protocol.events import EndReason, RequestKind
 from tests.client.fake_server import FakeServer
-from tests.vectors import ENDS
+from tests.support.vectors import ENDS
 
 
 @asynccontextmanager

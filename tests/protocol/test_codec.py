@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocol.codec import COMMAND_ITEMS, JSON_CODEC, MSGPACK_CODEC, Codec, negotiate
 from holdfast.protocol.errors import MalformedError
-from tests.protocol.wire import json_values, texts
+from tests.support.strategies import json_values, texts
 
 CODECS: list[Codec] = [JSON_CODEC, MSGPACK_CODEC]
 both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.subprotocol)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocol.commands import SeenPosition, Send, Steer, parse_command, parse_hello
 from holdfast.protocol.errors import CommandError
-from tests.protocol.wire import json_values
+from tests.support.strategies import json_values
 
 GOOD: list[dict[str, Any]] = [
     {"type": "send", "id": "a", "text": "x"},

@@ -11,8 +11,8 @@ import pytest
 from holdfast.protocol.ends import ENDS, AgentReason, Unended, end_of
 from holdfast.protocol.events import Cause, EndReason, RunStatus
 from holdfast.protocol.transcript import Transcript
-from tests.vectors import ENDS as TOLD
-from tests.vectors import TEXT, VECTORS, Case, ends_of, text_table
+from tests.support.vectors import ENDS as TOLD
+from tests.support.vectors import TEXT, VECTORS, Case, ends_of, text_table
 
 REASONS: Final = get_args(EndReason)
 

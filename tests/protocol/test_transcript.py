@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from holdfast.protocol.close_codes import CloseCode, may_reconnect
 from holdfast.protocol.messages import join_continued, reopen
 from holdfast.protocol.transcript import ENDED_RUNS_KEPT, Transcript, TranscriptRun
-from tests.protocol.wire import LogMaker, logs, texts
+from tests.support.strategies import LogMaker, logs, texts
 
 BASE: dict[str, Any] = {"at": 1, "runId": "r1"}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.protocol.errors import MalformedError
 from holdfast.protocol.values import MAX_DEPTH, MAX_INTEGER, clean, clean_text, is_id, nests_deeper
-from tests.protocol.wire import json_values
+from tests.support.strategies import json_values
 
 
 def nested(depth: int) -> Any:

@@ -18,7 +18,7 @@ from holdfast.protocol.codec import JSON_CODEC, MSGPACK_CODEC, Codec, negotiate
 from holdfast.protocol.commands import Command, Send, parse_command, parse_hello
 from holdfast.protocol.errors import CommandError, MalformedError
 from holdfast.protocol.transcript import Transcript
-from tests.vectors import TEXT, VECTORS, Case
+from tests.support.vectors import TEXT, VECTORS, Case
 
 ANCHORS: Final[list[str]] = re.findall(r"\*\*([A-Z]+\.\d+)", TEXT)
 

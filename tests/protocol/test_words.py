@@ -12,7 +12,7 @@ from holdfast.protocol import commands, control, events
 from holdfast.protocol.close_codes import CloseCode, may_reconnect
 from holdfast.protocol.commands import CommandType
 from holdfast.protocol.errors import RETRIES, CommandError, ErrorCode, Retry, retry_of
-from tests.vectors import ENDS, TEXT, VECTORS, Case, text_table
+from tests.support.vectors import ENDS, TEXT, VECTORS, Case, text_table
 
 WORDS: Final[Mapping[str, Any]] = {
     "send.outcome": control.OutcomeOfSend,

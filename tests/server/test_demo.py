@@ -11,7 +11,7 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.demo import WORDS_PER_SECOND, demo_agent, pieces
 from holdfast.server.node.node import Node
 from holdfast.server.store import MemoryStore
-from tests.server.doubles import Device
+from tests.support.doubles import Device
 
 QUICK = 10_000.0
 

@@ -23,7 +23,7 @@ from holdfast.server.session.records import (
     encoding_checkpoint,
     encoding_message,
 )
-from tests.protocol.wire import json_values, texts
+from tests.support.strategies import json_values, texts
 
 _T = TypeVar("_T")
 maps = st.dictionaries(texts, json_values, max_size=4)

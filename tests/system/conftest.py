@@ -9,7 +9,7 @@ from types import FrameType
 
 import pytest
 
-from tests.system.program import Serve
+from tests.support.program import Serve
 
 _SECONDS = 90
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from websockets.asyncio.client import connect
 
-from tests.system.program import ROOT, SECONDS, Serve
+from tests.support.program import ROOT, SECONDS, Serve
 
 PROTOCOL = (ROOT / "protocol" / "PROTOCOL.md").read_text()
 

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 from holdfast.client import connect
-from tests.system.client import counted, until
-from tests.system.program import HOLDFAST, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.program import HOLDFAST, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.python_client import counted, until
 
 
 async def test_a_server_says_where_it_is_and_what_to_try(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 from holdfast.client import connect
-from tests.system.client import counted, ended, read, until
-from tests.system.program import Serve, command, heard, holdfast, run_id_of, started
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import Serve, command, heard, holdfast, run_id_of, started
+from tests.support.python_client import counted, ended, read, until
 
 
 async def test_a_killed_client_leaves_its_run_alone(demo: Serve, session: str) -> None:

@@ -6,9 +6,9 @@ import itertools
 from pathlib import Path
 
 from holdfast.client import connect
-from tests.system.client import counted, ended, read, until
-from tests.system.program import Serve
-from tests.system.wire import Message, Wire, greeted
+from tests.support.plain_client import Message, Wire, greeted
+from tests.support.program import Serve
+from tests.support.python_client import counted, ended, read, until
 
 
 async def draining(wire: Wire) -> Message:

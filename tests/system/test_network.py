@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.client import Status, connect
-from tests.system.client import counted, ended, read, until
-from tests.system.program import HOLDFAST, Serve, heard, outcome, started
-from tests.system.proxy import Proxy
-from tests.system.wire import greeted
+from tests.support.plain_client import greeted
+from tests.support.program import HOLDFAST, Serve, heard, outcome, started
+from tests.support.proxy import Proxy
+from tests.support.python_client import counted, ended, read, until
 
 
 @pytest.fixture

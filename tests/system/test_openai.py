@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from holdfast.client import connect
-from tests.openai_endpoint import Endpoint, ScriptedResponse
-from tests.openai_wire import Hold, Text, ToolCall
-from tests.system.client import ended, read, until
-from tests.system.program import SECONDS, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.openai_endpoint import Endpoint, ScriptedResponse
+from tests.support.openai_streams import Hold, Text, ToolCall
+from tests.support.program import SECONDS, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.python_client import ended, read, until
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.client import Lagged, Reset, connect
-from tests.system.client import ended, until
-from tests.system.program import ROOT, SECONDS, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.program import ROOT, SECONDS, Serve, command, heard, holdfast, outcome, run_id_of, started
+from tests.support.python_client import ended, until
 
 ODD = """
 import asyncio, time

@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec, Snapshot, Transcript
-from tests.system.client import counted
-from tests.system.program import Serve
-from tests.system.wire import Message, Wire, dial, greeted
+from tests.support.plain_client import Message, Wire, dial, greeted
+from tests.support.program import Serve
+from tests.support.python_client import counted
 
 Cursor = dict[str, Any]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.client import ConnectionClosedError, connect
-from tests.system.client import counted, ended
-from tests.system.program import ROOT, Ended, Serve, holdfast, outcome, started
-from tests.system.wire import dial, greeted
+from tests.support.plain_client import dial, greeted
+from tests.support.program import ROOT, Ended, Serve, holdfast, outcome, started
+from tests.support.python_client import counted, ended
 
 TOKENS = {"HOLDFAST_TOKENS": "ana:secret-of-ana,ben:secret-of-ben"}
 

@@ -12,9 +12,9 @@ import pytest
 from holdfast.client import connect
 from holdfast.client.client import Encoding
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
-from tests.system.client import counted, ended, read, until
-from tests.system.program import Serve
-from tests.system.wire import CONTROL, Message, Wire, greeted
+from tests.support.plain_client import CONTROL, Message, Wire, greeted
+from tests.support.program import Serve
+from tests.support.python_client import counted, ended, read, until
 
 
 @pytest.fixture(scope="module")

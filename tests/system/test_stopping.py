@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.client import connect
-from tests.system.client import ended, until
-from tests.system.program import Serve
+from tests.support.program import Serve
+from tests.support.python_client import ended, until
 
 AGENTS = """
 import asyncio, sys, time

@@ -10,8 +10,8 @@ import termios
 from contextlib import suppress
 
 from holdfast.client import connect
-from tests.system.client import until
-from tests.system.program import SECONDS, Serve, command, environment
+from tests.support.program import SECONDS, Serve, command, environment
+from tests.support.python_client import until
 
 
 class Keyboard:

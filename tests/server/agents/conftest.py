@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
-from tests.openai_endpoint import Endpoint
-from tests.server.agents.fake_run import KEY
+from tests.support.fake_run import KEY
+from tests.support.openai_endpoint import Endpoint
 
 
 @pytest.fixture

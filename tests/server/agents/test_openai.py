@@ -13,9 +13,9 @@ from holdfast.protocol import JSON, Part
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import Tool, tool
 from holdfast.server.errors import AgentError
-from tests.openai_endpoint import Endpoint, ScriptedResponse
-from tests.openai_wire import Hold, Raw, Reasoning, Text, ToolCall
-from tests.server.agents.fake_run import KEY, FakeAnswer, FakeRun, asked, user, work_on
+from tests.support.fake_run import KEY, FakeAnswer, FakeRun, asked, user, work_on
+from tests.support.openai_endpoint import Endpoint, ScriptedResponse
+from tests.support.openai_streams import Hold, Raw, Reasoning, Text, ToolCall
 
 
 def with_tools(agent: OpenAIAgent, client: openai.AsyncOpenAI, *tools: Tool, **more: Any) -> OpenAIAgent:

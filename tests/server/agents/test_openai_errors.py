@@ -13,9 +13,9 @@ from holdfast.protocol import JSON
 from holdfast.server.agents.openai import OpenAIAgent, openai_agent
 from holdfast.server.agents.tools import tool
 from holdfast.server.errors import AgentError
-from tests.openai_endpoint import Endpoint, ScriptedResponse
-from tests.openai_wire import Drop, End, Fail, Hold, Raw, Text
-from tests.server.agents.fake_run import KEY, asked, work_on
+from tests.support.fake_run import KEY, asked, work_on
+from tests.support.openai_endpoint import Endpoint, ScriptedResponse
+from tests.support.openai_streams import Drop, End, Fail, Hold, Raw, Text
 
 
 @tool
@@ -175,7 +175,7 @@ async def test_the_users_client_stays_open(client: openai.AsyncOpenAI) -> None:
 
 def test_the_endpoint_is_a_program() -> None:
     """Started by its path, it says where it listens: what the benchmarks and a curious person need."""
-    path = Path(__file__).parents[2] / "openai_endpoint.py"
+    path = Path(__file__).parents[2] / "support" / "openai_endpoint.py"
     with subprocess.Popen([sys.executable, path, "--port", "0"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         assert program.stdout.readline().startswith("OPENAI_BASE_URL=http://127.0.0.1:")

@@ -13,9 +13,9 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.openai import openai_agent
 from holdfast.server.agents.tools import tool
 from holdfast.server.node.node import Node
-from tests.openai_endpoint import Endpoint, ScriptedResponse
-from tests.openai_wire import Fail, Hold, Reasoning, Text, ToolCall
-from tests.server.doubles import Device
+from tests.support.doubles import Device
+from tests.support.openai_endpoint import Endpoint, ScriptedResponse
+from tests.support.openai_streams import Fail, Hold, Reasoning, Text, ToolCall
 
 
 @tool(approval=True)

@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from holdfast.protocol import Message, Part
 from holdfast.server.agents.prompt import INTERRUPTED, chat_completions, responses_input
-from tests.openai_rules import chat_fault, responses_fault
-from tests.server.agents.fake_run import user
+from tests.support.fake_run import user
+from tests.support.openai_rules import chat_fault, responses_fault
 
 
 def assistant(*parts: Part, status: str = "complete", **fields: JsonValue) -> Message:

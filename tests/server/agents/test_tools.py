@@ -13,7 +13,7 @@ from pydantic import Field
 
 from holdfast.server.agents.tools import OUTPUT_BYTES, Tool, tool
 from holdfast.server.errors import ToolError
-from tests.server.agents.fake_run import FakeRun
+from tests.support.fake_run import FakeRun
 
 if TYPE_CHECKING:
     from holdfast.server.agents.run import Run

@@ -13,7 +13,7 @@ from websockets.typing import Origin
 from holdfast.server.gateway.admission import Admission
 from holdfast.server.gateway.auth import TokenAuthenticator
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import served
+from tests.support.served import served
 
 UPGRADE = (
     "Connection: Upgrade",

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.server.gateway.harness import PATIENCE_SECONDS, Served, served, until
+from tests.support.served import PATIENCE_SECONDS, Served, served, until
 
 
 async def _response(server: Served, request: bytes, *, end: bool = False) -> bytes:

@@ -15,7 +15,7 @@ from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
 from holdfast.protocol.codec import COMMAND_ITEMS
 from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Append, Landed, MemoryStore, Outcome
-from tests.server.gateway.harness import CODECS, Gate, echo, served, until
+from tests.support.served import CODECS, Gate, echo, served, until
 
 
 def _json(**message: Any) -> str:

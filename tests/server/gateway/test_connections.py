@@ -13,7 +13,7 @@ from holdfast.server.agents.run import Run
 from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.socket import WAITING_BYTES
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import CODECS, Client, Gate, Served, served, until
+from tests.support.served import CODECS, Client, Gate, Served, served, until
 
 PIECES = 600
 PIECE = "0123456789abcdef" * 512

@@ -11,7 +11,7 @@ from holdfast.protocol.codec import COMMAND_VALUES
 from holdfast.protocol.values import JSON, MESSAGE_BYTES, VALUE_DEPTH
 from holdfast.server.agents.run import Run
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import CODECS, echo, served
+from tests.support.served import CODECS, echo, served
 
 
 def deep(depth: int) -> JSON:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast.server import process
-from tests.server.gateway.harness import served
+from tests.support.served import served
 
 
 @pytest.fixture

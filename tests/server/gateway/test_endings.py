@@ -12,11 +12,11 @@ from holdfast.server.gateway import http
 from holdfast.server.gateway.auth import Principal
 from holdfast.server.gateway.endpoint import Gateway
 from holdfast.server.settings import GatewaySettings
-from tests.server.doubles import settled
-from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
-from tests.server.gateway.raw import PING, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow
 from tests.server.gateway.test_hello import Expiring, Stuck
+from tests.support.doubles import settled
+from tests.support.raw_client import PING, RawClient, close, frame, message
+from tests.support.served import PATIENCE_SECONDS, served, until
 
 
 async def test_refused_hellos_leave_nothing() -> None:

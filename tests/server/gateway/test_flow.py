@@ -18,8 +18,8 @@ from holdfast.server.gateway.frames import SocketWire
 from holdfast.server.gateway.rates import Meter
 from holdfast.server.gateway.socket import WAITING_BYTES, WRITE_LIMIT, Socket
 from holdfast.server.settings import GatewaySettings
-from tests.server.doubles import FakeClock
-from tests.server.gateway.raw import PING, frame
+from tests.support.doubles import FakeClock
+from tests.support.raw_client import PING, frame
 
 _UNMETERED = GatewaySettings(commands_per_second=1e9, command_burst=10**9)
 _Step = tuple[str, int]

@@ -13,7 +13,7 @@ from holdfast.server.errors import ConfigError, StoreUnavailableError
 from holdfast.server.gateway.auth import AnonymousAuthenticator
 from holdfast.server.gateway.endpoint import Gateway
 from holdfast.server.store import MemoryStore
-from tests.server.gateway.harness import CODECS, served
+from tests.support.served import CODECS, served
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.subprotocol)

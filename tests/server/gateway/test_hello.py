@@ -11,8 +11,8 @@ from holdfast.server.errors import AuthError
 from holdfast.server.gateway.auth import Principal, TokenAuthenticator
 from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Log, MemoryStore
-from tests.server.doubles import FakeClock
-from tests.server.gateway.harness import Gate, Served, served, until
+from tests.support.doubles import FakeClock
+from tests.support.served import Gate, Served, served, until
 
 TOKENS = TokenAuthenticator({"secret-a": "ana", "secret-b": "bob"})
 

@@ -9,9 +9,9 @@ import pytest
 from holdfast.protocol import CloseCode
 from holdfast.server.agents.run import Run
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import Gate, served, until
-from tests.server.gateway.raw import PING, TEXT, RawClient, close, frame, message
 from tests.server.gateway.test_commands import Slow
+from tests.support.raw_client import PING, TEXT, RawClient, close, frame, message
+from tests.support.served import Gate, served, until
 
 End = Callable[[RawClient, bytes], None]
 

@@ -9,10 +9,10 @@ import pytest
 from holdfast.protocol import CloseCode
 from holdfast.server.gateway import http
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import served, until
-from tests.server.gateway.raw import CLOSE, RawClient, message
 from tests.server.gateway.test_rates import SLOW
 from tests.server.gateway.test_waiting import Held
+from tests.support.raw_client import CLOSE, RawClient, message
+from tests.support.served import served, until
 
 
 async def test_only_as_many_pongs_are_free_as_were_asked_for() -> None:

@@ -14,8 +14,8 @@ from holdfast.server.gateway.connection import Connection
 from holdfast.server.gateway.rates import Meter, TokenBucket
 from holdfast.server.gateway.socket import Socket
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import PATIENCE_SECONDS, served, until
-from tests.server.gateway.raw import BINARY, CONT, PING, PONG, TEXT, RawClient, close, frame, message
+from tests.support.raw_client import BINARY, CONT, PING, PONG, TEXT, RawClient, close, frame, message
+from tests.support.served import PATIENCE_SECONDS, served, until
 
 SLOW = GatewaySettings(commands_per_second=1, command_burst=10, refusals_per_minute=20)
 

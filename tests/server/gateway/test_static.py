@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.server.gateway.static import Files, files_in, shipped
 from holdfast.server.settings import GatewaySettings
-from tests.server.gateway.harness import served
+from tests.support.served import served
 
 INDEX = "<!doctype html><title>Holdfast</title>"
 MODULE = "export const answer = 42;\n" * 4_000

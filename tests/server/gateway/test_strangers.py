@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.protocol import CloseCode
 from holdfast.server.gateway.auth import Authenticator, Principal
-from tests.server.gateway.harness import PATIENCE_SECONDS, echo, served, until
-from tests.server.gateway.raw import CONT, TEXT, RawClient, frame, message
+from tests.support.raw_client import CONT, TEXT, RawClient, frame, message
+from tests.support.served import PATIENCE_SECONDS, echo, served, until
 
 LARGEST = 16 * 1024
 

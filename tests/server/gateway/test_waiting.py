@@ -17,8 +17,8 @@ from holdfast.server.gateway.socket import WAITING_BYTES, WRITE_LIMIT, Socket
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import Append, MemoryStore, StoredMessage, StoredSize
-from tests.server.gateway.harness import Client, Gate, Served, served, until
-from tests.server.gateway.raw import PING, RawClient, frame
+from tests.support.raw_client import PING, RawClient, frame
+from tests.support.served import Client, Gate, Served, served, until
 
 UNMETERED = GatewaySettings(
     commands_per_second=1e9, command_burst=10**9, heartbeat_ms=3_600_000, hello_seconds=60, hello_bytes=10**9

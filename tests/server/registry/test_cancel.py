@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from holdfast.server.registry import Chunk, Phase
 from holdfast.server.registry.state import BOUNDARIES_KEPT
-from tests.server.registry.session import Session
+from tests.support.pure_session import Session
 
 
 def test_running() -> None:

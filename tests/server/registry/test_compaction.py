@@ -8,8 +8,8 @@ import orjson
 
 from holdfast.server.registry import Chunk, Sweep, closed_runs, compact, compacted, keys, load
 from holdfast.server.registry.work import Ask
-from tests.server.registry.log import through_json
-from tests.server.registry.session import NOW, Session, command, dump
+from tests.support.memory_log import through_json
+from tests.support.pure_session import NOW, Session, command, dump
 
 
 def eventful() -> Session:

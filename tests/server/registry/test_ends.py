@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.server.registry import Phase
 from holdfast.server.registry.draft import Draft
-from tests.server.registry.session import Session
-from tests.vectors import ENDS, ends_of
+from tests.support.pure_session import Session
+from tests.support.vectors import ENDS, ends_of
 
 
 def end(session: Session, run_id: str, reason: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Memory, keys
 from holdfast.server.registry.commands import digest_of
 from holdfast.server.registry.state import MEMORIES_KEPT, MEMORY_KEPT_MS
-from tests.server.registry.session import NOW, Session, command
+from tests.support.pure_session import NOW, Session, command
 
 ADDING: list[tuple[str, dict[str, Any]]] = [
     ("send", {"text": "x"}),

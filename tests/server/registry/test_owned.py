@@ -16,8 +16,8 @@ from holdfast.server.registry import (
     Settle,
     TakeSteers,
 )
-from tests.server.registry.session import NOW, Session
 from tests.server.registry.test_send import refused
+from tests.support.pure_session import NOW, Session
 
 
 def works(owner: Owner) -> list[OwnedWork]:

@@ -13,8 +13,8 @@ from holdfast.server.registry import TABLE, Phase, owned, upkeep
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.state import RunState
 from holdfast.server.registry.work import Owner
-from tests.server.registry.world import Step, World, replay
-from tests.server.registry.writer import Rules
+from tests.support.log_writer import Rules
+from tests.support.two_writers import Step, World, replay
 
 RUN: Sequence[Step] = [("send", "a", "ana/phone", "r1"), ("work", "a")]
 """A run works on the first node."""

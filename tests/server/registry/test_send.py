@@ -9,7 +9,7 @@ import pytest
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry import Finish, RunLimits
-from tests.server.registry.session import NOW, Session
+from tests.support.pure_session import NOW, Session
 
 
 def refused(session: Session, kind: str, command_id: str, **fields: Any) -> CommandError:

@@ -8,8 +8,8 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry import Phase, RunLimits, Upkeep
 from holdfast.server.registry.state import SteerStatus
-from tests.server.registry.session import NOW, Session
 from tests.server.registry.test_send import refused
+from tests.support.pure_session import NOW, Session
 
 
 def test_accepted() -> None:

@@ -11,8 +11,8 @@ import pytest
 from holdfast.protocol.events import EVENT_TYPES
 from holdfast.server.errors import IllegalEventError
 from holdfast.server.registry import ACTIVE, OPEN, TABLE, Phase, Record, fold
-from tests.server.registry.session import Session, dump
-from tests.vectors import ENDS, TEXT
+from tests.support.pure_session import Session, dump
+from tests.support.vectors import ENDS, TEXT
 
 SYMBOLS: Final = sorted(
     (EVENT_TYPES - {"run.ended", "run.resolved"})

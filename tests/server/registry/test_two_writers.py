@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.server.registry.world import World, replay
+from tests.support.two_writers import World, replay
 
 NODES = st.sampled_from(["a", "b"])
 HANDS = st.sampled_from(["a!", "a!", "b!", "a", "b"])

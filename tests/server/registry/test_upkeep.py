@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.server.registry import Phase, Settle, SteadyDues, Stop, Sweep, Upkeep, due_at, due_times
-from tests.server.registry.session import NOW, Session
+from tests.support.pure_session import NOW, Session
 
 
 def test_deadline() -> None:

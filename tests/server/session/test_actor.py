@@ -7,8 +7,8 @@ import asyncio
 from holdfast.server.registry import Sweep
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Batch, Owed
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def lose_a_race(h: House) -> None:

@@ -13,8 +13,8 @@ from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.session import worker
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import settled
 
 
 async def _ended(h: House, agent: AgentFunction, **send: Any) -> dict[str, Any]:

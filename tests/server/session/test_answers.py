@@ -9,8 +9,8 @@ import pytest
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 class Asker:

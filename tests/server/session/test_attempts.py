@@ -12,8 +12,8 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Sweep
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 def _shown(parts: list[Any]) -> list[Any]:

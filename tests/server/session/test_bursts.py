@@ -13,9 +13,9 @@ from holdfast.server.agents.run import Run
 from holdfast.server.session.subscriber import WAITING_CONTROL_BYTES, WAITING_CONTROLS
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, ListWire, settled
-from tests.server.gateway.harness import CODECS
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, ListWire, settled
+from tests.support.served import CODECS
 
 _ROOM = 64 * 1024
 _MEGABYTE = 1024 * 1024

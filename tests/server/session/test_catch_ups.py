@@ -6,8 +6,8 @@ import pytest
 
 from holdfast.protocol import CloseCode
 from holdfast.server.session.subscriber import Subscriber
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 async def test_a_catch_up_that_fails_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:

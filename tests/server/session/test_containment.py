@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from holdfast.server.agent_tasks import AgentTasks, contain
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""

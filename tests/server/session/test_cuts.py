@@ -14,8 +14,8 @@ from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
 from holdfast.server.errors import StoreError
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 _LONG = "".join(f"{number:07}é" for number in range(150_000))
 """1.35 MB."""

@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from tests.server.doubles import settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import settled
 
 PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""

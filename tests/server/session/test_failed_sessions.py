@@ -12,8 +12,8 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.server.errors import SessionFailedError, StoreError
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.store import Checkpoint
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def fail(h: House, device: Device, command_id: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import weakref
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 async def test_a_worker_goes_with_its_run() -> None:

@@ -11,8 +11,8 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Finish
 from holdfast.server.store import NO_LOG, Batch, Owed
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 async def test_one_lost_race_holds_chunks_once() -> None:

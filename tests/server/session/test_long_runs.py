@@ -14,8 +14,8 @@ from holdfast.server.registry import Record
 from holdfast.server.session.records import encode_batch
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Batch, Head, Owed
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 SMALL = SessionSettings(checkpoint_bytes=20_000)
 """About forty chunks."""

@@ -12,8 +12,8 @@ from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.node.node import Node
 from holdfast.server.session.actor import Session
 from holdfast.server.store import MemoryStore, Owed
-from tests.server.doubles import Device, FakeClock, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import Device, FakeClock, settled
 
 PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""

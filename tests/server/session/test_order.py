@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.server.doubles import Device, ListWire, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import Device, ListWire, settled
 
 
 async def test_history_does_not_overtake_a_send() -> None:

@@ -13,8 +13,8 @@ from holdfast.protocol.values import JSON, MAX_INTEGER, MESSAGE_BYTES
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.errors import AgentError, OutputTooLargeError
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def _sent(h: House, agent: AgentFunction) -> Device:

@@ -10,8 +10,8 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.node.node import Node
 from holdfast.server.store import SqliteStore
-from tests.server.doubles import Device, FakeClock, Puppet, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import Device, FakeClock, Puppet, settled
 
 
 def copy(disk: Path, place: Path) -> None:

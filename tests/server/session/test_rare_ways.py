@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.server.doubles import Device, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import Device, settled
 
 
 async def test_one_catch_up_at_a_time_brings_a_reader_up() -> None:

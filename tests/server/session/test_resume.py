@@ -10,8 +10,8 @@ import pytest
 from holdfast.protocol import MSGPACK_CODEC, CloseCode
 from holdfast.server.session.subscriber import WAITING_CONTROLS
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def _talk(h: House, device: Device, run_id: str = "r1", words: int = 5) -> None:

@@ -21,8 +21,8 @@ from holdfast.server.session.journal import Journal
 from holdfast.server.session.mailbox import Mail, Mailbox
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 Patch = pytest.MonkeyPatch
 _ON = SessionSettings()

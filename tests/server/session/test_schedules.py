@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.server.session.town import Step, play
+from tests.support.two_nodes import Step, play
 
 _WHO = st.integers(0, 2)
 _NODE = st.sampled_from("ab")

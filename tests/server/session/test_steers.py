@@ -6,8 +6,8 @@ import asyncio
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 async def test_a_now_steer_interrupts_the_call_and_goes_on_in_the_same_run() -> None:

@@ -15,8 +15,8 @@ from holdfast.protocol.commands import Cancel
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Ask, Chunk
-from tests.server.doubles import settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
 
 
 async def test_a_cancel_is_acknowledged_after_the_terminal_and_no_chunk_follows() -> None:

@@ -7,9 +7,9 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.session.records import decode_batch
-from tests.server.doubles import settled
-from tests.server.faults import Loss
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import settled
+from tests.support.faulty_store import Loss
 
 
 @pytest.mark.parametrize("losses", [["after"], ["before"], ["after", "before", "after", None]])

@@ -6,8 +6,8 @@ import asyncio
 
 from holdfast.protocol import JSON_CODEC
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def _answered(h: House, device: Device, run_id: str, text: str) -> None:

@@ -7,8 +7,8 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.session.ports import Answer
-from tests.server.doubles import settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import settled
 
 _DAY_MS = 86_400_000
 

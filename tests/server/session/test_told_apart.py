@@ -8,8 +8,8 @@ from holdfast.server.registry import SessionState, compact, fold
 from holdfast.server.registry.checkpoint import finished
 from holdfast.server.session.records import decode_batch, encoding_checkpoint, encoding_message
 from holdfast.server.store import Checkpoint, StoredMessage
-from tests.server.doubles import Device, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import Device, settled
 
 
 async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> None:

@@ -15,8 +15,8 @@ from holdfast.server.clock import Timers
 from holdfast.server.registry import Owner, Phase
 from holdfast.server.session.mailbox import Mailbox
 from holdfast.server.session.workers import Workers
-from tests.server.doubles import FakeClock, settled
-from tests.server.session.house import house
+from tests.support.cluster import house
+from tests.support.doubles import FakeClock, settled
 
 
 def _workers() -> Workers:

@@ -9,8 +9,8 @@ import pytest
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, settled
-from tests.server.session.house import House, house
+from tests.support.cluster import House, house
+from tests.support.doubles import Device, settled
 
 
 async def _started(h: House, agent: AgentFunction, *, takes_steers: bool = False) -> Device:

@@ -11,8 +11,8 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.node.node import Node
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, FakeClock, Puppet, settled
-from tests.server.faults import FaultyStore, SharedStore
+from tests.support.doubles import Device, FakeClock, Puppet, settled
+from tests.support.faulty_store import FaultyStore, SharedStore
 
 
 class House:

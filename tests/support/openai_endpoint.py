@@ -8,7 +8,7 @@ the real one.
         await request.wrote(1)       # the first chunk is on the wire
         await request.closed.wait()  # the client's connection is closed; request.closed_at, request.billed
 
-    python tests/openai_endpoint.py --port 8001 --pace 0.02
+    python tests/support/openai_endpoint.py --port 8001 --pace 0.02
 
 It counts the chunks that it wrote as what it would bill, notes when each connection closed, stops at once
 then, and refuses (400) what the real API refuses: dangling tool calls, results without a call, empty
@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 if not __package__:  # run as a program
-    sys.path.insert(0, str(Path(__file__).parent.parent))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.openai_rules import chat_fault, responses_fault
-from tests.openai_wire import ChatWire, Drop, End, Fail, Hold, ResponsesWire, Step, Text
+from tests.support.openai_rules import chat_fault, responses_fault
+from tests.support.openai_streams import ChatWire, Drop, End, Fail, Hold, ResponsesWire, Step, Text
 
 DEFAULT_TEXT: Final = "This is the response of a scripted model server. It says the same to everyone. "
 

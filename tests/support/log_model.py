@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, get_args
 
 from holdfast.protocol.ends import AgentReason
-from tests.vectors import ENDS
+from tests.support.vectors import ENDS
 
 Place = tuple[str, int]
 """(epoch, seq)."""

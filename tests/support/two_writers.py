@@ -28,9 +28,10 @@ from holdfast.server.registry import (
     TakeSteers,
     Upkeep,
 )
-from tests.server.model import Author, LogModel, Reader, Replied, check_readers, check_replies, require
-from tests.server.registry.log import MemoryLog, through_json
-from tests.server.registry.writer import AGENTS, ALL_RULES, Agent, Rules, Writer, author_of
+from tests.support.client_model import Reader, Replied, check_readers, check_replies
+from tests.support.log_model import Author, LogModel, require
+from tests.support.log_writer import AGENTS, ALL_RULES, Agent, Rules, Writer, author_of
+from tests.support.memory_log import MemoryLog, through_json
 
 Step = tuple[Any, ...]
 _ROUNDS: Final = 60

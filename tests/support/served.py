@@ -22,7 +22,7 @@ from holdfast.server.gateway.static import Files
 from holdfast.server.node.node import Node
 from holdfast.server.settings import GatewaySettings
 from holdfast.server.store import MemoryStore, Store
-from tests.server.doubles import FakeClock
+from tests.support.doubles import FakeClock
 
 PATIENCE_SECONDS = 10
 """A test that waits longer than this has failed."""

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from holdfast.protocol.values import MAX_INTEGER
-from tests.vectors import ENDS, ends_of
+from tests.support.vectors import ENDS, ends_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 scalars = (

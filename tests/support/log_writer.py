@@ -28,8 +28,8 @@ from holdfast.server.registry import (
     decide,
     keys,
 )
-from tests.server.model import Author, Place
-from tests.server.registry.log import Head, MemoryLog, through_json
+from tests.support.log_model import Author, Place
+from tests.support.memory_log import Head, MemoryLog, through_json
 
 AGENTS: Final = {"solo": AgentTraits(), "phoenix": AgentTraits(restartable=True)}
 

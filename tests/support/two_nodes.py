@@ -22,10 +22,10 @@ from holdfast.server.node.node import Node
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
 from holdfast.server.settings import SessionSettings
-from tests.server.doubles import Device, FakeClock, NodeClock, settled
-from tests.server.faults import FaultyStore, SharedStore
-from tests.server.model import Author, LogModel, require
-from tests.server.witnesses import Replied, check_readers, check_replies
+from tests.support.client_model import Replied, check_readers, check_replies
+from tests.support.doubles import Device, FakeClock, NodeClock, settled
+from tests.support.faulty_store import FaultyStore, SharedStore
+from tests.support.log_model import Author, LogModel, require
 
 Step = tuple[Any, ...]
 SESSION: Final = "s"

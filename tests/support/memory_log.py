@@ -14,7 +14,7 @@ import orjson
 
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.registry import Compaction, Record, SessionState, fold, load
-from tests.server.model import Place
+from tests.support.log_model import Place
 
 FIRST_EPOCH: Final = "e1"
 

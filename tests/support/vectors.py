@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-PROTOCOL: Final = Path(__file__).parents[1] / "protocol"
+PROTOCOL: Final = Path(__file__).parents[2] / "protocol"
 Case: TypeAlias = dict[str, Any]
 VECTORS: Final[dict[str, list[Case]]] = {
     path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((PROTOCOL / "vectors").glob("*.json"))

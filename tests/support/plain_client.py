@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from holdfast.protocol import JSON_CODEC, Codec
-from tests.system.program import SECONDS
+from tests.support.program import SECONDS
 
 Message = Mapping[str, Any]
 CONTROL: Final = frozenset(

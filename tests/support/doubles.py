@@ -16,7 +16,7 @@ from holdfast.server.agents.run import Run
 from holdfast.server.registry import Ask
 from holdfast.server.session.actor import Session
 from holdfast.server.session.subscriber import Subscriber
-from tests.server.witnesses import Reader
+from tests.support.client_model import Reader
 
 MOST_CALLS = 100_000
 """Timers that one `advance` may call."""

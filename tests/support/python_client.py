@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from holdfast.client import Run, RunResult, Session
-from tests.system.program import SECONDS
+from tests.support.program import SECONDS
 
 
 def counted(last: int) -> str:

@@ -31,7 +31,7 @@ from holdfast.server.registry import (
     keys,
     load,
 )
-from tests.server.registry.log import through_json
+from tests.support.memory_log import through_json
 
 NOW: Final = 1_000_000
 AGENTS: Final = {"solo": AgentTraits(), "phoenix": AgentTraits(restartable=True)}

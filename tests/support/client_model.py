@@ -15,7 +15,7 @@ from holdfast.protocol.errors import CommandError
 from holdfast.protocol.transcript import Transcript
 from holdfast.server.registry import Ask
 from holdfast.server.registry.commands import digest_of
-from tests.server.log_model import CUT_KINDS, LogModel, Place, require
+from tests.support.log_model import CUT_KINDS, LogModel, Place, require
 
 
 class Reader:
