@@ -103,7 +103,7 @@ class Session:
 
     def say(self, run_id: str, text: str, kind: str = "text", **fields: Any) -> Decision:
         """The run's agent says something."""
-        return self.work(Chunk(self.owner(run_id), kind, {"delta": text, **fields}))
+        return self.work(Chunk.of(self.owner(run_id), kind, {"delta": text, **fields}))
 
     def request(self, run_id: str, request_id: str, **fields: Any) -> Decision:
         """The run's agent asks something."""

@@ -130,13 +130,13 @@ class World:
             texts = self.produced.setdefault(author_of(agent.owner), [])
             text = f"⟨{node}·{run_id}·{agent.owner.attempt}·{len(texts)}😀⟩"
             texts.append(text)
-            self.writers[node].bring(Chunk(agent.owner, kind, {"delta": text}))
+            self.writers[node].bring(Chunk.of(agent.owner, kind, {"delta": text}))
 
     def call_tool(self, node: str, run_id: str) -> None:
         """The agent does something that no cut undoes."""
         agent = self._agent(node, run_id)
         if agent is not None:
-            self.writers[node].bring(Chunk(agent.owner, "data", {"name": "step", "value": node}))
+            self.writers[node].bring(Chunk.of(agent.owner, "data", {"name": "step", "value": node}))
 
     def request(self, node: str, run_id: str, expires_in: int | None = None) -> None:
         """The agent asks a person; its requests are named by run, attempt and number."""

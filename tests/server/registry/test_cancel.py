@@ -123,7 +123,7 @@ def test_kept_counts_code_points() -> None:
     session.send("r1")
     session.say("r1", "Hm.", "reasoning")
     session.say("r1", "Olá 👋")
-    session.work(Chunk(session.owner("r1"), "tool_call", {"callId": "c1", "name": "f", "input": {}, "done": True}))
+    session.work(Chunk.of(session.owner("r1"), "tool_call", {"callId": "c1", "name": "f", "input": {}, "done": True}))
     seen = session.state.seq
     session.say("r1", ", Lisbon 😀")
     ack = session.ask("cancel", "k1", runId="r1", seen={"epoch": "e1", "seq": seen})

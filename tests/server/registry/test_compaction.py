@@ -22,7 +22,7 @@ def eventful() -> Session:
     session.send("r4", whenBusy="alongside")
     session.say("r4", "side")
     session.say("r2", "Olá 👋", "reasoning")
-    session.work(Chunk(session.owner("r2"), "tool_call", {"callId": "c", "name": "f", "delta": "{"}))
+    session.work(Chunk.of(session.owner("r2"), "tool_call", {"callId": "c", "name": "f", "delta": "{"}))
     session.say("r2", "one", done=True)
     session.say("r2", "two")
     session.request("r2", "q1")

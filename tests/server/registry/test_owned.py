@@ -23,7 +23,7 @@ from tests.support.pure_session import NOW, Session
 def works(owner: Owner) -> list[OwnedWork]:
     """One of everything that an owner brings but its settling."""
     return [
-        Chunk(owner, "text", {"delta": "x"}),
+        Chunk.of(owner, "text", {"delta": "x"}),
         OpenRequest(owner, {"id": "q1", "kind": "input", "prompt": "?"}),
         RetractRequest(owner, "q1"),
         TakeSteers(owner),
@@ -70,13 +70,46 @@ def test_parts() -> None:
     session.say("r1", "e")
     owner = session.owner("r1")
     for call in ("c1", "c2", "c1"):
-        session.work(Chunk(owner, "tool_call", {"callId": call, "name": "f", "delta": "{"}))
-    session.work(Chunk(owner, "tool_call", {"callId": "c1", "name": "f", "input": {}, "done": True}))
-    session.work(Chunk(owner, "tool_call", {"callId": "c1", "name": "f", "delta": "{"}))
-    session.work(Chunk(owner, "data", {"name": "n", "value": 1}))
-    session.work(Chunk(owner, "data", {"name": "n", "value": 2}))
+        session.work(Chunk.of(owner, "tool_call", {"callId": call, "name": "f", "delta": "{"}))
+    session.work(Chunk.of(owner, "tool_call", {"callId": "c1", "name": "f", "input": {}, "done": True}))
+    session.work(Chunk.of(owner, "tool_call", {"callId": "c1", "name": "f", "delta": "{"}))
+    session.work(Chunk.of(owner, "data", {"name": "n", "value": 1}))
+    session.work(Chunk.of(owner, "data", {"name": "n", "value": 2}))
     parts = [event["part"] for event in session.events("run.chunk")]
     assert parts == [0, 0, 1, 2, 3, 4, 5, 4, 4, 6, 7, 8]
+
+
+def test_a_chunk_is_the_event_that_it_was_brought_as() -> None:
+    """It is numbered where it stands, whole as it travels; after a lost race once more, and folded as it is then."""
+    lost, session = Session(), Session()
+    for each in (lost, session):
+        each.send("r1")
+        each.say("r1", "a")
+    session.say("r1", "b", "reasoning")
+    chunk = Chunk.of(session.owner("r1"), "text", {"delta": "c"})
+    for each, numbered in ((lost, {"seq": 4, "part": 0}), (session, {"seq": 5, "part": 2})):
+        each.set(now=NOW + numbered["seq"])
+        each.work(chunk)
+        assert each.records[-1].event is chunk.event
+        assert list(chunk.event) == ["type", "seq", "at", "runId", "part", "kind", "delta"]
+        assert chunk.event == {
+            "type": "run.chunk", "at": NOW + numbered["seq"], "runId": "r1", "kind": "text", "delta": "c", **numbered
+        }  # fmt: skip
+        assert (each.state.seq, each.state.at) == (numbered["seq"], NOW + numbered["seq"])
+    message = session.state.runs["r1"].message
+    assert message is not None
+    assert [part.text for part in message.parts] == ["a", "b", "c"]
+
+
+def test_a_refused_chunk_is_left_as_it_was() -> None:
+    """The event of one that does not count is not numbered."""
+    session = Session()
+    session.send("r1")
+    owner = session.owner("r1")
+    session.ask("cancel", "k1", runId="r1")
+    chunk = Chunk.of(owner, "text", {"delta": "x"})
+    assert session.work(chunk).refused
+    assert (chunk.event["seq"], chunk.event["at"], chunk.event["part"]) == (0, 0, 0)
 
 
 def test_finish() -> None:

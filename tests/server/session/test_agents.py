@@ -305,7 +305,7 @@ async def test_a_failure_of_the_server_fails_the_run_and_not_the_session(monkeyp
     decide = module.decide  # type: ignore[attr-defined]  # what the module imports is replaced where it is used
 
     def broken(state: Any, work: Any, context: Any) -> Any:
-        if getattr(work, "fields", {}).get("name") == "break":
+        if getattr(work, "event", {}).get("name") == "break":
             raise RuntimeError("a mistake in this program")
         return decide(state, work, context)
 

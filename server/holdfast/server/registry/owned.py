@@ -6,7 +6,7 @@ cut off, or superseded is refused, and adds nothing.
 
 from __future__ import annotations
 
-from typing import Any, assert_never, cast
+from typing import assert_never, cast
 
 from holdfast.protocol.events import Event
 from holdfast.protocol.messages import TEXT_KINDS, OpenMessage
@@ -79,16 +79,10 @@ def decide_chunk(state: SessionState, work: Chunk, context: Context) -> Record |
     run = state.runs.get(owner.run_id)
     if run is None or run.message is None or not run.active or not owns(run, owner):
         return None
-    transcript = state.transcript
-    event: dict[str, Any] = {
-        "type": "run.chunk",
-        "seq": transcript.seq + 1,
-        "at": max(context.now, transcript.at),
-        "runId": owner.run_id,
-        "part": part_number(run.message, work.kind, work.fields.get("callId")),
-        "kind": work.kind,
-        **work.fields,
-    }
+    event, transcript = work.event, state.transcript
+    event["part"] = part_number(run.message, event["kind"], event.get("callId"))
+    event["seq"] = transcript.seq + 1
+    event["at"] = context.now if context.now > transcript.at else transcript.at
     record = Record(cast("Event", event))
     fold(state, record)
     return record

@@ -9,12 +9,15 @@ nothing to undo.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from holdfast.protocol.messages import TEXT_KINDS
 from holdfast.server.registry.state import Boundary, RunState, SessionState
 from holdfast.server.registry.table import ACTIVE, TABLE
 from holdfast.server.registry.work import Chunk, OwnedWork, Owner
+
+_FIELDS: Final = len(Chunk.of(Owner("", "", 0), "text", {"delta": ""}).event)
+"""Of a chunk that is nothing but text."""
 
 assert {phase for phase, row in TABLE.items() if row.get("run.chunk") is phase} == ACTIVE, "text moves no phase"
 assert not any("run.chunk" in row for phase, row in TABLE.items() if phase not in ACTIVE), "text is an active run's"
@@ -34,7 +37,8 @@ def numbered(
 ) -> list[dict[str, Any]] | None:
     """The events of what owners have said, where all of it goes on in the open parts; None where it does not.
 
-    The state stays as it is. `now` are milliseconds since the epoch.
+    They are those that were brought, numbered where they stand; what `decide` is given then it numbers once more. The
+    state stays as it is. `now` are milliseconds since the epoch.
     """
     transcript = state.transcript
     seq, at = transcript.seq, max(now, transcript.at)
@@ -47,20 +51,12 @@ def numbered(
         assert message is not None, "it has an open part"
         kind = message.parts[number].kind
         for work in works:
-            if type(work) is not Chunk or work.kind != kind or len(work.fields) != 1:
+            if type(work) is not Chunk or work.event["kind"] != kind or len(work.event) != _FIELDS:
                 return None
             seq += 1
-            events.append(
-                {
-                    "type": "run.chunk",
-                    "seq": seq,
-                    "at": at,
-                    "runId": owner.run_id,
-                    "part": number,
-                    "kind": kind,
-                    "delta": work.fields["delta"],
-                }
-            )
+            event = work.event
+            event["seq"], event["at"], event["part"] = seq, at, number
+            events.append(event)
     return events
 
 

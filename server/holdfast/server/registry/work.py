@@ -98,11 +98,20 @@ class Owner:
 
 @dataclass(slots=True)  # not frozen, which would triple what it costs to make one
 class Chunk:
-    """A piece of the run's message; `fields` are those of its kind, clean and small enough for one event."""
+    """A piece of the run's message, as the event that it becomes: one dict from here to the subscribers.
+
+    Deciding it sets `seq`, `at` and `part` in place; after a conflict it is decided, and numbered, again.
+    """
 
     owner: Owner
-    kind: str
-    fields: dict[str, JSON]
+    event: dict[str, Any]
+    """A `run.chunk`, in the order in which it travels."""
+
+    @classmethod
+    def of(cls, owner: Owner, kind: str, fields: Mapping[str, JSON]) -> Chunk:
+        """One with the fields of its kind, clean and small enough for one event."""
+        event = {"type": "run.chunk", "seq": 0, "at": 0, "runId": owner.run_id, "part": 0, "kind": kind, **fields}
+        return cls(owner, event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -322,13 +322,13 @@ class RunWorker:
         self._waiting_chunks += 1
         if self._outputs:
             last = self._outputs[-1]
-            if isinstance(last.work, Chunk) and last.work.kind == kind:
-                waiting = cast("str", last.work.fields["delta"])
-                if len(waiting) + len(piece) <= _TEXT_LENGTH:
-                    last.work.fields["delta"] = waiting + piece
+            if isinstance(last.work, Chunk) and last.work.event["kind"] == kind:
+                event = last.work.event
+                if len(event["delta"]) + len(piece) <= _TEXT_LENGTH:
+                    event["delta"] += piece
                     last.size += size
                     return
-        self._put(Chunk(self.owner, kind, {"delta": piece}), size=size)
+        self._put(Chunk.of(self.owner, kind, {"delta": piece}), size=size)
 
     async def write(self, kind: str, fields: dict[str, JSON]) -> None:
         """Takes a chunk of another kind."""
@@ -340,7 +340,7 @@ class RunWorker:
         self._open_kind = None
         self._waiting_bytes += size
         self._waiting_chunks += 1
-        self._put(Chunk(self.owner, kind, fields), size=size)
+        self._put(Chunk.of(self.owner, kind, fields), size=size)
         await self._until_room()
 
     async def request(self, request: Request, expires_ms: int | None) -> Answer:
@@ -603,7 +603,8 @@ class RunWorker:
 
 def _fold(message: OpenMessage, chunk: Chunk) -> None:
     """What the registry's fold makes of it."""
-    number = part_number(message, chunk.kind, chunk.fields.get("callId"))
+    event = chunk.event
+    number = part_number(message, event["kind"], event.get("callId"))
     if number == len(message.parts):
-        message.parts.append(OpenPart(chunk.kind, {}))
-    message.parts[number].fold(chunk.fields)
+        message.parts.append(OpenPart(event["kind"], {}))
+    message.parts[number].fold(event)
