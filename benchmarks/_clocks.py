@@ -6,6 +6,7 @@ caller's, is measured at the start and taken off.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import pkgutil
@@ -17,8 +18,12 @@ from dataclasses import dataclass
 from types import coroutine
 from typing import Any, Final
 
+from websockets.asyncio.connection import Connection
+
 _TAKEN_AWAY_NS: Final = 500_000
 """Longer than anything that is clocked here takes: the machine gave the core to somebody else. It is left out."""
+TRANSPORT: Final = "transport.write"
+"""The name for what every WebSocket connection writes to: no function of the server, and not one of Python either."""
 _CALLS: Final = 5_000
 """Made to see what a clock takes."""
 
@@ -61,7 +66,10 @@ class Clocks:
         return {name: (layer.ns - layer.clock_ns, layer.calls) for name, layer in self.layers.items()}
 
     def wrap(self, layer: str, name: str) -> None:
-        """Puts a clock of this layer around the function or method with this dotted name."""
+        """Puts a clock of this layer around the function or method with this dotted name, or around `TRANSPORT`."""
+        if name == TRANSPORT:
+            self._wrap_transports(self.layers.setdefault(layer, Layer()))
+            return
         owner_name, _, attribute = name.rpartition(".")
         try:
             owner = pkgutil.resolve_name(owner_name)
@@ -70,6 +78,17 @@ class Clocks:
             self.missing.append(name)
             return
         setattr(owner, attribute, self._clocked(function, self.layers.setdefault(layer, Layer())))
+
+    def _wrap_transports(self, layer: Layer) -> None:
+        made = Connection.connection_made
+
+        def connection_made(self: Connection, transport: asyncio.BaseTransport) -> None:
+            made(self, _Transport(transport, clocked))
+
+        def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
+            return self._clocked(function, layer)
+
+        setattr(Connection, "connection_made", connection_made)  # noqa: B010  # mypy takes no method in place of one
 
     def _clocked(self, function: Callable[..., Any], layer: Layer) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(function):
@@ -145,6 +164,16 @@ class Clocks:
             own.append(inner.ns / _CALLS)
             callers.append(outer.ns / _CALLS - bare)
         return Cost(min(own), max(0.0, min(callers)))
+
+
+class _Transport(asyncio.BaseTransport):
+    """A connection's transport, with a `write` of its own."""
+
+    def __init__(self, inner: Any, clocked: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self.write = clocked(inner.write)
+        for name in dir(inner):
+            if not name.startswith("_") and name != "write":
+                setattr(self, name, getattr(inner, name))
 
 
 def _call(function: Callable[[], Any]) -> None:

@@ -20,7 +20,7 @@ from benchmarks._processes import run
 from benchmarks._table import Row, show
 
 LAYERS: Final = (
-    ("hand-over", "holdfast.server.agents.run.Run.text"),
+    ("hand-over", "holdfast.server.session.worker.RunWorker.put_text"),
     ("turn", "holdfast.server.node.turns.Turns._turn"),
     ("turn", "holdfast.server.session.actor.Session.decide"),
     ("turn", "holdfast.server.session.actor.Session.landed"),
@@ -32,7 +32,7 @@ LAYERS: Final = (
     ("store", "holdfast.server.store.sqlite.SqliteStore.append_many"),
     ("keep in memory", "holdfast.server.session.journal.Journal.keep"),
     ("fan-out", "holdfast.server.session.subscribers.Subscribers.fan_out"),
-    ("socket write", "holdfast.server.gateway.frames.SocketWire.write"),
+    ("socket write", "transport.write"),
     ("committed", "holdfast.server.session.worker.RunWorker.committed"),
 )
 """Name and function of each layer, in the order of a token's way."""
