@@ -175,7 +175,7 @@ async def test_the_users_client_stays_open(client: openai.AsyncOpenAI) -> None:
 
 def test_the_endpoint_is_a_program() -> None:
     """Started by its path, it says where it listens: what the benchmarks and a curious person need."""
-    path = Path(__file__).parents[2] / "support" / "openai_endpoint.py"
+    path = Path(__file__).parents[3] / "support" / "openai_endpoint.py"
     with subprocess.Popen([sys.executable, path, "--port", "0"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         assert program.stdout.readline().startswith("OPENAI_BASE_URL=http://127.0.0.1:")
