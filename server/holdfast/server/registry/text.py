@@ -9,10 +9,10 @@ nothing to undo.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from holdfast.protocol.messages import TEXT_KINDS
-from holdfast.server.registry.state import Boundary, RunState, SessionState
+from holdfast.server.registry.state import Boundary, SessionState
 from holdfast.server.registry.table import ACTIVE, TABLE
 from holdfast.server.registry.work import Chunk, OwnedWork, Owner
 
@@ -23,34 +23,48 @@ assert {phase for phase, row in TABLE.items() if row.get("run.chunk") is phase} 
 assert not any("run.chunk" in row for phase, row in TABLE.items() if phase not in ACTIVE), "text is an active run's"
 
 
-def open_text(state: SessionState, owner: Owner) -> int:
-    """The number of the part in which text of the run goes on; -1 where there is none, or it is not this owner's."""
-    run = state.runs.get(owner.run_id)
-    if run is None or run.message is None or run.node != owner.node or run.attempt != owner.attempt:
-        return -1
-    parts = run.message.parts
-    return len(parts) - 1 if parts and not parts[-1].done and parts[-1].kind in TEXT_KINDS else -1
+class Speaker(Protocol):
+    """Who works on a run."""
+
+    @property
+    def owner(self) -> Owner:
+        """As which attempt."""
+        ...
+
+
+class Said(Protocol):
+    """A piece of what an owner has brought."""
+
+    @property
+    def work(self) -> OwnedWork:
+        """What it is."""
+        ...
 
 
 def numbered(
-    state: SessionState, said: Iterable[tuple[Owner, Sequence[OwnedWork]]], now: int
+    state: SessionState, said: Iterable[tuple[Speaker, Sequence[Said]]], now: int
 ) -> list[dict[str, Any]] | None:
     """The events of what owners have said, where all of it goes on in the open parts; None where it does not.
 
     They are those that were brought, numbered where they stand; what `decide` is given then it numbers once more. The
     state stays as it is. `now` are milliseconds since the epoch.
     """
-    transcript = state.transcript
-    seq, at = transcript.seq, max(now, transcript.at)
+    runs, transcript = state.runs, state.transcript
+    seq, at = transcript.seq, transcript.at
+    if now > at:
+        at = now
     events: list[dict[str, Any]] = []
-    for owner, works in said:
-        number = open_text(state, owner)
-        if number < 0:
+    for speaker, pieces in said:
+        owner = speaker.owner
+        run = runs.get(owner.run_id)
+        if run is None or run.message is None or run.node != owner.node or run.attempt != owner.attempt:
             return None
-        message = state.runs[owner.run_id].message
-        assert message is not None, "it has an open part"
-        kind = message.parts[number].kind
-        for work in works:
+        parts = run.message.parts
+        if not parts or parts[-1].done or parts[-1].kind not in TEXT_KINDS:
+            return None
+        kind, number = parts[-1].kind, len(parts) - 1
+        for piece in pieces:
+            work = piece.work
             if type(work) is not Chunk or work.event["kind"] != kind or len(work.event) != _FIELDS:
                 return None
             seq += 1
@@ -60,17 +74,15 @@ def numbered(
     return events
 
 
-def take_in(state: SessionState, events: Iterable[Mapping[str, Any]]) -> None:
+def take_in(state: SessionState, events: Sequence[Mapping[str, Any]]) -> None:
     """Folds events that `numbered` has made on this state, and that are in the log now."""
-    runs, transcript = state.runs, state.transcript
-    run: RunState | None = None
+    runs = state.runs
     for event in events:
-        if run is None or run.run_id != event["runId"]:
-            run = runs[event["runId"]]
-        assert run.message is not None, "an active run has an message"
+        run = runs[event["runId"]]
+        assert run.message is not None, "an active run has a message"
         number: int = event["part"]
         part = run.message.parts[number]
         run.boundaries.append(Boundary(event["seq"], number, part.length))
         part.add(event["delta"])
-        transcript.seq = event["seq"]
-        transcript.at = event["at"]
+    transcript, last = state.transcript, events[-1]
+    transcript.seq, transcript.at = last["seq"], last["at"]

@@ -346,7 +346,7 @@ class Session:
 
     def _go_on(self) -> None:
         self._look_around()
-        if self.life is Life.CLOSING or self._core.has_mail(self._host.clock.monotonic()):
+        if self._core.has_mail or self.life is Life.CLOSING:
             self._host.turns.add(self)
 
     def _look_around(self) -> None:
@@ -366,7 +366,7 @@ class Session:
             self._journal.keep(landed.events, landed.encoded)
             self.subscribers.fan_out(landed.events, landed.encoded)
         if landed.opened:
-            landed.effects += self._workers.reconciled(self._core.state, self._host.node)
+            landed.effects = [*landed.effects, *self._workers.reconciled(self._core.state, self._host.node)]
         for effect in landed.effects:
             chore = self._workers.carry_out(effect)
             if chore is not None:

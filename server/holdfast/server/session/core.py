@@ -175,8 +175,8 @@ _STAGE_OF: Final[Mapping[type[Question], Stage]] = {
 class Landed:
     """What has come into the log, and what is to be done about it, in the order of the fields."""
 
-    events: list[Event] = field(default_factory=lambda: [])
-    encoded: list[bytes] = field(default_factory=lambda: [])
+    events: list[Event] = field(default_factory=list[Event])
+    encoded: list[bytes] = field(default_factory=list[bytes])
     """The events as msgpack."""
     lifecycle: bool = False
     """Whether some of them are not chunks."""
@@ -184,7 +184,7 @@ class Landed:
     """Whether the state was folded anew: who works here is reconciled with it."""
     reset: bool | None = None
     """Whether every reader needs a snapshot: one that announces a new epoch, or (False) none."""
-    effects: list[Effect] = field(default_factory=lambda: [])
+    effects: Sequence[Effect] = ()
     mail: Mail | None = None
     """The batch is done: everybody in it is to be told."""
     unobserved_since: int | None = None
@@ -306,15 +306,10 @@ class Core:
         """Whether the state has been folded from the store."""
         return self.head is not NO_LOG
 
-    def has_mail(self, steady: float) -> bool:
-        """Whether `next` would have something to do."""
-        return (
-            self._then is not None
-            or self._check
-            or bool(self._heard)
-            or bool(self.mailbox.batch)
-            or self.mailbox.waiting(held=not self.closing and steady < self.held_until)
-        )
+    @property
+    def has_mail(self) -> bool:
+        """Whether `next` may have something to do."""
+        return bool(self.mailbox or self._then or self._check or self._heard)
 
     def next(self, now: int, steady: float) -> Question | Landed | None:
         """What the store is to be asked, or what is to be done without asking it; None where nothing waits.
@@ -332,7 +327,7 @@ class Core:
                 return landed
         mail = self.mailbox.batch
         if not mail:
-            mail = self.mailbox.take(held=not self.closing and steady < self.held_until)
+            mail = self.mailbox.take(held=steady < self.held_until and not self.closing)
             self._found, self._fresh = None, not self._shared
         if mail.items:
             return self._next_of_commands(mail, now, steady)
@@ -388,9 +383,15 @@ class Core:
         flight = self._flight
         assert flight is not None, "an append is answered"
         if isinstance(result, Appended):
-            landed = self._done(self._land(flight, Landed(), set(self._here.working)))
+            if flight.draft is None:
+                take_in(self.state, flight.events)
+                self._flight, self._fresh = None, True
+                landed = Landed(flight.events, flight.encoded)
+            else:
+                landed = self._land(flight, Landed(), set(self._here.working))
+            self.head = result.head
             landed.contended = result.contended
-            return landed
+            return self._done(landed)
         self._sure = sure
         if not result.batches:
             self._then = CatchUp(self.head)
@@ -447,7 +448,7 @@ class Core:
         self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
         landed.events += events
         landed.encoded += [MSGPACK_CODEC.encode(event) for event in events]
-        landed.effects += effects(self.state, events, node=self._node, working=working)
+        landed.effects = [*landed.effects, *effects(self.state, events, node=self._node, working=working)]
         if any(event["type"] != "run.chunk" for event in events):
             landed.lifecycle = True
             self._owed = owed(self.state)
@@ -515,7 +516,8 @@ class Core:
         else:
             self.state = flight.draft
             self._owed = owed(self.state)
-            landed.effects += effects(self.state, flight.events, node=self._node, working=working)
+            found = effects(self.state, flight.events, node=self._node, working=working)
+            landed.effects = [*landed.effects, *found]
             landed.lifecycle = landed.lifecycle or any(event["type"] != "run.chunk" for event in flight.events)
         self.head = Head(self.head.epoch, flight.batch.last_seq, flight.batch.batch_id)
         landed.events += flight.events
@@ -529,7 +531,7 @@ class Core:
         if self._found is not None:
             landed.unobserved_since = self._found.unobserved_since
         if self._consequences:
-            landed.effects += self._consequences
+            landed.effects = [*landed.effects, *self._consequences]
             self._consequences = []
         return landed
 
@@ -543,12 +545,14 @@ class Core:
 
     def _text(self, mail: Mail, now: int) -> _Flight | None:
         """The batch where it is nothing but text that goes on: decided without a copy of the state."""
-        said = [(worker.owner, [output.work for output in outputs]) for worker, outputs in mail.taken]
-        events = numbered(self.state, said, now)
+        events = numbered(self.state, mail.taken, now)
         if not events:
             return None
         encode = MSGPACK_CODEC.encode
-        encoded = [encode(event) for event in events]
+        try:
+            encoded = [encode(event) for event in events]
+        except Exception:  # deciding one by one finds which it is
+            return None
         payload = encoded[0] if len(encoded) == 1 else b"".join(encoded)
         batch = Batch(self._name_batch(), events[0]["seq"], events[-1]["seq"], payload)
         return _Flight(batch, cast("list[Event]", events), encoded, None)

@@ -149,17 +149,15 @@ class Journal:
 
     def keep(self, events: Sequence[Event], encoded: Sequence[bytes]) -> None:
         """Takes note of what has landed: these events, as msgpack."""
-        self._recent.extend(events)
-        total = 0
-        for item in encoded:
-            size = len(item)
-            self._recent_bytes.append(size)
-            total += size
+        recent, settings = self._recent, self._settings
+        recent.extend(events)
+        sizes = [*map(len, encoded)]
+        self._recent_bytes.extend(sizes)
+        total = sum(sizes)
         self._recent_total += total
         self._behind_checkpoint += total + _EVENT_WEIGHT * len(events)
-        settings = self._settings
         # Half goes at once, so that letting go costs next to nothing per event.
-        if len(self._recent) > settings.recent_events or self._recent_total > settings.recent_bytes:
+        if len(recent) > settings.recent_events or self._recent_total > settings.recent_bytes:
             while self._recent and (
                 len(self._recent) > settings.recent_events // 2 or self._recent_total > settings.recent_bytes // 2
             ):

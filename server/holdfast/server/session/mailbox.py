@@ -6,8 +6,8 @@ said; reads are told behind what was taken with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
@@ -63,10 +63,10 @@ class Item:
 class Mail:
     """What is decided and appended together."""
 
-    items: list[Item] = field(default_factory=lambda: [])
-    taken: list[tuple[Worker, list[Output]]] = field(default_factory=lambda: [])
+    items: Sequence[Item] = ()
+    taken: Sequence[tuple[Worker, list[Output]]] = ()
     """What agents have said, by whom."""
-    reads: list[Read] = field(default_factory=lambda: [])
+    reads: Sequence[Read] = ()
 
     def __bool__(self) -> bool:
         return bool(self.items or self.taken or self.reads)
@@ -83,9 +83,8 @@ class Mailbox:
         self._ready: dict[str, Worker] = {}
         self._reads: dict[Read, None] = {}
 
-    def waiting(self, *, held: bool) -> bool:
-        """Whether there is something to take; what agents have said does not count while it is `held`."""
-        return bool(self._commands or self._chores or self._reads or (self._ready and not held))
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._commands or self._chores or self._reads or self.batch)
 
     @property
     def pending(self) -> bool:
@@ -129,8 +128,9 @@ class Mailbox:
 
     def take(self, *, held: bool) -> Mail:
         """Moves what waits into the batch, which must be done; but for what agents have said while it is `held`."""
-        mail = self.batch = Mail([*self._commands, *self._chores] if self._commands or self._chores else [])
-        if mail.items:
+        mail = self.batch = Mail()
+        if self._commands or self._chores:
+            mail.items = [*self._commands, *self._chores]
             self._commands, self._chores = [], []
         if self._ready and not held:
             ready, self._ready = self._ready, {}
