@@ -1,12 +1,12 @@
 /**
- * What a streaming answer costs the browser's client: the share of one core for 5,000 chunks a second, by the length of
- * the answer. Each frame goes the way it goes in a page: JSON text, `Connection.received`, `takeNews`, the view.
+ * What a streaming message costs the browser's client: the share of one core for 5,000 chunks a second, by the length of
+ * the message. Each frame goes the way it goes in a page: JSON text, `Connection.received`, `takeNews`, the view.
  *
  *     node benchmarks/browser_fold.js
  *
  * `floor`: JSON.parse of the same frames and nothing else. `60 Hz`: the view is read as often as a page paints. `every
  * chunk`: it is read after each. `reader`: the text is read along, as `for await (const chunk of run)` does. None of
- * them may grow with the length of the answer. `60 Hz, joined` also touches the whole text at every paint, which the
+ * them may grow with the length of the message. `60 Hz, joined` also touches the whole text at every paint, which the
  * engine then has to join: the one cost that does grow, and the reason for a page to append what is new.
  */
 
@@ -14,9 +14,9 @@ import { Connection } from "../client/browser/holdfast/core/connection.js";
 
 const CHUNKS_PER_SECOND = 5_000;
 const LENGTHS = [1_000, 10_000, 100_000];
-/** The answers before, which a page shows as well. */
+/** The messages before, which a page shows as well. */
 const MESSAGES = 50;
-/** So many chunks are measured at each length, over several answers where one is shorter. */
+/** So many chunks are measured at each length, over several messages where one is shorter. */
 const MEASURED = 200_000;
 
 const WORDS = ["Lisbon ", "is ", "hilly, ", "and ", "the ", "Alfama ", "é ", "👋 ", "old.\n", "So "];
@@ -46,7 +46,7 @@ function client() {
     role: "user",
     status: "complete",
   }));
-  const answer = { ...fields, id: "a-1", role: "assistant", status: "streaming" };
+  const message = { ...fields, id: "a-1", role: "assistant", status: "streaming" };
   const welcome = {
     type: "welcome",
     epoch: "e",
@@ -58,7 +58,7 @@ function client() {
   connection.opening();
   connection.opened(0);
   connection.received(
-    [welcome, { ...snapshot, messages: [...messages, answer] }, { type: "caughtUp", seq: 0, at: 0 }],
+    [welcome, { ...snapshot, messages: [...messages, message] }, { type: "caughtUp", seq: 0, at: 0 }],
     0,
   );
   connection.takeNews();
@@ -74,12 +74,12 @@ function look({ transcript }) {
 }
 
 /**
- * Reads the view and the whole text of the answer in it, which the engine then has to join.
+ * Reads the view and the whole text of the message in it, which the engine then has to join.
  * @param {Connection} connection
  */
 function join(connection) {
   look(connection);
-  const part = connection.transcript.answerOf("r-1")?.parts[0];
+  const part = connection.transcript.messageOf("r-1")?.parts[0];
   const text = part?.kind === "text" ? part.text : "";
   if (text === "" || text.charCodeAt(text.length - 1) === 0) throw new Error("nothing to paint");
 }
@@ -138,16 +138,16 @@ function receive(connection, frame, number) {
 /**
  * The share of a core, in percent.
  * @param {Way} way
- * @param {string[]} frames of one answer
- * @param {number} answers
+ * @param {string[]} frames of one message
+ * @param {number} messages
  */
-function share(way, frames, answers) {
-  const takers = Array.from({ length: answers }, () => way());
+function share(way, frames, messages) {
+  const takers = Array.from({ length: messages }, () => way());
   const before = process.cpuUsage();
   for (const take of takers)
     for (let number = 0; number < frames.length; number++) take(String(frames[number]), number);
   const { user, system } = process.cpuUsage(before);
-  return (((user + system) / (frames.length * answers)) * CHUNKS_PER_SECOND) / 1e4;
+  return (((user + system) / (frames.length * messages)) * CHUNKS_PER_SECOND) / 1e4;
 }
 
 const names = Object.keys(WAYS);

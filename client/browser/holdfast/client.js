@@ -41,12 +41,12 @@ import { stable } from "./core/view.js";
  * @typedef {object} Change What came since the last notification; the view has all of it already.
  * @property {readonly Event[]} events in the order of the log
  * @property {boolean} reset a snapshot replaced everything; what led there is not told event by event
- * @property {readonly Settled[]} settled answers to commands, also to those that an earlier page gave
+ * @property {readonly Settled[]} settled what commands came to, also those that an earlier page gave
  *
  * @typedef {(change: Change) => void} Listener
  */
 
-/** How long a client that was closed goes on for the answers to its commands. */
+/** How long a client that was closed goes on for the replies to its commands. */
 export const LINGER_MS = 2_000;
 
 export class Client {
@@ -64,7 +64,7 @@ export class Client {
   #opens = false;
   /** Null while it sleeps. @type {(() => void) | null} */
   #unwatchPage = null;
-  /** What ended the client for its program, which may be before its last answers have come. @type {ClientClosedError | null} */
+  /** What ended the client for its program, which may be before its last replies have come. @type {ClientClosedError | null} */
   #closed = null;
   /** @type {unknown} */
   #lingering = null;
@@ -86,7 +86,7 @@ export class Client {
   #keptCommands = null;
   /** @type {string | null} */
   #keptFor = null;
-  /** What had no answer when the client was closed. @type {readonly Command[]} */
+  /** What had no reply when the client was closed. @type {readonly Command[]} */
   #left = [];
   /** When the next connection is tried, by both clocks: the wall clock may be set meanwhile. */
   #reconnectAt = NaN;
@@ -207,7 +207,7 @@ export class Client {
   }
 
   /**
-   * Gives a command; its answer, over any number of connections. A promise that nobody looks at is not reported as
+   * Gives a command; its reply, over any number of connections. A promise that nobody looks at is not reported as
    * unhandled: the outcome is told to subscribers too.
    *
    * @param {Command} command
@@ -261,14 +261,14 @@ export class Client {
   }
 
   /**
-   * Ends the client for its program. The connection goes on until the commands that were given are answered, at most
-   * LINGER_MS; it is made first where there is none, but not for a client that sleeps. What has no answer then stays in
+   * Ends the client for its program. The connection goes on until the commands that were given have their replies,
+   * at most LINGER_MS; it is made first where there is none, but not for a client that sleeps. What has no reply then stays in
    * the storage, for the next page.
    */
   close() {
     if (this.#failure !== null) return;
     this.#closed = new ClientClosedError();
-    if (this.#unwatchPage === null || this.#isAnswered) {
+    if (this.#unwatchPage === null || this.#outstanding.length === 0) {
       this.#leave();
       return;
     }
@@ -278,14 +278,15 @@ export class Client {
     this.#publishSoon();
   }
 
-  get #isAnswered() {
-    return this.#connection.outbox.state().length === 0;
+  /** The commands that closing would leave without a reply. */
+  get #outstanding() {
+    return this.#connection.outbox.state();
   }
 
   #leave() {
     this.#environment.clearTimeout(this.#lingering);
     this.#disconnect();
-    this.#left = this.#connection.outbox.state();
+    this.#left = this.#outstanding;
     this.#connection.close();
     this.#publishSoon();
   }
@@ -377,7 +378,7 @@ export class Client {
     if (news.some(({ type }) => type === "run.ended")) this.#saveState();
     for (const reader of this.readers) reader.deliver(news);
     if (failure !== null) this.#end();
-    else if (this.#closed !== null && this.#isAnswered) this.#leave();
+    else if (this.#closed !== null && this.#outstanding.length === 0) this.#leave();
     this.pulse();
     this.#notify(news, settled);
   }

@@ -17,7 +17,7 @@ import { Session } from "./session.js";
  * @property {string} text
  * @property {Message | null} message
  * @property {RunInfo | null} info
- * @property {Run} run to stop it, steer it, answer it
+ * @property {Run} run to stop it, steer it, answer its requests
  */
 
 /**

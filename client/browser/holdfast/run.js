@@ -18,7 +18,7 @@ const HISTORY_PAGE = 200;
  * @typedef {object} RunResult A run after its end.
  * @property {string} runId
  * @property {EndReason} reason
- * @property {string} text all text of the answer
+ * @property {string} text all text of the assistant's message
  * @property {Message | null} message null for a run that never started
  * @property {string} [cause]
  * @property {string} [by] who ended it, and on which device, where this client got the event itself
@@ -31,9 +31,9 @@ const HISTORY_PAGE = 200;
 /**
  * One run of the session, whoever started it, going on or ended. Letting go of it never stops it.
  *
- * Iterating it yields the text of its answer from the beginning, and ends when the run ends. A reader that is slow gets
- * longer pieces; one that comes late gets what there is at once. If the answer is cut, what was yielded beyond the cut
- * is not taken back.
+ * Iterating it yields its text from the beginning, and ends when the run ends. A reader that is slow gets longer pieces;
+ * one that comes late gets what there is at once. If its message is cut, what was yielded beyond the cut is not taken
+ * back.
  */
 export class Run {
   /** Of a send that became a steer: from its acknowledgement on, the id of the run it went into. */
@@ -49,7 +49,7 @@ export class Run {
   #client;
   /** @type {Position | null} */
   #taken = null;
-  /** The answer, fetched from the history. @type {Message | null} */
+  /** The assistant's message, fetched from the history. @type {Message | null} */
   #archived = null;
   /** That it was prevented, perhaps longer ago than anything held here. @type {Pick<Ack, "reason" | "cause"> | null} */
   #prevented = null;
@@ -89,13 +89,17 @@ export class Run {
     return this.#client.transcript.run(this.id) ?? null;
   }
 
-  /** Its answer so far; null where there is none. The same object until it changed. @returns {Message | null} */
+  /**
+   * What the assistant has said in it so far; null where it has not begun. The same object until it changed.
+   *
+   * @returns {Message | null}
+   */
   get message() {
     this.#look();
-    return this.#client.transcript.answerOf(this.id) ?? this.#archived;
+    return this.#client.transcript.messageOf(this.id) ?? this.#archived;
   }
 
-  /** All text of its answer so far. */
+  /** All text of its message so far. */
   get text() {
     return this.read([]);
   }
@@ -112,7 +116,7 @@ export class Run {
     return reads || (taken.epoch === shown.epoch && taken.seq > shown.seq) ? taken : shown;
   }
 
-  /** The text of the answer, from its beginning to the end of the run. Rejects as `ended` does. */
+  /** Its text, from the beginning to the end of the run. Rejects as `ended` does. */
   [Symbol.asyncIterator]() {
     return new RunReader(this, this.#client);
   }
@@ -139,7 +143,7 @@ export class Run {
    * Stops the run: once it is acknowledged, no further chunk of it will ever be in the log. It may be pressed at any
    * time, before the server has heard of the run, offline, or twice.
    *
-   * @param {Pick<CancelOptions, "seen">} [options] `seen`: where the kept answer is cut, see there for what is meant
+   * @param {Pick<CancelOptions, "seen">} [options] `seen`: where the kept message is cut, see there for what is meant
    *   where it is left out; null cuts nothing
    */
   cancel({ seen = this.seen } = {}) {
@@ -198,7 +202,7 @@ export class Run {
   read(taken) {
     this.#look();
     const { transcript } = this.#client;
-    if (this.#archived !== null && transcript.answerOf(this.id) === undefined) {
+    if (this.#archived !== null && transcript.messageOf(this.id) === undefined) {
       return new OpenMessage(this.#archived).readText(taken);
     }
     return transcript.readText(this.id, taken);
@@ -210,15 +214,15 @@ export class Run {
     if (position.epoch !== "") this.#taken = position;
   }
 
-  /** Whether the run has ended; its answer is then at hand, from the history if need be. */
+  /** Whether the run has ended; its message is then at hand, from the history if need be. */
   async isOver() {
     const client = this.#client;
     const { transcript } = client;
     if (this.#archived !== null || this.#prevented !== null) return true;
     switch (this.status) {
       case "ended":
-        if (transcript.answerOf(this.id) === undefined && transcript.answerExpected(this.id)) {
-          this.#archived = await findAnswer(client, this.id);
+        if (transcript.messageOf(this.id) === undefined && transcript.messageExpected(this.id)) {
+          this.#archived = await findMessage(client, this.id);
         }
         return true;
       case "unknown":
@@ -226,7 +230,7 @@ export class Run {
         client.check();
         // Until its send is acknowledged nobody can know it.
         if (client.status !== "live" || client.connection.outbox.startsRun(this.id)) return false;
-        this.#archived = await findAnswer(client, this.id);
+        this.#archived = await findMessage(client, this.id);
         if (this.#archived === null && this.status === "unknown") throw new UnknownRunError(this.id);
         return this.#archived !== null;
       default:
@@ -237,19 +241,19 @@ export class Run {
 }
 
 /**
- * The answer of a run that is older than what is held, looked for in the whole history.
+ * The assistant's message of a run that is older than what is held, looked for in the whole history.
  *
  * @param {Client} client
  * @param {string} runId
  * @returns {Promise<Message | null>}
  */
-async function findAnswer(client, runId) {
+async function findMessage(client, runId) {
   let { more } = client.transcript;
   let before = client.transcript.messages()[0]?.seq;
   while (more) {
     const page = /** @type {HistoryPage} */ (await client.command(command("history", { before, limit: HISTORY_PAGE })));
-    const answer = page.messages.find((message) => message.runId === runId && message.role === "assistant");
-    if (answer !== undefined) return answer;
+    const message = page.messages.find(({ role, runId: of }) => of === runId && role === "assistant");
+    if (message !== undefined) return message;
     before = page.messages[0]?.seq;
     more = page.more && before !== undefined;
   }

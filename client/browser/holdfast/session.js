@@ -27,7 +27,7 @@ import { Run } from "./run.js";
  *   `steered` tell of an id that had become a steer; `runId` is then the run it went into
  * @typedef {Came<"cancelled"> & {runIds: string[]}} CancelAllOutcome the runs that it ended
  * @typedef {Came<OutcomeOfSteer> & {id: string}} SteerOutcome `id` is the steer's;
- *   `sent` as a message of its own, which `runId` answers
+ *   `sent` as a message of its own, and `runId` is its run
  * @typedef {Came<OutcomeOfWithdraw>} WithdrawOutcome
  * @typedef {Came<OutcomeOfAnswer>} AnswerOutcome of two
  *   devices' answers to one request, one is `accepted`
@@ -36,9 +36,9 @@ import { Run } from "./run.js";
 /**
  * A session on a server, kept connected until `close`. Closing it, or the page, never stops a run.
  *
- * Every command is answered once the server has acknowledged it, over any number of reconnects, and of pages where there
+ * Every command resolves once the server has acknowledged it, over any number of reconnects, and of pages where there
  * is a storage. It rejects with a CommandError where the server refused, OutboxFullError where too many wait
- * already, and what ended the client. A command without an answer when the client closes may have arrived or not;
+ * already, and what ended the client. A command without a reply when the client closes may have arrived or not;
  * giving it again with the same id is safe.
  */
 export class Session {
@@ -127,7 +127,7 @@ export class Session {
   // ---- commands
 
   /**
-   * Sends a message, and gives the run that answers it before the server has heard of either: it can be stopped at once.
+   * Sends a message, and gives the run that it starts before the server has heard of either: it can be stopped at once.
    * Whether the server took it is told by `run.accepted`. Throws CommandError `invalid` for what cannot be sent at all.
    *
    * @param {string | Part[]} content
@@ -237,7 +237,7 @@ export class Session {
 
   /**
    * Ends this client for good. Runs go on; whoever waits here gets ClientClosedError. Only commands that were given are
-   * still sent, and have two seconds for their answer, also where the connection is away; without one their callers get
+   * still sent, and have two seconds for their replies, also where the connection is away; without one their callers get
    * ClientClosedError too, and the next page gives them again, where there is a storage.
    */
   close() {
@@ -251,7 +251,7 @@ export class Session {
   }
 
   /**
-   * The answer to a command. What cannot be a command at all is a defect of the program: that rejection is not muted.
+   * The reply to a command. What cannot be a command at all is a defect of the program: that rejection is not muted.
    *
    * @param {string} type
    * @param {Record<string, unknown>} fields

@@ -90,7 +90,7 @@ for (const [what, message] of Object.entries({
   });
 }
 
-test("an answer is told also where it names an event that is not here, and contact is lost then", () => {
+test("a reply is told also where it names an event that is not here, and contact is lost then", () => {
   const connection = live();
   connection.submit(command("k"), 0);
   tell(connection, { type: "ack", id: "k", outcome: "withdrawn", seq: 3 });
@@ -101,7 +101,7 @@ test("an answer is told also where it names an event that is not here, and conta
   assert.equal(connection.lost, "events up to 3 are missing");
 });
 
-test("the seq of an answer given before is not compared: it may belong to a log that is gone", () => {
+test("the seq of a reply given before is not compared: it may belong to a log that is gone", () => {
   const connection = live();
   connection.submit(command(), 0);
   tell(connection, { type: "ack", id: "k", outcome: "withdrawn", seq: 900, duplicate: true });
@@ -210,7 +210,7 @@ test("no welcome for ten seconds, or silence of two heartbeats, is lost contact;
   assert.equal(connection.lost, "the server was not heard in time");
 });
 
-test("any number of pings read in one go is answered once", () => {
+test("any number of pings read in one go get one pong", () => {
   const connection = live();
   tell(connection, { type: "ping", head: 0 }, { type: "ping", head: 0 });
   assert.deepEqual(sent(connection), [{ type: "pong" }]);
@@ -444,7 +444,7 @@ test("a command that waits and is too large for the server found next fails here
   assert.equal(onlySettled(connection).error?.code, "too_large");
 });
 
-test("half an answer to history is dropped with its connection, and asked for again", () => {
+test("half a page of history is dropped with its connection, and asked for again", () => {
   const connection = live();
   const message = { id: "m", role: "user", parts: [], at: 1, seq: 1, after: null, status: "complete" };
   const page = { type: "page", id: "h", messages: [message], more: true, last: false };

@@ -50,7 +50,7 @@ test("a socket that neither opens nor fails is dropped after ten seconds, and wh
   stale.onmessage?.({ data: "[]" });
   stale.onclose?.({ code: 4500, reason: "" });
   assert.equal(session.status, "offline");
-  assert.equal(session.view.error?.message, "The server did not answer in time.");
+  assert.equal(session.view.error?.message, "The server said nothing in time.");
   session.close();
 });
 
@@ -88,7 +88,7 @@ test("a heartbeat beyond what timers can wait keeps the connection, and is waite
   session.close();
 });
 
-test("heartbeats keep a quiet connection, and are answered", async () => {
+test("heartbeats keep a quiet connection, and are replied to", async () => {
   const server = new Server();
   const page = new Page();
   const session = await page.live(server);
@@ -130,7 +130,7 @@ test("a page that wakes up notices within five seconds that its connection is de
   page.becomes("visible");
   await rest();
   await page.clock.advance(5_000);
-  assert.equal(server.sockets.length, 1, "a server that answers keeps its connection");
+  assert.equal(server.sockets.length, 1, "a server that is heard keeps its connection");
   server.network = "silent";
   page.becomes("visible");
   await page.clock.advance(5_000);
@@ -231,7 +231,7 @@ test("the token is asked for at every connect, and a new one is used after the o
 test("a token that cannot be had, now or in time, is asked for again", async () => {
   const server = new Server();
   const page = new Page();
-  const answers = [
+  const given = [
     () => {
       throw new Error("signed out");
     },
@@ -239,7 +239,7 @@ test("a token that cannot be had, now or in time, is asked for again", async () 
     () => /** @type {Promise<string>} */ (new Promise(() => {})),
     () => "good",
   ];
-  const session = page.open(server, { token: () => /** @type {() => string} */ (answers.shift())() });
+  const session = page.open(server, { token: () => /** @type {() => string} */ (given.shift())() });
   await until(() => session.status === "offline");
   assert.match(session.view.error?.message ?? "", /signed out/);
   await page.clock.advance(1_000);

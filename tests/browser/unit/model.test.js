@@ -164,7 +164,7 @@ class Server {
   }
 
   /**
-   * Some of the events on the line are lost, which a client can notice; that answers are, it could not.
+   * Some of the events on the line are lost, which a client can notice; that replies are, it could not.
    * @param {number} keep how many of them arrive
    */
   loseEvents(keep) {
@@ -204,8 +204,8 @@ function split(message, random) {
 /** A page with a client on it; what a shell does, without timers. */
 class Page {
   now = 0;
-  /** @type {Map<string, number>} how often each command was answered */
-  answers = new Map();
+  /** @type {Map<string, number>} how many replies each command had */
+  replies = new Map();
   /** Up to where the news have told everything, since the last reset. */
   toldTo = 0;
   connection;
@@ -243,7 +243,7 @@ class Page {
   /** @param {string} id */
   submit(id) {
     const refuse = this.#random.chance(0.2) ? { refuse: "forbidden" } : {};
-    this.answers.set(id, 0);
+    this.replies.set(id, 0);
     this.connection.submit({ type: "send", id, text: "x", ...refuse }, this.now);
     this.settle();
   }
@@ -294,7 +294,7 @@ class Page {
     for (const { command, reply, error } of this.connection.takeSettled()) {
       assert.equal(reply === null, error !== null);
       assert.equal(reply === null, "refuse" in command);
-      this.answers.set(command.id, (this.answers.get(command.id) ?? 0) + 1);
+      this.replies.set(command.id, (this.replies.get(command.id) ?? 0) + 1);
     }
     if (this.connection.lost !== null) {
       this.#server.cut();
@@ -352,7 +352,7 @@ function run(seed) {
   return { server, page, settled };
 }
 
-test(`after each of ${SEEDS} schedules the client has the whole log, told once, and each command one answer`, () => {
+test(`after each of ${SEEDS} schedules the client has the whole log, told once, and each command one reply`, () => {
   let reached = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     try {
@@ -361,8 +361,8 @@ test(`after each of ${SEEDS} schedules the client has the whole log, told once, 
       assert.deepEqual(page.connection.position, { epoch: server.epoch, seq: server.head });
       assert.deepEqual(page.connection.transcript.messages(), server.transcript.messages());
       assert.deepEqual(page.connection.transcript.runs(), server.transcript.runs());
-      for (const [id, answers] of page.answers) assert.equal(answers, 1, `answers to ${id}`);
-      assert.deepEqual(new Set(page.answers.keys()), new Set(server.seen.keys()));
+      for (const [id, replies] of page.replies) assert.equal(replies, 1, `replies to ${id}`);
+      assert.deepEqual(new Set(page.replies.keys()), new Set(server.seen.keys()));
       reached += server.head;
     } catch (error) {
       throw new Error(`seed ${seed}: ${error}`, { cause: error });

@@ -1,11 +1,11 @@
-/** What may keep a command from its answer: a page that ends early, another person, a value that no server takes. */
+/** What may keep a command from its reply: a page that ends early, another person, a value that no server takes. */
 
 import assert from "node:assert/strict";
 import test from "node:test";
 import { Page, rest, TabStorage, until } from "./fakes.js";
 import { Server } from "./server.js";
 
-test("whose command it is stays known when the page ends before the answer, also of one given before the contact", async () => {
+test("whose command it is stays known when the page ends before the reply, also of one given before the contact", async () => {
   const server = new Server();
   server.loses.add("send");
   const tab = new TabStorage();

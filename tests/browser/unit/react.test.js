@@ -167,12 +167,12 @@ test("a tree that is hidden lets go of its connection, and has one again when it
 test("a run is shown as it grows, and null where there is none", async () => {
   const server = new Server();
   server.start("r-1");
-  const Answer = (/** @type {{id: string | null}} */ { id }) => {
+  const Told = (/** @type {{id: string | null}} */ { id }) => {
     const options = { session: "trip", storage: null, WebSocket: server.WebSocket };
     const run = useRun(useSession("ws://server.test", options).session, id);
     return createElement("b", null, run === null ? "none" : `${run.id} ${run.status} ${run.text}${run.reason}`);
   };
-  const page = await mount(Answer, { id: null });
+  const page = await mount(Told, { id: null });
   assert.equal(page.text(), "none");
   await page.render({ id: "r-1" });
   await settled(() => page.text() === "r-1 running null");

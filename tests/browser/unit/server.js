@@ -58,7 +58,7 @@ class ServerSocket {
     this.closedWith = code;
     const was = this.state;
     this.state = "closed";
-    // On a dead network the browser waits for an answer that never comes.
+    // On a dead network the browser waits for a reply that never comes.
     if (was !== "closed" && this.server.network === "up")
       setImmediate(() => this.onclose?.({ code: 1005, reason: "" }));
   }
@@ -92,7 +92,7 @@ export class Server {
   sockets = [];
   /** Every frame that arrived. @type {string[]} */
   frames = [];
-  /** Commands of these types get no answer, as if they had been lost. @type {Set<string>} */
+  /** Commands of these types get no reply, as if they had been lost. @type {Set<string>} */
   loses = new Set();
   /** The events of the log, all of them. @type {Json[]} */
   log = [];
@@ -105,7 +105,7 @@ export class Server {
   /** @type {Map<string, {status: string, reason?: string, seq?: number, cause?: string, parts: number}>} */
   runs = new Map();
   /** @type {Map<string, Json>} the acknowledgements that are remembered */
-  #answers = new Map();
+  #replies = new Map();
   #transcript = new Transcript();
   #trimmed = 0;
 
@@ -147,7 +147,7 @@ export class Server {
     for (const socket of this.sockets) socket.drop(1006);
   }
 
-  /** The raw events so far are kept no longer: a cursor among them is answered by a snapshot. */
+  /** The raw events so far are kept no longer: a cursor among them gets a snapshot. */
   trim() {
     this.#trimmed = this.head;
   }
@@ -228,10 +228,10 @@ export class Server {
     const message = JSON.parse(frame);
     if (message.type === "hello") return this.#hello(socket, message);
     if (message.type === "pong" || this.loses.has(message.type)) return;
-    const before = this.#answers.get(message.id);
-    const answer = before === undefined ? this.#decide(socket, message) : { ...before, duplicate: true };
-    if (answer.type === "ack" && answer.seq === this.head) this.#answers.set(message.id, answer);
-    socket.tell(answer);
+    const before = this.#replies.get(message.id);
+    const reply = before === undefined ? this.#decide(socket, message) : { ...before, duplicate: true };
+    if (reply.type === "ack" && reply.seq === this.head) this.#replies.set(message.id, reply);
+    socket.tell(reply);
   }
 
   /**

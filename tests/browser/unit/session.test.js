@@ -98,7 +98,7 @@ test("a listener that throws, unsubscribes or closes disturbs nobody", async (t)
   assert.equal(heardTooLate, false, "it was unsubscribed before its turn");
 });
 
-test("a command tells listeners after its call, and shows among the pending until it is answered", async () => {
+test("a command tells listeners after its call, and shows among the pending until it has its reply", async () => {
   const server = new Server();
   const session = await new Page().live(server);
   server.network = "silent";
@@ -264,7 +264,7 @@ test("after closing no timer is left, whoever waits is told, and nothing can be 
   assert.equal(page.clock.timers, 0);
 });
 
-test("what was given is sent before the goodbye, in order, and answered after the session was closed", async () => {
+test("what was given is sent before the goodbye, in order, and replied to after the session was closed", async () => {
   const server = new Server();
   const page = new Page();
   const session = await page.live(server);
@@ -285,7 +285,7 @@ test("what was given is sent before the goodbye, in order, and answered after th
     server.frames.map((frame) => JSON.parse(frame).type).filter((type) => type !== "ping"),
     types,
   );
-  assert.equal(socket.closedWith, undefined, "it waits for the answers");
+  assert.equal(socket.closedWith, undefined, "it waits for the replies");
   await Promise.all([...given, run.accepted]);
   await rest();
   assert.equal(socket.closedWith, 1000);

@@ -57,7 +57,7 @@ test("a reload in the middle of a stop sends the same bytes again, and tells wha
   assert.equal(settled[0].command.type, "cancel");
   assert.equal(settled[0].reply.outcome, "cancelled");
   assert.deepEqual(JSON.parse(first ?? "").seen, { epoch: "E1", seq: 3 });
-  assert.equal(reloaded.parsed(":outbox"), null, "it is answered");
+  assert.equal(reloaded.parsed(":outbox"), null, "it has its reply");
   session.close();
   after.close();
 });
@@ -100,7 +100,7 @@ test("a send that an earlier page gave is waited for, and its stop prevents it w
   session.close();
 });
 
-test("closing keeps what has no answer for the next page, and lets go of its slot", async () => {
+test("closing keeps what has no reply for the next page, and lets go of its slot", async () => {
   const server = new Server();
   const tab = new TabStorage();
   const locks = new Locks();
@@ -117,7 +117,7 @@ test("closing keeps what has no answer for the next page, and lets go of its slo
   const after = page.open(server, { storage: tab });
   await until(() => after.run("r-1").status === "running");
   assert.equal(after.device, session.device);
-  assert.equal(server.received("history").length, 0, "nobody waits for that answer any more");
+  assert.equal(server.received("history").length, 0, "nobody waits for that reply any more");
   after.close();
 });
 
@@ -275,14 +275,14 @@ test("what another version has written is neither read as a name nor sent", asyn
   session.close();
 });
 
-test("a storage that answers too late is not used, and its slot is let go of", async () => {
+test("a storage that is read too late is not used, and its slot is let go of", async () => {
   const server = new Server();
   const locks = new Locks();
   const tab = new TabStorage();
   /** @type {(value: null) => void} */
-  let answer = () => {};
+  let deliver = () => {};
   const page = new Page({ locks });
-  const slow = () => new Promise((resolve) => (answer = resolve));
+  const slow = () => new Promise((resolve) => (deliver = resolve));
   const getItem = (/** @type {string} */ key) => (key.endsWith(":last") ? null : slow());
   const storage = { getItem, setItem: () => assert.fail(), removeItem: () => assert.fail() };
   const session = page.open(server, { storage: /** @type {any} */ (storage) });
@@ -290,7 +290,7 @@ test("a storage that answers too late is not used, and its slot is let go of", a
   await page.clock.advance(2_000);
   await session.live();
   for (let records = 0; records < 3; records += 1) {
-    answer(null);
+    deliver(null);
     await rest();
   }
   assert.equal(locks.held.size, 0);
@@ -348,7 +348,7 @@ test("a slot that cannot be read is let go of, and nothing is written to it", as
   session.close();
 });
 
-test("a storage that fails, or never answers, costs what it should have kept and nothing else", async () => {
+test("a storage that fails, or never comes to an end, costs what it should have kept and nothing else", async () => {
   const server = new Server();
   const no = () => {
     throw new DOMException("no", "QuotaExceededError");

@@ -140,7 +140,7 @@ test("a chunk that says nothing, or comes out of place, changes no view", () => 
   assert.equal(written.transcript.seq, 8);
 });
 
-test("an ended answer keeps its parts, and its run its end", () => {
+test("an ended message keeps its parts, and its run its end", () => {
   const { transcript } = new Written()
     .start()
     .chunk("One")
@@ -150,7 +150,7 @@ test("an ended answer keeps its parts, and its run its end", () => {
   const { reason, cause, returned, by } = /** @type {any} */ (transcript.run("r"));
   assert.deepEqual({ reason, cause, returned }, ending);
   assert.equal(by, "p", "who sent it stays");
-  assert.equal(transcript.answerOf("r")?.status, "interrupted");
+  assert.equal(transcript.messageOf("r")?.status, "interrupted");
   transcript.load(/** @type {any} */ (snapshot(4, "E", { messages: transcript.messages(), runs: transcript.runs() })));
   assert.equal(transcript.ending("r")?.by, "ana", "a snapshot does not tell who ended it, and takes it from nobody");
 });
@@ -176,7 +176,7 @@ test("a cut counts code points, and lone surrogates do not break it", () => {
         .chunk(text.slice(0, split))
         .chunk(text.slice(split))
         .end("cancelled", { kept: [{ part: 0, length }] });
-      assert.deepEqual(transcript.answerOf("r")?.parts, [{ kind: "text", text: left }]);
+      assert.deepEqual(transcript.messageOf("r")?.parts, [{ kind: "text", text: left }]);
     }
   }
 });
@@ -218,9 +218,18 @@ test("as many messages as are to be kept are kept, and then there are no more", 
 
 test("messages of a run in a state of a newer server are kept", () => {
   const transcript = new Transcript({ messagesKept: 1 });
-  const answer = { id: "a", role: "assistant", parts: [], at: 1, seq: 1, after: null, runId: "r", status: "streaming" };
+  const said = {
+    id: "a",
+    role: "assistant",
+    parts: [],
+    at: 1,
+    seq: 1,
+    after: null,
+    runId: "r",
+    status: "streaming",
+  };
   const run = { runId: "r", status: "paused", by: "p", device: "d", messageId: "a", requests: [], steers: [] };
-  transcript.load(/** @type {any} */ (snapshot(1, "E", { messages: [answer], runs: [run] })));
+  transcript.load(/** @type {any} */ (snapshot(1, "E", { messages: [said], runs: [run] })));
   const message = { id: "u", role: "user", parts: [], by: "p", device: "d", at: 1 };
   const ended = { type: "run.ended", seq: 3, at: 3, runId: "s", reason: "lost", returned: [] };
   transcript.apply(/** @type {any} */ ({ type: "message", seq: 2, at: 2, runId: "s", after: "a", message }));
@@ -248,7 +257,7 @@ test("old messages are forgotten, those of open runs are not, and it is said tha
     ["a", "b", "z"].map((id) => transcript.status(id)),
     ["ended", "running", "unknown"],
   );
-  assert.equal(transcript.answerOf("a"), undefined);
+  assert.equal(transcript.messageOf("a"), undefined);
 });
 
 test("only so many ended runs are kept, the first that ended goes first, and its end is remembered longer", () => {
@@ -263,14 +272,14 @@ test("only so many ended runs are kept, the first that ended goes first, and its
   assert.deepEqual([transcript.status("second"), transcript.reason("second")], ["ended", "failed"]);
   for (let number = 0; number < 300; number++) written.end("cancelled", { runId: `prevented-${number}` });
   assert.equal(transcript.ending("second"), undefined);
-  assert.equal(transcript.reason("second"), "failed", "the answer still tells");
+  assert.equal(transcript.reason("second"), "failed", "the message still tells");
   assert.equal(transcript.reason("r7"), "lost");
 });
 
-test("a run that never started has no answer to wait for", () => {
+test("a run that never started has no message to wait for", () => {
   const { transcript } = new Written().end("cancelled", { runId: "prevented" }).start("r");
   assert.deepEqual(
-    ["prevented", "r", "nobody"].map((id) => transcript.answerExpected(id)),
+    ["prevented", "r", "nobody"].map((id) => transcript.messageExpected(id)),
     [false, true, true],
   );
 });

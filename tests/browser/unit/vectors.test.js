@@ -74,7 +74,7 @@ const READERS = {
     assert.equal(statusOf(reason), status);
     const transcript = new Transcript();
     const at = { seq: 9, at: 9, runId: "r" };
-    const answer = {
+    const message = {
       id: "a",
       role: "assistant",
       at: 1,
@@ -85,7 +85,7 @@ const READERS = {
       parts: [],
     };
     const run = { runId: "r", status: "running", by: "p", device: "d", messageId: "a", requests: [], steers: [] };
-    fold(transcript, snapshot(8, "E", { messages: [answer], runs: [run] }));
+    fold(transcript, snapshot(8, "E", { messages: [message], runs: [run] }));
     fold(transcript, { type: "run.ended", ...at, reason, returned: [] });
     assert.deepEqual([transcript.message("a")?.status, transcript.reason("r")], [status, reason]);
     // What the message alone tells is a reason that leaves it so.

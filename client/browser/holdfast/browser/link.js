@@ -231,7 +231,7 @@ export class Link {
     const now = this.#environment.now();
     if (now < at) this.#schedule();
     else if (this.#attempt === null) this.#open();
-    else if (this.#attempt.openBy !== null) this.#notOpened("The server did not answer in time.");
+    else if (this.#attempt.openBy !== null) this.#notOpened("The server said nothing in time.");
     else {
       this.#connection.tick(now);
       this.#settle();

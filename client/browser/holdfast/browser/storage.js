@@ -1,5 +1,5 @@
 /**
- * What outlives a page: the device's name, the commands without an answer, and the log as it was folded.
+ * What outlives a page: the device's name, the commands without a reply, and the log as it was folded.
  *
  * A page keeps them in a slot, `holdfast:{server}:{session}:{number}`, and holds the slot by a Web Lock of that name. So a
  * duplicated tab, which begins with a copy of the other's sessionStorage, takes the next slot and is another device,
@@ -23,7 +23,7 @@
 
 /** How long a page waits for the lock of a slot that is in use: a reload's predecessor is about to let go of it. */
 export const TAKE_OVER_MS = 300;
-/** How long a storage may take to answer at the start; after that the page goes on without it. */
+/** How long a storage may take to be read at the start; after that the page goes on without it. */
 export const PATIENCE_MS = 2_000;
 
 const FORMAT = 1;
@@ -192,7 +192,7 @@ export class Slot {
   }
 
   /**
-   * @param {readonly Command[]} commands all that have no answer yet
+   * @param {readonly Command[]} commands all that have no reply yet
    * @param {string | null} principal who gave them; null where the server has not said so yet
    */
   saveOutbox(commands, principal) {

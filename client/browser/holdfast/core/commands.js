@@ -20,12 +20,12 @@ import { CommandError } from "./errors.js";
  * @property {string} [messageId]
  *
  * @typedef {object} CancelOptions
- * @property {Position | null} [seen] what was on screen; the kept answer is cut there
+ * @property {Position | null} [seen] what was on screen; the kept message is cut there
  * @property {IfUnknown} [ifUnknown]
  *
  * @typedef {object} CancelAllOptions
  * @property {Position} [upTo] later runs are not touched; by default what this client has
- * @property {Position | null} [seen] what was on screen; the kept answers are cut there
+ * @property {Position | null} [seen] what was on screen; the kept messages are cut there
  *
  * @typedef {object} SteerOptions
  * @property {string} [runId] by default the session's main run

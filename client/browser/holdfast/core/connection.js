@@ -6,7 +6,7 @@
  * of it:
  *
  * - `takeFrames()`   to be written to the socket, in order;
- * - `takeSettled()`  answers to commands;
+ * - `takeSettled()`  what commands came to: replies and errors;
  * - `takeNews()`     events and resets, in the order of the log;
  * - `lost`           not null: the connection is useless, drop it at once and report `closed`;
  * - `deadline()`     when to call `tick` if nothing else happens;
@@ -60,7 +60,7 @@ export class Connection {
   presence = NOBODY;
   /** @type {string | null} who gave the commands in the outbox; null before the first contact */
   principal;
-  /** @type {string | null} the server's words in the last error that answers no command: why it closes */
+  /** @type {string | null} the server's words in the last error that is no command's reply: why it closes */
   refused = null;
 
   #random;
@@ -197,7 +197,7 @@ export class Connection {
   }
 
   /**
-   * Takes a command in, connected or not; its answer will be among the settled, once. A stop of a run whose send waits
+   * Takes a command in, connected or not; its reply will be among the settled, once. A stop of a run whose send waits
    * here prevents the run, if it comes first and does not say otherwise.
    *
    * The same command again while it waits is taken once. Throws what ended the client, OutboxFullError, `conflict`
@@ -216,7 +216,7 @@ export class Connection {
       this.outbox.add(entry);
       this.#flush(now);
     } else if (waiting.frame !== entry.frame) {
-      throw new CommandError("conflict", "another command of this id waits for its answer", { path: "$.id" });
+      throw new CommandError("conflict", "another command of this id waits for its reply", { path: "$.id" });
     }
   }
 
@@ -236,7 +236,7 @@ export class Connection {
     if (this.#phase === "offline") {
       this.reconnectAt = Math.max(now, this.#retries.notBefore);
     } else if (isWelcomed(this.#phase) && this.#silence.ask(now)) {
-      // Not of the outbox: nobody waits for the answer, and no other connection is asked.
+      // Not of the outbox: nobody waits for the reply, and no other connection is asked.
       this.#frames.push(JSON.stringify({ type: "ping", id: `wake-${this.#random()}` }));
     }
   }
@@ -253,7 +253,7 @@ export class Connection {
     return this.#frames.splice(0);
   }
 
-  /** Answers to commands, in the order they came. */
+  /** What commands came to, in the order it came. */
   takeSettled() {
     return this.#settled.splice(0);
   }
@@ -397,7 +397,7 @@ export class Connection {
   #onPing(message) {
     this.#step("other");
     this.#compare(message.head);
-    // One answers any number of pings that were read in one go.
+    // One is enough for any number of pings that were read in one go.
     if (!this.#frames.includes(PONG)) this.#frames.push(PONG);
   }
 

@@ -106,7 +106,7 @@ function pick(source, names) {
 }
 
 /**
- * The status of the answer of a run that ended so: as interrupted where a newer server gives a reason of its own.
+ * The status of the assistant's message in a run that ended so: as interrupted where a newer server gives a reason of its own.
  * @param {string} reason
  * @returns {MessageStatus}
  */
@@ -115,7 +115,7 @@ export function statusOf(reason) {
 }
 
 /**
- * Why the run behind an answer ended, as the answer alone tells it; undefined where it has not.
+ * Why the run behind a message ended, as the message alone tells it; undefined where it has not.
  * @param {Message} message
  * @returns {EndReason | undefined}
  */

@@ -58,7 +58,7 @@ export class ClientClosedError extends HoldfastError {
 /** Too much waits for an acknowledgement: the command was not taken and is safe to issue again later. */
 export class OutboxFullError extends HoldfastError {
   constructor() {
-    super("outbox_full", "Too many commands wait for an answer; issue this one again later.", true);
+    super("outbox_full", "Too many commands wait for their replies; issue this one again later.", true);
   }
 }
 

@@ -18,7 +18,7 @@ const isText = (kind) => kind === "text" || kind === "reasoning";
  */
 const deltaField = (kind) => (isText(kind) ? "text" : kind === "tool_call" ? "arguments" : "delta");
 
-/** One part of an answer that may still grow. Appending a delta costs its length, not the part's. */
+/** One part of a message that may still grow. Appending a delta costs its length, not the part's. */
 class OpenPart {
   #hasText = false;
   // The text in two strings, the second one short: whoever reads along never makes the engine copy the first.
@@ -173,7 +173,7 @@ export class OpenMessage {
   }
 
   /**
-   * Cuts an ended answer: text and reasoning parts to their length in `kept`, out where not listed.
+   * Cuts an ended message: text and reasoning parts to their length in `kept`, out where not listed.
    * @param {Kept[]} kept
    */
   keep(kept) {

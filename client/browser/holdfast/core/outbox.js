@@ -1,5 +1,5 @@
 /**
- * The commands that have no answer yet, in the order they were given.
+ * The commands that have no reply yet, in the order they were given.
  *
  * They outlive connections, and pages where there is a storage: whatever is in here is sent again after every
  * reconnect, with the same id and the same bytes, until the server acknowledges or refuses it. The ids make that
@@ -19,7 +19,7 @@ const MAX_DEPTH = 32;
 const MAX_ITEMS = 1_024;
 const MAX_VALUES = 8_192;
 
-/** Questions: they change nothing, and only who asked can use the answer. */
+/** Questions: they change nothing, and only who asked can use the reply. */
 const QUESTIONS = ["history", "auth", "ping"];
 
 const UTF8 = new TextEncoder();
@@ -33,14 +33,14 @@ const UTF8 = new TextEncoder();
  * @property {boolean} sent on the present connection
  * @property {number} heldUntil not sent before this time: the server asked to be spared
  * @property {number} refusals how often it was refused with an error that goes away by waiting
- * @property {Message[]} page what has come of the answer to `history`
+ * @property {Message[]} page what has come of the reply to `history`
  */
 
 /**
  * Messages older than a point, ascending; `more`: there are older ones still.
  * @typedef {{messages: Message[], more: boolean}} HistoryPage
  *
- * The answer to a command: a reply, or the error its caller gets.
+ * What a command came to: its reply, or the error that its caller gets.
  * @typedef {{command: Command, reply: Ack | HistoryPage | null, error: HoldfastError | null}} Settled
  */
 
@@ -65,7 +65,7 @@ export function entryOf(command) {
 }
 
 /**
- * A frame beyond these bounds is `malformed` as a whole: no answer could name the command, and it would be sent for ever.
+ * A frame beyond these bounds is `malformed` as a whole: no reply could name the command, and it would be sent for ever.
  * @param {unknown} value
  * @param {number} depth
  * @param {{values: number}} left
@@ -151,9 +151,9 @@ export class Outbox {
   }
 
   /**
-   * Takes a command out: it was answered.
+   * Takes a command out: it has its reply.
    * @param {string} id
-   * @returns {Command | undefined} undefined where it is not in here (answered before)
+   * @returns {Command | undefined} undefined where it is not in here (it had its reply before)
    */
   settle(id) {
     const entry = this.#entries.get(id);
@@ -164,7 +164,7 @@ export class Outbox {
     return entry.command;
   }
 
-  /** The connection is gone: everything is to be sent again, and half an answer is none. */
+  /** The connection is gone: everything is to be sent again, and half a page is none. */
   disconnected() {
     for (const entry of this.#entries.values()) {
       entry.sent = false;
@@ -188,7 +188,7 @@ export class Outbox {
   }
 
   /**
-   * Whether a send of that run waits for its answer: the server may not know the run yet.
+   * Whether a send of that run waits for its reply: the server may not know the run yet.
    * @param {unknown} runId
    */
   startsRun(runId) {

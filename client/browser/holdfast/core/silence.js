@@ -1,6 +1,6 @@
 /** How long the server may be silent before the connection counts as dead. */
 
-/** How long the server has to answer `hello`. */
+/** How long the server has to reply to `hello`. */
 export const GREETING_MS = 10_000;
 /** How long the server has to be heard after it was asked for a sign of life. */
 export const PROBE_MS = 5_000;

@@ -55,7 +55,7 @@ export class Transcript {
   /** @type {Map<string, Message | OpenMessage>} in the order of the log */
   #messages = new Map();
   /** @type {Map<string, string>} the id of the assistant message by run id */
-  #answers = new Map();
+  #messageIds = new Map();
   /** @type {Map<string, RunInfo>} in the order of their first event */
   #runs = new Map();
   /** @type {Set<string>} the runs in `#runs` that have ended, in that order */
@@ -122,11 +122,11 @@ export class Transcript {
   }
 
   /**
-   * The run's answer as far as it is known; undefined where it has none, or none is held.
+   * What the assistant said in the run, as far as it is known; undefined where there is nothing, or it is not held.
    * @param {string} runId
    */
-  answerOf(runId) {
-    return this.message(this.#answers.get(runId) ?? "");
+  messageOf(runId) {
+    return this.message(this.#messageIds.get(runId) ?? "");
   }
 
   /**
@@ -135,7 +135,7 @@ export class Transcript {
    * @returns {RunStatus | "unknown"}
    */
   status(runId) {
-    const known = this.#endings.of(runId) !== undefined || this.#answers.has(runId);
+    const known = this.#endings.of(runId) !== undefined || this.#messageIds.has(runId);
     return this.#runs.get(runId)?.status ?? (known ? "ended" : "unknown");
   }
 
@@ -147,8 +147,8 @@ export class Transcript {
   reason(runId) {
     const run = this.#runs.get(runId) ?? this.#endings.of(runId);
     if (run !== undefined) return run.reason;
-    const answer = this.answerOf(runId);
-    return answer && reasonOf(answer);
+    const message = this.messageOf(runId);
+    return message && reasonOf(message);
   }
 
   /**
@@ -160,28 +160,28 @@ export class Transcript {
   }
 
   /**
-   * Whether there is an answer, here or in the history: false for a run that ended without starting.
+   * Whether the assistant said something in it, here or in the history: false for a run that ended without starting.
    * @param {string} runId
    */
-  answerExpected(runId) {
+  messageExpected(runId) {
     const run = this.#runs.get(runId);
     return run === undefined || run.startedSeq !== undefined || run.messageId !== undefined;
   }
 
   /**
-   * The text of the run's answer that `taken` does not count yet, and counts then. `taken`: UTF-16 units by text part,
-   * in order of appearance; `[]` for a reader that begins.
+   * The run's text that `taken` does not count yet, and counts then. `taken`: UTF-16 units by text part, in order of
+   * appearance; `[]` for a reader that begins.
    *
-   * Text parts are counted among themselves and not by part number, because a cut answer loses parts at its end only.
+   * Text parts are counted among themselves and not by part number, because a cut message loses parts at its end only.
    * So a shorter text after a snapshot or a cut never makes a reader see anything twice. A reader that keeps up pays
-   * for what is new, however long the answer is.
+   * for what is new, however long the message is.
    * @param {string} runId
    * @param {number[]} taken
    */
   readText(runId, taken) {
-    const answer = this.#messages.get(this.#answers.get(runId) ?? "");
-    if (answer === undefined) return "";
-    return (answer instanceof OpenMessage ? answer : new OpenMessage(answer)).readText(taken);
+    const message = this.#messages.get(this.#messageIds.get(runId) ?? "");
+    if (message === undefined) return "";
+    return (message instanceof OpenMessage ? message : new OpenMessage(message)).readText(taken);
   }
 
   // ---- what is folded
@@ -230,9 +230,9 @@ export class Transcript {
       }
       case "steer.applied": {
         const steer = this.#takeSteer(event);
-        const answer = this.#openAnswer(event.runId);
-        if (steer === undefined || answer === undefined) return;
-        answer.steer(steer, event.kept);
+        const message = this.#openMessage(event.runId);
+        if (steer === undefined || message === undefined) return;
+        message.steer(steer, event.kept);
         this.#messageViews = null;
         return;
       }
@@ -326,14 +326,14 @@ export class Transcript {
     this.at = at;
     this.more = more;
     this.#messages = new Map();
-    this.#answers = new Map();
+    this.#messageIds = new Map();
     this.#runs = new Map(runs.map((run) => [run.runId, run]));
     this.#ended = new Set();
     this.#messageViews = this.#runViews = null;
     const open = new Set(runs.filter((run) => run.status !== "ended").map((run) => run.messageId));
     for (const message of messages) {
       this.#messages.set(message.id, open.has(message.id) ? new OpenMessage(message) : message);
-      if (message.role === "assistant") this.#answers.set(message.runId ?? "", message.id);
+      if (message.role === "assistant") this.#messageIds.set(message.runId ?? "", message.id);
     }
   }
 
@@ -359,9 +359,9 @@ export class Transcript {
   }
 
   /** @param {string} runId */
-  #openAnswer(runId) {
-    const answer = this.#messages.get(this.#answers.get(runId) ?? "");
-    return answer instanceof OpenMessage ? answer : undefined;
+  #openMessage(runId) {
+    const message = this.#messages.get(this.#messageIds.get(runId) ?? "");
+    return message instanceof OpenMessage ? message : undefined;
   }
 
   /** @param {RunQueued} event */
@@ -379,7 +379,7 @@ export class Transcript {
     }
     const { message, ...known } = run ?? { runId, by, device, requests: [], steers: [] };
     this.#setRun({ ...known, status: "running", agent, messageId, startedSeq: seq });
-    this.#answers.set(runId, messageId);
+    this.#messageIds.set(runId, messageId);
     this.#messages.set(
       messageId,
       new OpenMessage({ id: messageId, role: "assistant", parts: [], at, seq, after, runId, status: "streaming" }),
@@ -389,7 +389,7 @@ export class Transcript {
 
   /** @param {RunChunk} event */
   #chunk(event) {
-    if (this.#openAnswer(event.runId)?.chunk(event)) this.#messageViews = null;
+    if (this.#openMessage(event.runId)?.chunk(event)) this.#messageViews = null;
   }
 
   /**
@@ -405,13 +405,13 @@ export class Transcript {
   /** @param {RunEnded} event */
   #endedBy(event) {
     const { runId, reason, by, device, kept } = event;
-    const answer = this.#openAnswer(runId);
+    const open = this.#openMessage(runId);
     // A run that is not known was prevented before it was ever sent.
     const { message, ...run } = this.#runs.get(runId) ?? { runId, by: by ?? "", device: device ?? "" };
     this.#setRun({ ...run, status: "ended", reason, ...toldOf(event), requests: [], steers: [] });
-    if (answer !== undefined) {
-      if (kept !== undefined) answer.keep(kept);
-      this.#setMessage({ ...answer.view(), status: statusOf(reason), reason });
+    if (open !== undefined) {
+      if (kept !== undefined) open.keep(kept);
+      this.#setMessage({ ...open.view(), status: statusOf(reason), reason });
     }
     this.#ended.add(runId);
     this.#endings.told(event);
@@ -431,7 +431,7 @@ export class Transcript {
       this.#messages.delete(id);
       this.#messageViews = null;
       this.more = true;
-      if (this.#answers.get(runId) === id) this.#answers.delete(runId);
+      if (this.#messageIds.get(runId) === id) this.#messageIds.delete(runId);
     }
   }
 }

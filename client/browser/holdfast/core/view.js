@@ -16,7 +16,7 @@
  * @property {boolean} more there are older messages, to be had as `history`
  * @property {readonly RunInfo[]} runs those not ended and the last ones that have, oldest first
  * @property {Presence} presence who watches, as last told
- * @property {readonly Command[]} pending what was asked of the session and has no answer yet, oldest first
+ * @property {readonly Command[]} pending what was asked of the session and has no reply yet, oldest first
  */
 
 /**

@@ -185,7 +185,7 @@
  * @typedef {{frameBytes: number, eventBytes: number, messageBytes: number, commandItems: number,
  *   commandValues: number}} Limits
  *
- * The answer to `hello`. `head` is the store's, read for this hello.
+ * The reply to `hello`. `head` is the store's, read for this hello.
  * @typedef {object} Welcome
  * @property {"welcome"} type
  * @property {string} session
@@ -213,7 +213,7 @@
  * @property {boolean} more
  * @property {boolean} last
  *
- * Older messages, ascending, in answer to `history`.
+ * Older messages, ascending, in reply to `history`.
  * @typedef {{type: "page", id: string, messages: Message[], more: boolean, last: boolean}} Page
  *
  * Everything up to the head at the time of `hello` has been sent.
