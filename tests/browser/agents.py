@@ -6,9 +6,9 @@
 | `hold ` | it says the rest of the text and then nothing more, until it is stopped |
 | `spell ` | it says the rest of the text letter by letter, slowly enough that a page draws each |
 | `rush` | small chunks of Markdown, some thousands in a second, until it is stopped |
-| `fail` | it breaks down in the middle of its answer |
+| `fail` | it breaks down in the middle of its message |
 | `hostile` | every kind of part again, with markup that acts if it is let, and an approval that waits |
-| `show` | every kind of part that an answer can have, and then nothing more, until it is stopped |
+| `show` | every kind of part that a message can have, and then nothing more, until it is stopped |
 """
 
 from __future__ import annotations

@@ -44,13 +44,14 @@ _SHOWN_SINCE: Final = """
   window.shownSince = [];
   const log = document.querySelector('[role="log"]');
   const note = () => {
-    const text = [...log.querySelectorAll('article[aria-label="Answer"]')].at(-1)?.textContent ?? "";
+    const text = [...log.querySelectorAll('article.said')].at(-1)?.textContent ?? "";
     if (window.shownSince.at(-1) !== text) window.shownSince.push(text);
   };
   new MutationObserver(note).observe(log, { childList: true, characterData: true, subtree: true });
   note();
 }
 """
+_OF_ASSISTANT: Final = re.compile("^Message from (demo|stage|the assistant)$")
 _COUNT: Final = re.compile(r"Counting:[ \d]*\.?")
 
 
@@ -66,7 +67,7 @@ class Device:
         self.problems: list[str] = []
         self._expected: list[re.Pattern[str]] = []
         self._heard = asyncio.Event()
-        self._devtools: Any = None  # Playwright types its answers as dictionaries of nothing in particular
+        self._devtools: Any = None  # Playwright types its replies as dictionaries of nothing in particular
         page.on("console", self._console)
         page.on("pageerror", self._page_error)
         page.on("websocket", self._websocket)
@@ -106,9 +107,9 @@ class Device:
         return self.page.get_by_role("log", name="Conversation")
 
     @property
-    def answers(self) -> Locator:
-        """The answers, oldest first."""
-        return self.conversation.get_by_role("article", name="Answer", exact=True)
+    def messages(self) -> Locator:
+        """What the assistant said, oldest first."""
+        return self.conversation.get_by_role("article", name=_OF_ASSISTANT)
 
     @property
     def runs(self) -> Locator:
@@ -143,8 +144,8 @@ class Device:
         await expect(self.connection).to_contain_text(OFFLINE)
 
     async def stopped(self) -> None:
-        """Returns when the newest answer is marked as stopped, and the page is ready for the next message."""
-        await expect(self.answers.last).to_contain_text(STOPPED)
+        """Returns when the newest message is marked as stopped, and the page is ready for the next message."""
+        await expect(self.messages.last).to_contain_text(STOPPED)
         await expect(self.stop).to_have_count(0)
         await expect(self.button("Send")).to_be_visible()
 
@@ -156,12 +157,12 @@ class Device:
         await self.box.press("Enter")
 
     async def mode(self, name: str) -> None:
-        """Chooses what Enter does while an answer is written."""
+        """Chooses what Enter does while a message is written."""
         await self.page.get_by_role("radio", name=name).check(force=True)
 
     async def reaches(self, number: int) -> None:
-        """Returns when the newest answer has counted so far."""
-        await expect(self.answers.last).to_contain_text(re.compile(rf"Counting:[ \d]* {number}[ .]"))
+        """Returns when the newest message has counted so far."""
+        await expect(self.messages.last).to_contain_text(re.compile(rf"Counting:[ \d]* {number}[ .]"))
 
     async def watch_stop(self) -> None:
         """From now on, remembers what the conversation shows at the moment when Stop or Escape is pressed."""
@@ -171,8 +172,8 @@ class Device:
         """The counting that stood there when Stop or Escape was pressed for the first time."""
         return counting((await self.page.evaluate("window.shownAtStop"))[0])
 
-    async def watch_answer(self) -> None:
-        """From the next press of Stop or Escape on, remembers all that the newest answer shows."""
+    async def watch_message(self) -> None:
+        """From the next press of Stop or Escape on, remembers all that the newest message shows."""
         await self.page.evaluate(
             f"""() => {{
               const begin = (event) => {{
@@ -188,7 +189,7 @@ class Device:
         )
 
     async def shown_since(self) -> list[str]:
-        """The countings that the newest answer has shown since then, each once for every time that it changed."""
+        """The countings that the newest message has shown since then, each once for every time that it changed."""
         shown = [counting(text) for text in await self.page.evaluate("window.shownSince")]
         return [text for index, text in enumerate(shown) if index == 0 or shown[index - 1] != text]
 
@@ -200,9 +201,9 @@ class Device:
         await panel.get_by_label("Throttle").select_option(label=pace)
 
     async def counted(self, index: int = -1) -> str:
-        """What one answer has counted, the newest by default."""
-        answer = self.answers.last if index == -1 else self.answers.nth(index)
-        return counting(await answer.text_content() or "")
+        """What one message has counted, the newest by default."""
+        message = self.messages.last if index == -1 else self.messages.nth(index)
+        return counting(await message.text_content() or "")
 
     # ---- what the library says
 
@@ -227,12 +228,12 @@ class Device:
     # ---- what went over the wire
 
     def acks_of(self, type_: str) -> list[Message]:
-        """The answers to all commands of this type, in the order in which they came."""
+        """The replies to all commands of this type, in the order in which they came."""
         ids = {message["id"] for message in self.sent if message["type"] == type_}
         return [message for message in self.received if message.get("id") in ids]
 
     async def acked(self, type_: str, count: int = 1) -> Message:
-        """The answer to the newest command of this type, when `count` of them have been answered."""
+        """The reply to the newest command of this type, when `count` of them have theirs."""
         async with asyncio.timeout(SECONDS):
             while len(acks := self.acks_of(type_)) < count:
                 self._heard.clear()

@@ -32,7 +32,7 @@ async def no_violation(device: Device, state: str) -> None:
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
 async def test_axe_finds_no_violation(stage: Serve, demo: Serve, devices: Devices, session: str, phone: bool) -> None:
-    """An empty session, an answer being written with every kind of part, a stopped one, a failed one, an approval that
+    """An empty session, a message being written with every kind of part, a stopped one, a failed one, an approval that
     waits, and the network panel.
     """
     ana = await devices.open(stage, session, phone=phone)

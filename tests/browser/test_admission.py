@@ -17,7 +17,7 @@ async def test_behind_a_proxy_that_hands_on_another_host(demo: Serve, browser: B
         request = re.sub(rb"\r\nHost: [^\r]*", b"\r\nHost: 127.0.0.1", await reader.readuntil(b"\r\n\r\n"))
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", demo.port)
         server_writer.write(request)
-        writer.write(await server_reader.read())  # each answer ends its connection, but one that opens a session
+        writer.write(await server_reader.read())  # each response ends its connection, but one that opens a session
         for each in (server_writer, writer):
             each.close()
             await each.wait_closed()

@@ -1,4 +1,4 @@
-"""What a message does while an answer is being written: steer, queue, interrupt, alongside."""
+"""What a message does while another is being written: steer, queue, interrupt, alongside."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.program import Serve
 
 
 async def test_steer(demo: Serve, devices: Devices, session: str) -> None:
-    """The same answer goes on with what it was told, and what stood there stays."""
+    """The same message goes on with what it was told, and what stood there stays."""
     ana, ben = await devices.open(demo, session), await devices.open(demo, session)
     await ana.say("count to 10000")
     await ana.reaches(10)
@@ -19,19 +19,20 @@ async def test_steer(demo: Serve, devices: Devices, session: str) -> None:
     await ana.box.fill("count to 4")
     await ana.button("Steer").click()
     for device in (ana, ben):
-        await expect(device.answers).to_have_count(1)
-        await expect(device.answers.last).to_contain_text("Counting: 1 2 3 4.")
-        await expect(device.answers.last).to_contain_text("Counting: 1 2 3 4 5 6 7 8 9 10")
-    await expect(ana.answers.last).to_contain_text("Steered by you")
-    await expect(ben.answers.last).to_contain_text(f"({await ana.device_id()})")
+        await expect(device.messages).to_have_count(1)
+        await expect(device.messages.last).to_contain_text("Counting: 1 2 3 4.")
+        await expect(device.messages.last).to_contain_text("Counting: 1 2 3 4 5 6 7 8 9 10")
+    await expect(ana.messages.last).to_contain_text("Steered by you")
+    await expect(ben.messages.last).to_contain_text(f"({await ana.device_id()})")
     assert await ana.view("view.runs.map(run => run.reason)") == ["completed"]
 
 
 async def test_queue(demo: Serve, devices: Devices, session: str) -> None:
-    """The next answer begins when this one is complete; until then it is listed as queued, and can be cancelled."""
+    """The next run begins when this one is complete; until then it is listed as queued, and can be cancelled."""
     ana = await devices.open(demo, session)
-    await ana.say("count to 150")
-    await ana.reaches(5)
+    await ana.say("ask me")
+    answer = ana.conversation.get_by_role("textbox")
+    await expect(answer).to_be_visible()
     await ana.mode("Queue")
     await ana.say("count to 4")
     await ana.say("count to 5")
@@ -39,23 +40,25 @@ async def test_queue(demo: Serve, devices: Devices, session: str) -> None:
     dropped = await ana.view("view.runs.at(-1).runId")
     await ana.cancel_of(dropped).click()
     await expect(ana.runs.filter(has_text="queued")).to_have_count(1)
-    await expect(ana.answers).to_have_count(2)
-    await expect(ana.answers.first).to_contain_text(" 150.")
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3 4.")
+    await answer.fill("Inês")
+    await answer.press("Enter")
+    await expect(ana.messages).to_have_count(2)
+    await expect(ana.messages.first).to_contain_text("Then I call you Inês")
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3 4.")
     await ana.until("view.runs.every(run => run.status === 'ended')")
     assert await ana.view("view.runs.map(run => run.reason)") == ["completed", "completed", "cancelled"]
 
 
 async def test_interrupt(demo: Serve, devices: Devices, session: str) -> None:
-    """This answer ends, as stopped, where it was on the screen, and the next one begins."""
+    """This message ends, as stopped, where it was on the screen, and the next one begins."""
     ana = await devices.open(demo, session)
     await ana.say("count to 10000")
     await ana.reaches(10)
     await ana.mode("Interrupt")
     await ana.say("count to 4")
-    await expect(ana.answers).to_have_count(2)
-    await expect(ana.answers.first).to_contain_text(STOPPED)
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3 4.")
+    await expect(ana.messages).to_have_count(2)
+    await expect(ana.messages.first).to_contain_text(STOPPED)
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3 4.")
     sent = next(message for message in ana.sent if message.get("whenBusy") == "interrupt")
     assert sent["seen"]["seq"] > 0
     assert await ana.view("view.runs.map(run => [run.reason, run.cause])") == [
@@ -65,20 +68,20 @@ async def test_interrupt(demo: Serve, devices: Devices, session: str) -> None:
 
 
 async def test_alongside(demo: Serve, devices: Devices, session: str) -> None:
-    """Two answers are written at the same time; each can be cancelled from the run list without the other."""
+    """Two messages are written at the same time; each can be cancelled from the run list without the other."""
     ana = await devices.open(demo, session)
     await ana.say("count to 10000")
     await ana.reaches(5)
     await ana.mode("Alongside")
     await ana.say("count to 10000")
-    await expect(ana.answers).to_have_count(2)
+    await expect(ana.messages).to_have_count(2)
     await ana.reaches(5)
     first, second = await ana.view("view.runs.map(run => run.runId)")
     await ana.cancel_of(second).click()
-    await expect(ana.answers.last).to_contain_text(STOPPED)
+    await expect(ana.messages.last).to_contain_text(STOPPED)
     assert await ana.view("view.runs.map(run => run.status)") == ["running", "ended"]
     await ana.cancel_of(first).click()
-    await expect(ana.answers.first).to_contain_text(STOPPED)
+    await expect(ana.messages.first).to_contain_text(STOPPED)
 
 
 @pytest.mark.parametrize("name", ["Steer", "Queue", "Interrupt", "Alongside"])
@@ -113,7 +116,7 @@ async def test_an_approval(demo: Serve, devices: Devices, session: str, button: 
     await ana.say("delete my notes")
     await expect(ana.approval("delete")).to_contain_text("delete my notes")
     await ana.approval("delete").get_by_role("button", name=button, exact=True).click()
-    await expect(ana.answers.last).to_contain_text(result)
+    await expect(ana.messages.last).to_contain_text(result)
     await expect(ana.button("Approve")).to_have_count(0)
 
 
@@ -124,4 +127,4 @@ async def test_a_question(demo: Serve, devices: Devices, session: str) -> None:
     card = ana.page.get_by_role("group").filter(has_text="What shall I call you?")
     await card.get_by_role("textbox").fill("Inês <b>")
     await card.get_by_role("button", name="Answer", exact=True).click()
-    await expect(ana.answers.last).to_contain_text("Then I call you Inês <b>, as")
+    await expect(ana.messages.last).to_contain_text("Then I call you Inês <b>, as")

@@ -22,19 +22,19 @@ async def test_two_devices_answer_one_approval(demo: Serve, devices: Devices, se
     await ben.approval("delete").get_by_role("button", name="Refuse", exact=True).click()
     await ana.approval("delete").get_by_role("button", name="Approve", exact=True).click()
     assert (await ana.acked("answer"))["outcome"] == "accepted"
-    await expect(ana.answers.last).to_contain_text("said yes: done.")
+    await expect(ana.messages.last).to_contain_text("said yes: done.")
     await ben.online()
     assert (await ben.acked("answer"))["outcome"] in ("already_answered", "already_ended")
     notice = ben.page.get_by_role("status").filter(has_text="Your refusal of delete came too late")
     await expect(notice).to_have_text(re.compile(r": (it had been answered|its run had ended) already\."))
-    await expect(ben.answers.last).to_contain_text("said yes: done.")
+    await expect(ben.messages.last).to_contain_text("said yes: done.")
     for device in (ana, ben):
         await expect(device.button("Approve")).to_have_count(0)
         await expect(device.conversation).not_to_contain_text("said no")
-    await expect(ana.answers.last).to_contain_text("Approved by you")
-    await expect(ben.answers.last).to_contain_text(re.compile(rf"Approved by \S+ \({await ana.device_id()}\)"))
+    await expect(ana.messages.last).to_contain_text("Approved by you")
+    await expect(ben.messages.last).to_contain_text(re.compile(rf"Approved by \S+ \({await ana.device_id()}\)"))
     await ben.say("count to 2")
-    await expect(ben.answers.last).to_contain_text("Counting: 1 2.")
+    await expect(ben.messages.last).to_contain_text("Counting: 1 2.")
     await expect(notice).to_have_count(0)
 
 
@@ -44,7 +44,7 @@ async def test_what_was_refused_did_not_fail(demo: Serve, devices: Devices, sess
     await ana.say("delete my notes")
     await ana.approval("delete").get_by_role("button", name="Refuse", exact=True).click()
     for device, actor in ((ana, "you"), (ben, await ana.device_id())):
-        card = device.answers.last.locator("summary")
+        card = device.messages.last.locator("summary")
         await expect(card).to_contain_text(re.compile(rf"Refused by .*{actor}.*refused"))
         await expect(card).not_to_contain_text("failed")
 

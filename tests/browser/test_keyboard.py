@@ -59,15 +59,15 @@ async def test_a_conversation_without_a_mouse(demo: Serve, devices: Devices, ses
     await hands.write("count to 10000")
     await ana.reaches(5)
     await hands.write("count to 7")
-    await expect(ana.answers.last).to_contain_text("You told me: “count to 7”")
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3 4 5 6 7.")
+    await expect(ana.messages.last).to_contain_text("You told me: “count to 7”")
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3 4 5 6 7.")
     await ana.until("view.runs.every(run => run.status === 'ended')")
     await expect(ana.box).to_be_focused()
 
     await hands.write("delete my notes")
     await hands.to(ana.approval("delete").get_by_role("button", name="Approve", exact=True))
     await hands.press("Enter")
-    await expect(ana.answers.last).to_contain_text("said yes: done.")
+    await expect(ana.messages.last).to_contain_text("said yes: done.")
     await expect(ana.approval("delete").get_by_role("button")).to_have_count(0)
     await hands.somewhere()
 
@@ -96,7 +96,7 @@ async def test_the_enter_of_an_input_method_sends_nothing(demo: Serve, devices: 
     await expect(answer).to_be_enabled()
     await ana.box.fill("")
     await answer.press("Enter")
-    await expect(ana.answers.last).to_contain_text("あな")
+    await expect(ana.messages.last).to_contain_text("あな")
     assert [message["type"] for message in ana.sent if message["type"] in ("send", "steer", "answer")] == [
         "send",
         "answer",
@@ -111,13 +111,13 @@ async def test_loading_the_past_by_keyboard(stage: Serve, devices: Devices, sess
             await wire.type("run.ended", runId=f"r{number}")
     ana = await devices.open(stage, session)
     hands = Keyboard(ana)
-    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    await expect(ana.messages.last).to_contain_text("You said: hello 59")
     earlier = ana.page.get_by_role("button", name="earlier messages")
     while await earlier.is_visible():
-        count = await ana.answers.count()
+        count = await ana.messages.count()
         await earlier.focus()
         await hands.press("Enter")
-        await expect(ana.answers.nth(count)).to_be_attached()
+        await expect(ana.messages.nth(count)).to_be_attached()
     oldest = ana.conversation.get_by_role("article").first
     await expect(oldest).to_contain_text("hello 0")
     await expect(oldest).to_be_focused()

@@ -38,7 +38,7 @@ async def test_the_view_is_stable(demo: Serve, devices: Devices, session: str) -
             same,
             another: after !== first && after !== before,
             oldMessages: first.messages.every((message, index) => after.messages[index] === message),
-            answer: before.messages.at(-1) !== after.messages.at(-1),
+            message: before.messages.at(-1) !== after.messages.at(-1),
             runs: before.runs === after.runs,
             oldRun: first.runs[0] === after.runs[0],
             presence: before.presence === after.presence,
@@ -63,7 +63,7 @@ async def test_a_run_is_read_as_it_comes(demo: Serve, devices: Devices, session:
         }"""
     )
     assert text == f"Counting: {' '.join(map(str, range(1, 51)))}."
-    await expect(ben.answers.last).to_contain_text(" 50.")
+    await expect(ben.messages.last).to_contain_text(" 50.")
 
 
 async def test_two_sessions_of_one_page_are_two(demo: Serve, devices: Devices, session: str) -> None:

@@ -1,4 +1,4 @@
-"""Ten thousand chunks: the page stays usable, and a chunk costs the same however long the answer has become."""
+"""Ten thousand chunks: the page stays usable, and a chunk costs the same however long the message has become."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def middle(locator: Locator) -> tuple[float, float]:
 
 async def test_ten_thousand_chunks(browser: Browser, stage: Serve, devices: Devices, session: str) -> None:
     """While they arrive the conversation can be scrolled, and then stopped, and no task of the page takes longer than
-    200 ms; what a chunk costs does not grow with the length of the answer.
+    200 ms; what a chunk costs does not grow with the length of the message.
     """
     ana = await devices.open(stage, session)
     await ana.devtools("Performance.enable", timeDomain="threadTicks")
@@ -71,7 +71,7 @@ async def test_ten_thousand_chunks(browser: Browser, stage: Serve, devices: Devi
     for tenth in range(1, 11):
         await ana.page.wait_for_function(f"() => window.chunks >= {CHUNKS * tenth // 10}")
         spent.append((await ana.page.evaluate("window.chunks"), await seconds(ana)))
-        # Up on odd tenths, and down again, to where it follows the answer.
+        # Up on odd tenths, and down again, to where it follows the message.
         await ana.page.mouse.wheel(0, -1500 if tenth % 2 else 100_000)
     await ana.page.mouse.click(*stop)
     await ana.until("view.runs[0].status === 'ended'")

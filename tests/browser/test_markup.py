@@ -1,4 +1,4 @@
-"""Hostile markup in an answer is shown, and never becomes anything that acts."""
+"""Hostile markup in a message is shown, and never becomes anything that acts."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ a blockquote br button code del details div em footer h1 h2 h3 h4 h5 h6 header h
 span strong sub summary sup table tbody td th thead time tr ul
 """
 ELEMENTS: Final = frozenset(_ELEMENTS.split())
-"""What may stand within an answer, the page's own marks of it included."""
+"""What may stand within a message, the page's own marks of it included."""
 AT_ONCE: Final = 15
-"""So many answers are spelled at the same time."""
+"""So many messages are spelled at the same time."""
 SCHEMES: Final = frozenset({"http", "https", "mailto"})
 _INSPECT: Final = """
 () => [...document.querySelectorAll('[role="log"] article *')].map((element) => ({
@@ -68,7 +68,7 @@ _INSPECT: Final = """
 
 
 async def unharmed(device: Device) -> None:
-    """Asserts that nothing acted, and that nothing stands in an answer that could."""
+    """Asserts that nothing acted, and that nothing stands in a message that could."""
     assert await device.page.evaluate("window.hostile") is None
     elements: list[dict[str, Any]] = await device.page.evaluate(_INSPECT)
     assert {element["name"] for element in elements} <= ELEMENTS
@@ -101,12 +101,12 @@ async def test_hostile_markup_does_not_execute(stage: Serve, devices: Devices, s
         while len(spelled(wire)) < len(HOSTILE):
             await wire.type("run.ended")
     for device in (ana, bare):
-        await expect(device.answers).to_have_count(2 * len(HOSTILE))
+        await expect(device.messages).to_have_count(2 * len(HOSTILE))
         await device.until("view.runs.every(run => run.status === 'ended')")
         await unharmed(device)
     await bare.page.reload()
     await bare.live()
-    await expect(bare.answers).not_to_have_count(0)
+    await expect(bare.messages).not_to_have_count(0)
     await unharmed(bare)
 
 

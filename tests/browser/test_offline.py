@@ -26,7 +26,7 @@ async def outage(device: Device) -> None:
 
 
 async def test_ten_seconds_offline(demo: Serve, devices: Devices, session: str) -> None:
-    """During a run: the answer goes on where it was, and is whole, without anything twice. During a stop: it arrives
+    """During a run: the message goes on where it was, and is whole, without anything twice. During a stop: it arrives
     with the network, and what stood on the screen when it was pressed is kept. A send of that time is carried out once.
     """
     last = WORDS_PER_SECOND * (OUTAGE_MS // 1000 + 2)
@@ -38,7 +38,7 @@ async def test_ten_seconds_offline(demo: Serve, devices: Devices, session: str) 
         ana.received.clear()
         await outage(ana)
         await ana.live()
-        await expect(ana.answers.last).to_contain_text(f" {last}.")
+        await expect(ana.messages.last).to_contain_text(f" {last}.")
         assert await ana.counted() == counted(last)
         await expect(ana.conversation.get_by_role("article")).to_have_count(2)
         assert [message["resume"] for message in ana.received if message["type"] == "welcome"] == ["tail"]
@@ -59,8 +59,8 @@ async def test_ten_seconds_offline(demo: Serve, devices: Devices, session: str) 
         await ana.live()
         assert (await ana.acked("cancel"))["outcome"] == "cancelled"
         for device in (ana, ben):
-            await expect(device.answers).to_have_count(2)
-            await expect(device.answers.last).to_contain_text("1 2 3 4.")
+            await expect(device.messages).to_have_count(2)
+            await expect(device.messages.last).to_contain_text("1 2 3 4.")
             assert await device.counted(0) == shown
         assert await ana.view("view.pending") == []
 

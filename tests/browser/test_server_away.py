@@ -17,7 +17,7 @@ PACE = ("--demo-words-per-second", "100")
 
 async def test_a_killed_server(tmp_path: Path, devices: Devices) -> None:
     """`kill -9` during a run: the page reconnects to the next server by itself, shows the run as lost with all the text
-    that it had, and the next message is answered.
+    that it had, and the next message gets its run.
     """
     with Serve(*PACE, cwd=tmp_path) as first:
         ana = await devices.open(first, "s")
@@ -27,14 +27,14 @@ async def test_a_killed_server(tmp_path: Path, devices: Devices) -> None:
         first.kill()
         await ana.is_offline()
         shown = await ana.counted()
-        await expect(ana.answers.last).to_be_visible()
+        await expect(ana.messages.last).to_be_visible()
     with Serve(*PACE, cwd=tmp_path, port=first.port):
         await ana.live()
-        await expect(ana.answers.last).to_contain_text(re.compile(r"\blost\b", re.IGNORECASE))
+        await expect(ana.messages.last).to_contain_text(re.compile(r"\blost\b", re.IGNORECASE))
         assert (await ana.counted()).startswith(shown)
         await ana.say("count to 3")
-        await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
-        await expect(ana.answers).to_have_count(2)
+        await expect(ana.messages.last).to_contain_text("Counting: 1 2 3.")
+        await expect(ana.messages).to_have_count(2)
 
 
 async def test_a_drain(tmp_path: Path, devices: Devices) -> None:
@@ -50,12 +50,12 @@ async def test_a_drain(tmp_path: Path, devices: Devices) -> None:
         await ana.say("count to 4")
         await ana.until("view.runs.some(run => run.status === 'queued')")
         first.terminate()
-        await expect(ana.answers.first).to_contain_text(STOPPED)
+        await expect(ana.messages.first).to_contain_text(STOPPED)
         await ana.is_offline()
         assert await asyncio.to_thread(first.ended) == 0
     with Serve(*PACE, cwd=tmp_path, port=first.port):
         await ana.live()
-        await expect(ana.answers.last).to_contain_text("1 2 3 4.")
+        await expect(ana.messages.last).to_contain_text("1 2 3 4.")
         assert await ana.view("view.runs.map(run => [run.reason, run.cause])") == [
             ["cancelled", "shutdown"],
             ["completed", None],

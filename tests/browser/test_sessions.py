@@ -21,35 +21,35 @@ async def test_switching_sessions(demo: Serve, devices: Devices, session: str) -
     await ana.say("count to 150")
     await ana.reaches(10)
     await ana.button("New session").click()
-    await expect(ana.answers).to_have_count(0)
+    await expect(ana.messages).to_have_count(0)
     await ana.live()
     assert await ana.view("session.id") != session
     await ana.say("count to 3")
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3.")
     await sessions.get_by_text(session, exact=False).first.click()
     await ana.live()
     assert await ana.view("session.id") == session
-    await expect(ana.answers.last).to_contain_text(" 150.")
-    await expect(ana.answers).to_have_count(1)
+    await expect(ana.messages.last).to_contain_text(" 150.")
+    await expect(ana.messages).to_have_count(1)
     assert await ana.counted() == counted(150)
     assert "cancel" not in [message["type"] for message in ana.sent]
     await ana.page.go_back()
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3.")
 
 
 async def test_the_past_is_loaded(stage: Serve, devices: Devices, session: str) -> None:
     """A long session opens at its end; scrolling up brings the rest, in order and nothing twice."""
     await converse(stage, session, 60)
     ana = await devices.open(stage, session)
-    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    await expect(ana.messages.last).to_contain_text("You said: hello 59")
     await expect(ana.conversation).not_to_contain_text("You said: hello 30")
     await expect(ana.button("Load earlier messages")).to_be_visible()
     await ana.conversation.focus()
-    while (count := await ana.answers.count()) < 60:
+    while (count := await ana.messages.count()) < 60:
         await ana.page.keyboard.press("Home")
-        await expect(ana.answers.nth(count)).to_be_attached()
+        await expect(ana.messages.nth(count)).to_be_attached()
     await expect(ana.page.get_by_role("button", name="earlier messages")).to_be_hidden()
-    said = [await answer.text_content() or "" for answer in await ana.answers.all()]
+    said = [await message.text_content() or "" for message in await ana.messages.all()]
     for number, text in enumerate(said):
         assert f"You said: hello {number}" in text
 
@@ -58,7 +58,7 @@ async def test_going_up_leaves_the_end(stage: Serve, devices: Devices, session: 
     """A reader who goes up by little is not brought back, also where the page draws before the scroll is told of."""
     await converse(stage, session, 30)
     ana = await devices.open(stage, session)
-    await expect(ana.answers.last).to_contain_text("You said: hello 29")
+    await expect(ana.messages.last).to_contain_text("You said: hello 29")
     went_up = await ana.conversation.evaluate(
         """async (log) => {
           const frame = () => new Promise(requestAnimationFrame);
@@ -79,8 +79,8 @@ async def test_the_past_is_loaded_for_a_reader_at_the_top(stage: Serve, devices:
     """What was loaded is of no use once the view has begun anew: it is loaded again, without another scroll."""
     await converse(stage, session, 60)
     ana = await devices.open(stage, session)
-    await expect(ana.answers.last).to_contain_text("You said: hello 59")
-    count = await ana.answers.count()
+    await expect(ana.messages.last).to_contain_text("You said: hello 59")
+    count = await ana.messages.count()
     await ana.conversation.evaluate(
         """(log) => {
           const { session } = window.holdfast;
@@ -96,14 +96,14 @@ async def test_the_past_is_loaded_for_a_reader_at_the_top(stage: Serve, devices:
           log.scrollTop = 0;
         }"""
     )
-    await expect(ana.answers.nth(count)).to_be_attached()
+    await expect(ana.messages.nth(count)).to_be_attached()
 
 
 async def test_a_past_that_was_refused(stage: Serve, devices: Devices, session: str) -> None:
     """It is asked for once, and again when the reader wants it."""
     await converse(stage, session, 60)
     ana = await devices.open(stage, session)
-    await expect(ana.answers.last).to_contain_text("You said: hello 59")
+    await expect(ana.messages.last).to_contain_text("You said: hello 59")
     await ana.conversation.evaluate(
         """(log) => {
           const { session } = window.holdfast;
@@ -117,9 +117,9 @@ async def test_a_past_that_was_refused(stage: Serve, devices: Devices, session: 
     await ana.page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     assert await ana.page.evaluate("window.asked") == 1
     await ana.page.evaluate("delete window.holdfast.session.history")
-    count = await ana.answers.count()
+    count = await ana.messages.count()
     await ana.button("Load earlier messages").click()
-    await expect(ana.answers.nth(count)).to_be_attached()
+    await expect(ana.messages.nth(count)).to_be_attached()
 
 
 async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) -> None:
@@ -137,7 +137,7 @@ async def test_a_server_that_asks_for_a_token(tmp_path: Path, devices: Devices) 
         assert await ana.view("view.principal") == "ana"
         assert "right-token" not in ana.page.url
         await ana.say("hello")
-        await expect(ana.answers.last).to_contain_text("You said: “hello”.")
+        await expect(ana.messages.last).to_contain_text("You said: “hello”.")
 
 
 async def test_signing_out_and_in_again(tmp_path: Path, devices: Devices) -> None:
@@ -153,12 +153,12 @@ async def test_signing_out_and_in_again(tmp_path: Path, devices: Devices) -> Non
         await token.press("Enter")
         await ana.live()
         await ana.say("hello")
-        await expect(ana.answers.last).to_contain_text("You said: “hello”.")
+        await expect(ana.messages.last).to_contain_text("You said: “hello”.")
         device = await ana.device_id()
 
         await ana.button("Sign out").click()
         await expect(token).to_be_visible()
-        await expect(ana.answers).to_have_count(0)
+        await expect(ana.messages).to_have_count(0)
         kept = await ana.page.evaluate("JSON.stringify(sessionStorage)")
         assert device not in kept
         assert "hello" not in kept
@@ -184,12 +184,23 @@ async def test_the_network_panel_cuts_this_tab_alone(demo: Serve, devices: Devic
     await ana.reaches(10)
     await ana.button("Network").click()
     panel = ana.page.get_by_role("region", name="Network")
+    # It may be back before anybody has looked.
+    await ana.page.evaluate(
+        """() => {
+          const { session } = window.holdfast;
+          window.waits = [];
+          session.subscribe(() => {
+            const { status, nextAttemptAt } = session.view;
+            if (status === "offline") window.waits.push(nextAttemptAt);
+          });
+        }"""
+    )
     await panel.get_by_role("button", name="Cut connection").click()
-    await ana.is_offline()
+    await ana.page.wait_for_function("window.waits.some((at) => at !== null)")
     await ben.reaches(40)
     await ana.live()
     for device in (ana, ben):
-        await expect(device.answers.last).to_contain_text(" 150.")
+        await expect(device.messages.last).to_contain_text(" 150.")
         assert await device.counted() == counted(150)
 
 
@@ -224,7 +235,7 @@ async def test_the_policy_is_in_force(demo: Serve, devices: Devices, session: st
 
 
 async def converse(server: Serve, session: str, count: int) -> None:
-    """Fills a session with so many questions and answers."""
+    """Fills a session with so many messages of both sides."""
     async with greeted(server.url, session) as wire:
         for number in range(count):
             await wire.command("send", f"r{number}", text=f"hello {number}")

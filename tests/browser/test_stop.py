@@ -14,8 +14,8 @@ from tests.support.program import Serve
 
 
 async def test_what_the_page_showed_at_the_stop_is_kept(demo: Serve, devices: Devices, session: str) -> None:
-    """After Stop the answer is exactly what stood on the screen, marked as stopped: here, on another device and after
-    a reload; nothing of the run comes after the acknowledgement; and the next message is answered.
+    """After Stop the message is exactly what stood on the screen, marked as stopped: here, on another device and after
+    a reload; nothing of the run comes after the acknowledgement; and the next message gets its run.
     """
     ana = await devices.open(demo, session)
     await ana.watch_stop()
@@ -28,17 +28,17 @@ async def test_what_the_page_showed_at_the_stop_is_kept(demo: Serve, devices: De
     ack = await ana.acked("cancel")
     assert ack["outcome"] == "cancelled"
     await ana.say("count to 3")
-    await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+    await expect(ana.messages.last).to_contain_text("Counting: 1 2 3.")
     assert ana.chunks_after(ack) == []
     ben = await devices.open(demo, session)
-    await expect(ben.answers).to_have_count(2)
+    await expect(ben.messages).to_have_count(2)
     assert await ben.counted(0) == shown
-    await expect(ben.answers.first).to_contain_text(STOPPED)
+    await expect(ben.messages.first).to_contain_text(STOPPED)
     await ana.page.reload()
     await ana.live()
-    await expect(ana.answers).to_have_count(2)
+    await expect(ana.messages).to_have_count(2)
     assert await ana.counted(0) == shown
-    await expect(ana.answers.first).to_contain_text(STOPPED)
+    await expect(ana.messages.first).to_contain_text(STOPPED)
 
 
 async def test_stop_on_another_device(demo: Serve, devices: Devices, session: str) -> None:
@@ -53,8 +53,8 @@ async def test_stop_on_another_device(demo: Serve, devices: Devices, session: st
     shown = await ben.shown_at_stop()
     assert await ben.counted() == shown
     assert await ana.counted() == shown
-    await expect(ben.answers.last).to_contain_text("Stopped by you")
-    await expect(ana.answers.last).to_contain_text(await ben.device_id())
+    await expect(ben.messages.last).to_contain_text("Stopped by you")
+    await expect(ana.messages.last).to_contain_text(await ben.device_id())
 
 
 async def test_escape_stops(demo: Serve, devices: Devices, session: str) -> None:
@@ -70,7 +70,7 @@ async def test_escape_stops(demo: Serve, devices: Devices, session: str) -> None
 
 
 @pytest.mark.parametrize("by", ["Escape", "run list", "End all"])
-async def test_an_answer_stands_still_from_the_press_on(demo: Serve, devices: Devices, session: str, by: str) -> None:
+async def test_a_message_stands_still_from_the_press_on(demo: Serve, devices: Devices, session: str, by: str) -> None:
     """On a slow connection the text goes on coming until the server has the stop. None of it is shown, and when the
     run has ended nothing jumps: what stood there at the press is what is kept, while others read on until the end.
     """
@@ -82,7 +82,7 @@ async def test_an_answer_stands_still_from_the_press_on(demo: Serve, devices: De
         await ana.say("count to 3")
         await expect(ana.button("End all")).to_be_visible()
     await ana.reaches(20)
-    await ana.watch_answer()
+    await ana.watch_message()
     if by == "Escape":
         await ana.page.keyboard.press("Escape")
     elif by == "End all":
@@ -98,7 +98,7 @@ async def test_an_answer_stands_still_from_the_press_on(demo: Serve, devices: De
     assert await ben.counted() == await ana.counted()
 
 
-async def test_an_answer_stands_still_after_a_stop_without_a_connection(
+async def test_a_message_stands_still_after_a_stop_without_a_connection(
     demo: Serve, devices: Devices, session: str
 ) -> None:
     """A stop that waits for the connection: what has come meanwhile is not shown either."""
@@ -108,7 +108,7 @@ async def test_an_answer_stands_still_after_a_stop_without_a_connection(
     await ana.reaches(20)
     await ana.offline()
     await ana.is_offline()
-    await ana.watch_answer()
+    await ana.watch_message()
     await ana.page.keyboard.press("Escape")
     shown = await ana.counted()
     await ben.reaches(int(shown.split()[-1]) + 50)
@@ -120,25 +120,27 @@ async def test_an_answer_stands_still_after_a_stop_without_a_connection(
 
 
 async def test_a_stop_that_comes_too_late(demo: Serve, devices: Devices, session: str) -> None:
-    """The answer was complete when the server had the stop: all of it appears, and a line says so."""
+    """The message was complete when the server had the stop: all of it appears, and a line says so."""
     ana, ben = await devices.open(demo, session), await devices.open(demo, session)
-    await ana.say("count to 100")
-    await ana.reaches(20)
+    await ana.say("ask me")
+    await expect(ana.conversation.get_by_role("textbox")).to_be_visible()
     await ana.offline()
     await ana.is_offline()
     await ana.page.keyboard.press("Escape")
-    await expect(ben.answers.last).to_contain_text(" 100.")
+    await ben.conversation.get_by_role("textbox").fill("Inês")
+    await ben.conversation.get_by_role("textbox").press("Enter")
+    await ben.until("view.runs.every(run => run.status === 'ended')")
     await ana.online()
-    await expect(ana.answers.last).to_contain_text(" 100.")
-    await expect(ana.answers.last).to_contain_text("It had already finished.")
+    for device in (ana, ben):
+        await expect(device.messages.last).to_contain_text("Then I call you Inês")
+    await expect(ana.messages.last).to_contain_text("It had already finished.")
     assert (await ana.acked("cancel"))["outcome"] == "already_ended"
     await expect(ana.button("Send")).to_be_visible()
-    assert await ana.counted() == await ben.counted()
-    await expect(ben.answers.last).not_to_contain_text("finished")
+    await expect(ben.messages.last).not_to_contain_text("finished")
 
 
 async def test_stop_before_the_first_chunk(stage: Serve, devices: Devices, session: str) -> None:
-    """A run that has said nothing yet is stopped by the first click, and its answer is empty and marked as stopped."""
+    """A run that has said nothing yet is stopped by the first click, and its message is empty and marked as stopped."""
     ana = await devices.open(stage, session)
     await ana.say("silent")
     await ana.stop.click()
@@ -149,7 +151,7 @@ async def test_stop_before_the_first_chunk(stage: Serve, devices: Devices, sessi
 
 
 async def test_stop_in_the_same_breath_as_send(stage: Serve, devices: Devices, session: str) -> None:
-    """Stop pressed before the server can have heard of the send ends the run, and no trace of an answer stays."""
+    """Stop pressed before the server can have heard of the send ends the run, and no trace of a message stays."""
     ana = await devices.open(stage, session)
     await ana.page.evaluate(
         """() => {
@@ -166,7 +168,7 @@ async def test_stop_in_the_same_breath_as_send(stage: Serve, devices: Devices, s
 
 async def test_stop_on_two_devices_at_once(demo: Serve, devices: Devices, session: str) -> None:
     """Both press before either has heard of the other: the run ends once, the later stop is told so politely, and both
-    show the same answer.
+    show the same message.
     """
     ana, ben = await devices.open(demo, session), await devices.open(demo, session)
     async with greeted(demo.url, session) as wire:

@@ -15,7 +15,7 @@ from tests.support.python_client import counted
 
 
 async def test_reload_during_a_run(demo: Serve, devices: Devices, session: str) -> None:
-    """A page reloaded in the middle of an answer is the same device, goes on where it was, and shows the answer once,
+    """A page reloaded in the middle of a message is the same device, goes on where it was, and shows the message once,
     complete.
     """
     ana = await devices.open(demo, session)
@@ -26,9 +26,9 @@ async def test_reload_during_a_run(demo: Serve, devices: Devices, session: str) 
     await ana.page.reload()
     await ana.live()
     assert await ana.device_id() == device
-    await expect(ana.answers.last).to_contain_text(" 200.")
+    await expect(ana.messages.last).to_contain_text(" 200.")
     assert await ana.counted() == counted(200)
-    await expect(ana.answers).to_have_count(1)
+    await expect(ana.messages).to_have_count(1)
     await expect(ana.conversation.get_by_role("article")).to_have_count(2)
     welcome = next(message for message in ana.received if message["type"] == "welcome")
     assert (welcome["resume"], welcome["device"]) == ("tail", device)
@@ -95,7 +95,7 @@ async def test_leaving_the_page_never_cancels(demo: Serve, devices: Devices, ses
         assert ended["reason"] == "completed"
     await ana.page.go_back()
     await ana.live()
-    await expect(ana.answers).to_have_count(1)
+    await expect(ana.messages).to_have_count(1)
     assert await ana.counted() == counted(200)
     await expect(ana.conversation).not_to_contain_text(STOPPED)
     sent = [message["type"] for device in (ana, tab, ben) for message in device.sent]
@@ -135,9 +135,9 @@ async def test_the_back_forward_cache(demo: Serve, devices: Devices, session: st
         await ana.page.evaluate("window.mark = true")
         await ana.page.goto("about:blank")
         await ana.page.go_back(wait_until="commit")  # there is no other event: nothing is loaded
-        await expect(ana.answers.last).to_contain_text(" 200.")
+        await expect(ana.messages.last).to_contain_text(" 200.")
         assert await ana.page.evaluate("window.mark")
         await ana.live()
         assert await ana.counted() == counted(200)
         await ana.say("count to 3")
-        await expect(ana.answers.last).to_contain_text("Counting: 1 2 3.")
+        await expect(ana.messages.last).to_contain_text("Counting: 1 2 3.")

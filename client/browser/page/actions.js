@@ -19,7 +19,7 @@ const TOO_LATE = {
 };
 
 export class Actions {
-  /** The last answer to a command, for the network panel. */
+  /** The last reply to a command, for the network panel. */
   lastAck = "";
   /** Returned steers that were sent again or put away. @type {Set<string>} */
   dismissed = new Set();
@@ -30,7 +30,7 @@ export class Actions {
   #giveBack;
   /** Runs that were sent `alongside` here: they are not the session's main run. @type {Set<string>} */
   #alongside = new Set();
-  /** Runs that were told to stop here, and whether their answers stand still. @type {Map<string, boolean>} */
+  /** Runs that were told to stop here, and whether their messages stand still. @type {Map<string, boolean>} */
   #stops = new Map();
 
   /**
@@ -50,7 +50,7 @@ export class Actions {
 
   /**
    * The run that Stop stops and a steer goes to: the main run where that is known, otherwise the newest that goes on, or
-   * that was sent from here and has no answer yet. Null where nothing goes on, and where all that does is being stopped.
+   * that was sent from here and has no reply yet. Null where nothing goes on, and where all that does is being stopped.
    */
   get active() {
     const { runs, pending } = this.#session.view;
@@ -111,7 +111,7 @@ export class Actions {
   }
 
   /**
-   * Stops a run. Its answer stands still from now on: what the server keeps of it is what is on screen at this moment.
+   * Stops a run. Its message stands still from now on: what the server keeps of it is what is on screen at this moment.
    *
    * @param {string} runId
    */
@@ -128,7 +128,7 @@ export class Actions {
   }
 
   /**
-   * Whether the answer of a run stands still, while it goes on elsewhere: its stop was pressed here, and nothing has come
+   * Whether the message of a run stands still, while it goes on elsewhere: its stop was pressed here, and nothing has come
    * to say that it goes on nevertheless.
    *
    * @param {string} runId
@@ -137,7 +137,7 @@ export class Actions {
     return this.#stops.get(runId) === true;
   }
 
-  /** The answers go on: the log is another one, in which the place that was on screen means nothing. */
+  /** The messages go on: the log is another one, in which the place that was on screen means nothing. */
   release() {
     for (const runId of this.#stops.keys()) this.#stops.set(runId, false);
   }

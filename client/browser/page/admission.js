@@ -12,9 +12,9 @@ export async function tellWhetherAdmitted() {
   const address = new URL("v1/admission", document.baseURI);
   address.searchParams.set("origin", location.origin);
   try {
-    const answer = await fetch(address);
-    if (answer.status !== 403) return;
-    setText(byId("not-admitted-why"), await answer.text());
+    const response = await fetch(address);
+    if (response.status !== 403) return;
+    setText(byId("not-admitted-why"), await response.text());
     byId("not-admitted").hidden = false;
   } catch {
     // The server is away, which the page says elsewhere.

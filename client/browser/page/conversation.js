@@ -1,10 +1,10 @@
 /**
  * The conversation: the transcript, what is queued behind it, and what is still on its way.
  *
- * Chunks that only make a text longer go straight to their answer; everything else is read from the view, once a frame.
+ * Chunks that only make a text longer go straight to their message; everything else is read from the view, once a frame.
  */
 
-import { Answer } from "./answer.js";
+import { AssistantMessage } from "./assistant-message.js";
 import { arrange, byId, el } from "./dom.js";
 import { Past } from "./past.js";
 import { Question } from "./question.js";
@@ -13,7 +13,7 @@ import { Requests } from "./requests.js";
 /** @import {Change, Message, Part, RunInfo, RunResult, Session, View} from "../holdfast/index.js" */
 /** @import {Command, RunChunk} from "../holdfast/core/wire.js" */
 /** @import {Actions} from "./actions.js" */
-/** @import {RunState} from "./answer.js" */
+/** @import {RunState} from "./assistant-message.js" */
 /** @import {Ink} from "./ink.js" */
 /** @import {Notices} from "./notices.js" */
 /** @import {Asked} from "./question.js" */
@@ -29,9 +29,9 @@ export class Conversation {
   #past;
   /** @type {Map<string, Question>} */
   #questions = new Map();
-  /** By message id. @type {Map<string, Answer>} */
-  #answers = new Map();
-  /** Those that go on, by run id. @type {Map<string, Answer>} */
+  /** By message id. @type {Map<string, AssistantMessage>} */
+  #said = new Map();
+  /** Those that go on, by run id. @type {Map<string, AssistantMessage>} */
   #open = new Map();
   /** How runs ended, as far as that was asked. @type {Map<string, RunResult | undefined>} */
   #endings = new Map();
@@ -108,9 +108,9 @@ export class Conversation {
         this.#actions.release();
         this.#requests.forget();
       }
-      for (const [id, answer] of this.#answers) {
+      for (const [id, said] of this.#said) {
         // One that stands still is not drawn again: until its end it shows what it showed when it was stopped.
-        if (!this.#actions.standsStill(answer.runId)) this.#answers.delete(id);
+        if (!this.#actions.standsStill(said.runId)) this.#said.delete(id);
       }
       this.#past.forget();
     }
@@ -122,7 +122,7 @@ export class Conversation {
     const wanted = new Map();
     this.#open.clear();
     for (const message of this.#past.before(view)) {
-      if (message.role === "assistant") wanted.set(message.id, this.#answer(message, runs, states, view));
+      if (message.role === "assistant") wanted.set(message.id, this.#tell(message, runs, states, view));
       else this.#ask(wanted, asked(message, view));
     }
     for (const run of view.runs) if (run.message !== undefined) this.#ask(wanted, queued(run, states, view));
@@ -131,7 +131,7 @@ export class Conversation {
       if (command.type === "send" && !known.has(command.id)) this.#ask(wanted, sending(command, states, view));
     }
     for (const id of this.#questions.keys()) if (!wanted.has(id)) this.#questions.delete(id);
-    for (const id of this.#answers.keys()) if (!wanted.has(id)) this.#answers.delete(id);
+    for (const id of this.#said.keys()) if (!wanted.has(id)) this.#said.delete(id);
     const focused = this.#list.contains(document.activeElement) ? document.activeElement?.closest("article") : null;
     arrange(this.#list, wanted.values());
     if (focused && !focused.isConnected) {
@@ -161,12 +161,12 @@ export class Conversation {
    * @param {States} states
    * @param {View} view
    */
-  #answer(message, runs, states, view) {
+  #tell(message, runs, states, view) {
     const runId = message.runId ?? "";
-    let answer = this.#answers.get(message.id);
-    if (answer === undefined) {
-      answer = new Answer(message, this.#ink, this.#actions);
-      this.#answers.set(message.id, answer);
+    let said = this.#said.get(message.id);
+    if (said === undefined) {
+      said = new AssistantMessage(message, this.#ink, this.#actions);
+      this.#said.set(message.id, said);
     }
     const info = runs.get(runId);
     /** @type {RunState} */
@@ -182,9 +182,9 @@ export class Conversation {
       steering: states.steering.filter((steer) => steer.runId === runId),
       dismissed: this.#actions.dismissed,
     };
-    answer.update(message, state, view.position);
-    if (message.status === "streaming") this.#open.set(runId, answer);
-    return answer.element;
+    said.update(message, state, view.position);
+    if (message.status === "streaming") this.#open.set(runId, said);
+    return said.element;
   }
 
   /**
@@ -230,7 +230,7 @@ export class Conversation {
 }
 
 /**
- * What was asked for here and has no answer yet.
+ * What was asked for here and has no reply yet.
  *
  * @typedef {object} States
  * @property {Set<string>} stopping
@@ -314,7 +314,7 @@ export function welcome(say) {
   return [
     el("h3", { text: "Say something." }),
     el("p", {
-      text: "Stop it, steer it, cut the line, reload, or open this address on a second device: the answer goes on.",
+      text: "Stop it, steer it, cut the line, reload, or open this address on a second device: the run goes on.",
     }),
     el("ul", { class: "examples", "aria-label": "Examples" }, ...examples),
   ];

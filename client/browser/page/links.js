@@ -1,4 +1,4 @@
-/** Which addresses in an answer become links: an answer is written by a model, and may be written by an attacker. */
+/** Which addresses in a message become links: what an agent says is written by a model, and may be written by an attacker. */
 
 import { setAttribute } from "./dom.js";
 

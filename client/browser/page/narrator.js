@@ -1,8 +1,8 @@
 /**
- * What is told aloud of answers: that one has begun, then whole sentences in their order every few seconds, and how it
+ * What is told aloud of messages: that one has begun, then whole sentences in their order every few seconds, and how it
  * ended. Pure: events and times in, lines out.
  *
- * An answer may be written faster than anybody can listen. Then whole sentences are left out, which is said once; the
+ * A message may be written faster than anybody can listen. Then whole sentences are left out, which is said once; the
  * conversation has them.
  */
 
@@ -10,18 +10,18 @@ import { outcome, shortened, textOf, words } from "./text.js";
 
 /** @import {Event} from "../holdfast/index.js" */
 
-/** Between two portions of an answer. */
+/** Between two portions of a message. */
 const REST_MS = 4_000;
 /** Of one portion, where a sentence is not longer by itself. In UTF-16 units, as what follows. */
 const MAX_PORTION = 320;
-/** Of the whole sentences of one answer that wait to be told, and of a sentence that is not whole yet. */
+/** Of the whole sentences of one message that wait to be told, and of a sentence that is not whole yet. */
 const MAX_WAITING = 1_000;
 /** So much of a sentence that is left out is kept, to find its end. */
 const TAIL = 16;
-/** More answers than these at a time are told by their beginnings and ends alone. */
+/** More messages than these at a time are told by their beginnings and ends alone. */
 const MAX_RUNS = 8;
 const MAX_STEERS = 32;
-const LEFT_OUT = "Some of this answer is left out here; all of it is in the conversation.";
+const LEFT_OUT = "Some of this message is left out here; all of it is in the conversation.";
 
 /**
  * Where a sentence ends: a mark with a space behind it, unless what follows is in lower case, as after "e.g."; a mark of
@@ -33,7 +33,7 @@ const END =
 const NUMBER = /^\W*\d+[.)]?\s*$/;
 
 /**
- * @typedef {object} Telling what is known of an answer that is written
+ * @typedef {object} Telling what is known of a message that is written
  * @property {number | null} part the one that the text is of
  * @property {string} text of a sentence that is not whole yet
  * @property {{text: string, isAfterGap: boolean}[]} sentences whole ones that wait
@@ -98,7 +98,7 @@ export class Narrator {
       case "run.started":
         if (this.#tellings.has(event.runId)) return []; // begun again, elsewhere
         this.#begin(event.runId, false);
-        return [this.#tellings.size > 1 ? "Answering another message…" : "Answering…"];
+        return [this.#tellings.size > 1 ? "Writing another message…" : "Writing…"];
       case "run.chunk": {
         // One that was written before this page came is told from its next sentence on.
         const telling = this.#tellings.get(event.runId) ?? this.#begin(event.runId, true);
@@ -134,7 +134,7 @@ export class Narrator {
         const rest = reason === "cancelled" ? [] : this.#rest(runId);
         this.#tellings.delete(runId);
         for (const { steerId } of event.returned ?? []) this.#steers.delete(steerId);
-        return [...rest, reason === "completed" ? "Answer complete." : `${outcome({ reason, cause, error })}.`];
+        return [...rest, reason === "completed" ? "Message complete." : `${outcome({ reason, cause, error })}.`];
       }
       default:
         return [];
@@ -162,7 +162,7 @@ export class Narrator {
   }
 
   /**
-   * The oldest answer of which something waits: two are not told by turns.
+   * The oldest message of which something waits: two are not told by turns.
    *
    * @returns {[string, Telling] | undefined}
    */
@@ -172,7 +172,7 @@ export class Narrator {
   }
 
   /**
-   * All that waits of an answer that makes a pause or has ended.
+   * All that waits of a message that makes a pause or has ended.
    *
    * @param {string} runId
    * @returns {string[]}
@@ -195,7 +195,7 @@ export class Narrator {
   #said(runId, telling, length) {
     /** @type {string[]} */
     const words = [];
-    if (this.#voice !== null && this.#voice !== runId && this.#tellings.size > 1) words.push("Another answer:");
+    if (this.#voice !== null && this.#voice !== runId && this.#tellings.size > 1) words.push("Another message:");
     this.#voice = runId;
     let count = 0;
     do {

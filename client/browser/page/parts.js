@@ -1,4 +1,4 @@
-/** The parts of an answer, each with its element. `update` brings one to what the view says; `grow` adds a delta. */
+/** The parts of a message, each with its element. `update` brings one to what the view says; `grow` adds a delta. */
 
 import { el, setAttribute, setText } from "./dom.js";
 import { link } from "./links.js";
@@ -267,7 +267,7 @@ class Opaque {
 /**
  * @param {string} kind
  * @param {Ink} ink
- * @param {(callId: unknown) => ToolCall | undefined} calls the tool calls of the same answer
+ * @param {(callId: unknown) => ToolCall | undefined} calls the tool calls of the same message
  * @param {Actor} actor
  * @returns {PartView}
  */

@@ -37,7 +37,7 @@ export function forget(where, key) {
   }
 }
 
-/** Forgets what the library kept in this tab: conversations, and commands without an answer. */
+/** Forgets what the library kept in this tab: conversations, and commands without a reply. */
 export function forgetSessions() {
   try {
     for (const key of Object.keys(sessionStorage)) if (key.startsWith("holdfast:")) sessionStorage.removeItem(key);

@@ -55,14 +55,14 @@ test("Whole sentences are told in their order, in portions with a rest between t
   listener.start();
   for (const letter of "One is here. Two is here. Thr") listener.chunk(letter);
   listener.wait(3_999);
-  assert.deepEqual(listener.told, ["Answering…"]);
+  assert.deepEqual(listener.told, ["Writing…"]);
   listener.wait(1);
-  assert.deepEqual(listener.told, ["Answering…", "One is here. Two is here."]);
+  assert.deepEqual(listener.told, ["Writing…", "One is here. Two is here."]);
   listener.chunk("ee is here. ");
   listener.wait(4_000);
   assert.equal(listener.told.length, 2, "a sentence that may go on is not told");
   listener.end();
-  assert.deepEqual(listener.told.slice(2), ["Three is here.", "Answer complete."]);
+  assert.deepEqual(listener.told.slice(2), ["Three is here.", "Message complete."]);
   assert.equal(listener.narrator.deadline, null);
 });
 
@@ -72,10 +72,10 @@ test("What waits is told in time when nothing more comes.", () => {
   listener.chunk("One is here. And");
   assert.equal(listener.narrator.deadline, 4_000);
   listener.hearOut();
-  assert.deepEqual(listener.told, ["Answering…", "One is here."]);
+  assert.deepEqual(listener.told, ["Writing…", "One is here."]);
 });
 
-test("Of an answer too fast to be told, whole sentences are left out, which is said once; none are fused.", () => {
+test("Of a message too fast to be told, whole sentences are left out, which is said once; none are fused.", () => {
   const listener = new Listener();
   const sentences = Array.from({ length: 2_000 }, (_, i) => `Sentence ${i} says that a lost connection ends nothing.`);
   listener.start();
@@ -95,7 +95,7 @@ test("Of an answer too fast to be told, whole sentences are left out, which is s
   );
   const unheard = told
     .replace(/Sentence \d+ says that a lost connection ends nothing\./g, "")
-    .replace("Some of this answer is left out here; all of it is in the conversation.", "")
+    .replace("Some of this message is left out here; all of it is in the conversation.", "")
     .replaceAll("…", "");
   assert.equal(unheard.trim(), "", "nothing but whole sentences, and that some are left out, once");
 });
@@ -107,11 +107,11 @@ test("A sentence without an end is left out whole, however long it grows.", () =
   listener.chunk("end. This is next. Last");
   listener.wait(LONG_AFTER);
   assert.deepEqual(listener.told.slice(1), [
-    "Some of this answer is left out here; all of it is in the conversation. This is next.",
+    "Some of this message is left out here; all of it is in the conversation. This is next.",
   ]);
 });
 
-test("Another answer alongside takes nothing from the first.", () => {
+test("Another message alongside takes nothing from the first.", () => {
   const listener = new Listener();
   listener.start("a");
   listener.chunk("The first begins. And ", { runId: "a" });
@@ -123,18 +123,18 @@ test("Another answer alongside takes nothing from the first.", () => {
   listener.chunk(" more.", { runId: "a" });
   listener.end({ runId: "a" });
   assert.deepEqual(listener.told, [
-    "Answering…",
-    "Answering another message…",
+    "Writing…",
+    "Writing another message…",
     "The first begins. And goes on.",
-    "Another answer: The second begins.",
+    "Another message: The second begins.",
     "And",
-    "Answer complete.",
+    "Message complete.",
     "Still more.",
-    "Answer complete.",
+    "Message complete.",
   ]);
 });
 
-test("Answers beyond a number are told by their beginnings and ends alone.", () => {
+test("Messages beyond a number are told by their beginnings and ends alone.", () => {
   const listener = new Listener();
   for (let number = 0; number < 9; number += 1) {
     listener.start(`r${number}`);
@@ -143,7 +143,7 @@ test("Answers beyond a number are told by their beginnings and ends alone.", () 
   listener.hearOut();
   assert.equal(listener.told.filter((line) => line.includes("Words are here.")).length, 8);
   listener.end({ runId: "r8" });
-  assert.equal(listener.told.at(-1), "Answer complete.");
+  assert.equal(listener.told.at(-1), "Message complete.");
 });
 
 test("The number of an item is told with the item, and marks of Markdown are not told.", () => {
@@ -155,7 +155,7 @@ test("The number of an item is told with the item, and marks of Markdown are not
   listener.wait(4_000);
   assert.equal(listener.told.at(-1), "Steps 1. Open it. 2. Read the log in full 3. Close it, e.g. by hand.");
   listener.end();
-  assert.deepEqual(listener.told.slice(2), ["Answer complete."]);
+  assert.deepEqual(listener.told.slice(2), ["Message complete."]);
 });
 
 test("Sentences end in quotation marks and with numbers too, and without spaces where a script has none.", () => {
@@ -176,7 +176,7 @@ test("A part is not fused with the one before it.", () => {
   assert.equal(listener.told.at(-1), "I look it up It is sunny.");
 });
 
-test("What an answer says is told before what it asks for.", () => {
+test("What a message says is told before what it asks for.", () => {
   const listener = new Listener();
   listener.start();
   listener.chunk("I would delete it.");
@@ -196,7 +196,7 @@ test("A steer is told when it is taken up; of a text that it cuts, what was not 
   listener.chunk("Three is here. Four");
   listener.event({ type: "steer.applied", runId: "r", steerId: "s2", kept: [{ part: 0, length: 3 }] });
   assert.deepEqual(listener.told.slice(3), [
-    "Some of this answer is left out here; all of it is in the conversation.",
+    "Some of this message is left out here; all of it is in the conversation.",
     "Steered: count to 7",
   ]);
 });
@@ -209,16 +209,16 @@ test("What is asked for in a way of a newer server, and an end of its own, are t
   assert.deepEqual(listener.told.slice(1), ["Asked for: hand signature.", "Ended: over budget."]);
 });
 
-test("An answer that is stopped is told to be so, and nothing that was cut off is told.", () => {
+test("A message that is stopped is told to be so, and nothing that was cut off is told.", () => {
   const listener = new Listener();
   listener.start();
   listener.chunk("One is here. Two");
   listener.end({ reason: "cancelled", cause: "user", by: "ana", device: "d-1" });
-  assert.deepEqual(listener.told, ["Answering…", "Stopped."]);
+  assert.deepEqual(listener.told, ["Writing…", "Stopped."]);
   assert.equal(listener.narrator.deadline, null);
 });
 
-test("An answer that fails is told up to there, and why it failed.", () => {
+test("A message that fails is told up to there, and why it failed.", () => {
   const listener = new Listener();
   listener.start();
   listener.chunk("So far");
@@ -226,7 +226,7 @@ test("An answer that fails is told up to there, and why it failed.", () => {
   assert.deepEqual(listener.told.slice(1), ["So far", "Failed: It broke (agent_error)."]);
 });
 
-test("An answer that was underway is told from its next sentence on, and nothing of a log that is gone is told.", () => {
+test("A message that was underway is told from its next sentence on, and nothing of a log that is gone is told.", () => {
   const listener = new Listener();
   listener.start("old");
   listener.chunk("Old words are here. And", { runId: "old" });
@@ -234,6 +234,6 @@ test("An answer that was underway is told from its next sentence on, and nothing
   listener.chunk("dle of it. This is whole. And");
   listener.wait(4_000);
   assert.deepEqual(listener.told.slice(1), [
-    "Some of this answer is left out here; all of it is in the conversation. This is whole.",
+    "Some of this message is left out here; all of it is in the conversation. This is whole.",
   ]);
 });

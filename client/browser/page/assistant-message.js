@@ -1,4 +1,4 @@
-/** An answer: its parts as they grow, what its run asks for, and how it ended. */
+/** What the assistant said: its parts as they grow, what its run asks for, and how it ended. */
 
 import { RequestCard } from "./cards.js";
 import { arrange, el, setAttribute, setText } from "./dom.js";
@@ -13,13 +13,13 @@ import { outcome, resolution, textOf } from "./text.js";
 /** @import {Resolved} from "./requests.js" */
 
 /**
- * What is known of the run behind an answer, beside the message.
+ * What is known of the run behind a message, beside the message itself.
  *
  * @typedef {object} RunState
  * @property {RunInfo | undefined} info
  * @property {import("../holdfast/index.js").RunResult | undefined} ending
  * @property {boolean} isStopping a stop was given here and is not acknowledged yet
- * @property {boolean} standsStill a stop was given here: until the run has ended, no more of the answer is shown
+ * @property {boolean} standsStill a stop was given here: until the run has ended, no more of the message is shown
  * @property {boolean} wasStopped a stop was given here, and was not refused
  * @property {readonly Resolved[]} resolved what became of its requests
  * @property {ReadonlySet<string>} answering requests that were answered here, likewise
@@ -28,7 +28,7 @@ import { outcome, resolution, textOf } from "./text.js";
  * @property {ReadonlySet<string>} dismissed returned steers that were dealt with
  */
 
-export class Answer {
+export class AssistantMessage {
   element;
   #ink;
   #actions;
@@ -37,6 +37,7 @@ export class Answer {
   #resolved = el("div", { class: "resolved", hidden: true });
   #steers = el("div", { class: "steers" });
   #outcome = el("p", { class: "outcome" });
+  #agent = "the assistant";
   /** @type {Message} */
   #message;
   /** @type {PartView[]} */
@@ -57,7 +58,7 @@ export class Answer {
     this.#message = { ...message, parts: [] };
     this.element = el(
       "article",
-      { class: "answer", "aria-label": "Answer", "data-run-id": message.runId, tabindex: -1 },
+      { class: "said", "data-run-id": message.runId, tabindex: -1 },
       this.#body,
       this.#asks,
       this.#resolved,
@@ -95,6 +96,8 @@ export class Answer {
   update(message, run, position) {
     if (run.standsStill && message.status === "streaming") for (const part of this.#parts) part.halt?.();
     else if (message !== this.#message) this.#updateParts(message, position);
+    this.#agent = run.info?.agent ?? this.#agent; // what an old run was is not told for ever
+    setAttribute(this.element, "aria-label", `Message from ${this.#agent}`);
     setAttribute(this.element, "data-status", message.status);
     setAttribute(this.element, "aria-busy", message.status === "streaming" ? "true" : null);
     this.#showResolved(run.resolved);
@@ -156,7 +159,7 @@ export class Answer {
       this.#asks,
       [...this.#cards.values()].map(({ element }) => element),
     );
-    // The card with the focus has gone: to the next one, or to the answer itself.
+    // The card with the focus has gone: to the next one, or to the message itself.
     if (hadFocus && !this.#asks.contains(document.activeElement)) {
       const next = /** @type {HTMLElement | null} */ (this.#asks.querySelector("button, input"));
       (next ?? this.element).focus({ preventScroll: true });
@@ -231,7 +234,7 @@ export class Answer {
     return el(
       "div",
       { class: "steer", "data-status": "returned" },
-      el("span", { class: "by", text: "Came back: the answer ended before it was taken up" }),
+      el("span", { class: "by", text: "Came back: the run ended before it was taken up" }),
       el("p", { class: "plain", text }),
       el(
         "div",
