@@ -15,7 +15,8 @@ import { ClientClosedError } from "./core/errors.js";
 import { Transcript } from "./core/transcript.js";
 import { stable } from "./core/view.js";
 
-/** @import {News, Settled} from "./core/connection.js" */
+/** @import {Settled} from "./core/outbox.js" */
+/** @import {News} from "./core/transcript.js" */
 /** @import {Environment} from "./browser/environment.js" */
 /** @import {Token} from "./browser/link.js" */
 /** @import {Reader} from "./reader.js" */

@@ -3,12 +3,18 @@
 import { Reader } from "./reader.js";
 
 /** @import {Client} from "./client.js" */
-/** @import {News} from "./core/connection.js" */
+/** @import {News, Reset} from "./core/transcript.js" */
+/** @import {Event} from "./core/wire.js" */
 
 /** How many events wait for a reader; then the oldest go, and it is told how many. */
 export const BUFFER = 1_000;
 
-/** @typedef {News | {type: "lagged", missed: number}} FeedItem */
+/**
+ * So many events were dropped, because their reader was too slow.
+ * @typedef {{type: "lagged", missed: number}} Lagged
+ *
+ * @typedef {Event | Reset | Lagged} FeedItem
+ */
 
 /** @extends {Reader<FeedItem>} */
 export class Feed extends Reader {

@@ -1,7 +1,7 @@
 /** What async iteration over a session or a run has in common. */
 
 /** @import {Client} from "./client.js" */
-/** @import {News} from "./core/connection.js" */
+/** @import {News} from "./core/transcript.js" */
 
 /**
  * An async iterator that takes what there is and then waits for the next change. Ending it early, as `break` does, lets

@@ -57,6 +57,7 @@ export class Run {
   #refusal = null;
 
   /**
+   * @internal `Session` makes them
    * @param {Session} session
    * @param {Client} client
    * @param {string} id
@@ -116,7 +117,11 @@ export class Run {
     return reads || (taken.epoch === shown.epoch && taken.seq > shown.seq) ? taken : shown;
   }
 
-  /** Its text, from the beginning to the end of the run. Rejects as `ended` does. */
+  /**
+   * Its text, from the beginning to the end of the run. Rejects as `ended` does.
+   *
+   * @returns {AsyncIterableIterator<string>}
+   */
   [Symbol.asyncIterator]() {
     return new RunReader(this, this.#client);
   }
@@ -175,6 +180,7 @@ export class Run {
   /**
    * It is sent from here, perhaps once more.
    *
+   * @internal
    * @param {Promise<Ack>} acknowledged
    * @param {() => void} renamed called when it is another run's from then on
    */
@@ -197,6 +203,7 @@ export class Run {
   /**
    * The text that a reader has not taken yet.
    *
+   * @internal
    * @param {number[]} taken by text part
    */
   read(taken) {
@@ -214,7 +221,7 @@ export class Run {
     if (position.epoch !== "") this.#taken = position;
   }
 
-  /** Whether the run has ended; its message is then at hand, from the history if need be. */
+  /** @internal Whether the run has ended; its message is then at hand, from the history if need be. */
   async isOver() {
     const client = this.#client;
     const { transcript } = client;

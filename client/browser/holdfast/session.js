@@ -18,19 +18,16 @@ import { Run } from "./run.js";
 /**
  * What a command came to: the acknowledgement. An ended or unknown run is an outcome and not an error.
  *
- * @template {string} Outcome
- * @typedef {{outcome: Outcome, runId?: string, reason?: EndReason, cause?: string, seq?: number, duplicate?: true}} Came
- */
-
-/**
- * @typedef {Came<OutcomeOfCancel>} CancelOutcome `withdrawn` and
- *   `steered` tell of an id that had become a steer; `runId` is then the run it went into
- * @typedef {Came<"cancelled"> & {runIds: string[]}} CancelAllOutcome the runs that it ended
- * @typedef {Came<OutcomeOfSteer> & {id: string}} SteerOutcome `id` is the steer's;
- *   `sent` as a message of its own, and `runId` is its run
- * @typedef {Came<OutcomeOfWithdraw>} WithdrawOutcome
- * @typedef {Came<OutcomeOfAnswer>} AnswerOutcome of two
- *   devices' answers to one request, one is `accepted`
+ * @typedef {{runId?: string, reason?: EndReason, cause?: string, seq?: number, duplicate?: true}} OutcomeFields
+ *
+ * @typedef {{outcome: OutcomeOfCancel} & OutcomeFields} CancelOutcome `withdrawn` and `steered` tell of an id that had
+ *   become a steer; `runId` is then the run it went into
+ * @typedef {{outcome: "cancelled", runIds: string[]} & OutcomeFields} CancelAllOutcome the runs that it ended
+ * @typedef {{outcome: OutcomeOfSteer, id: string} & OutcomeFields} SteerOutcome `id` is the steer's; `sent` as a message
+ *   of its own, and `runId` is its run
+ * @typedef {{outcome: OutcomeOfWithdraw} & OutcomeFields} WithdrawOutcome
+ * @typedef {{outcome: OutcomeOfAnswer} & OutcomeFields} AnswerOutcome of two devices' answers to one request, one is
+ *   `accepted`
  */
 
 /**
@@ -49,6 +46,7 @@ export class Session {
   /**
    * A session that sleeps until `resume`; `connect` is what makes one for a program.
    *
+   * @internal
    * @param {Config} config
    * @param {Environment} [environment]
    */

@@ -6,8 +6,8 @@ import { HoldfastError } from "../core/errors.js";
 /** @import {Environment} from "./environment.js" */
 
 /**
- * @typedef {string | null | undefined} MaybeToken null and undefined: there is none
- * @typedef {string | (() => MaybeToken | Promise<MaybeToken>)} Token
+ * @typedef {string | (() => string | null | undefined | Promise<string | null | undefined>)} Token null and undefined:
+ *   there is none
  *
  * @typedef {object} Attempt One try to connect and what came of it.
  * @property {WebSocket | null} socket
@@ -122,7 +122,7 @@ export class Link {
     // The program's own code: it may throw, and it may well work at the next try.
     new Promise((resolve) => resolve(ask())).then(
       (token) => {
-        if (attempt === this.#attempt) this.#connect(attempt, /** @type {MaybeToken} */ (token));
+        if (attempt === this.#attempt) this.#connect(attempt, /** @type {string | null | undefined} */ (token));
       },
       (error) => {
         if (attempt === this.#attempt) this.#notOpened(`The token could not be had: ${error}`);
@@ -132,7 +132,7 @@ export class Link {
 
   /**
    * @param {Attempt} attempt
-   * @param {MaybeToken} token
+   * @param {string | null | undefined} token
    */
   #connect(attempt, token) {
     /** @type {WebSocket} */

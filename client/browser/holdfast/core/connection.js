@@ -18,7 +18,9 @@
 
 /**
  * @import {HoldfastError} from "./errors.js"
+ * @import {Settled} from "./outbox.js"
  * @import {Input, Phase} from "./phases.js"
+ * @import {News} from "./transcript.js"
  * @import {Ack, CaughtUp, Command, ErrorMessage, Event, Goaway, Heartbeat, Page, Presence, Snapshot,
  *   Welcome} from "./wire.js"
  */
@@ -40,11 +42,6 @@ const WAIT_AND_TRY = ["draining", "unavailable", "rate_limited"];
 const PONG = '{"type":"pong"}';
 /** @type {Presence} */
 const NOBODY = { type: "presence", devices: [], total: 0 };
-
-/**
- * @typedef {import("./outbox.js").Settled} Settled
- * @typedef {import("./transcript.js").News} News
- */
 
 /** One client's session over any number of connections. See the module for how it is driven. */
 export class Connection {
