@@ -1,7 +1,7 @@
 /** What a person can do in a session, and what became of it: outcomes that need words, and errors. */
 
 import { CommandError } from "../holdfast/index.js";
-import { shortened, textOf, who, words } from "./text.js";
+import { shortened, textOf, told, who, words } from "./text.js";
 
 /** @import {Part, RunInfo, Session} from "../holdfast/index.js" */
 /** @import {Request} from "../holdfast/core/wire.js" */
@@ -167,7 +167,7 @@ export class Actions {
     promise.then(
       ({ outcome }) => {
         if (outcome === "accepted") return;
-        const why = TOO_LATE[outcome];
+        const why = told(TOO_LATE, outcome);
         const what = why === undefined ? `came to nothing: ${words(outcome)}` : `came too late: ${why}`;
         this.#notices.tell(`Your ${answerTo(request, value)} ${what}.`);
       },

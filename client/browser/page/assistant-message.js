@@ -3,7 +3,7 @@
 import { RequestCard } from "./cards.js";
 import { arrange, el, setAttribute, setText } from "./dom.js";
 import { partView, ToolCall } from "./parts.js";
-import { outcome, resolution, textOf } from "./text.js";
+import { outcome, resolution, standing, textOf } from "./text.js";
 
 /** @import {Message, Part, Position, RunInfo} from "../holdfast/index.js" */
 /** @import {PendingSteer, Request, ReturnedSteer, RunChunk} from "../holdfast/core/wire.js" */
@@ -254,7 +254,7 @@ export class AssistantMessage {
     if (message.status === "complete" && wasStopped) return "It had already finished.";
     const { cause, error } = ending ?? info ?? {};
     const by = ending?.by && this.#actions.actor(ending.by, ending.device);
-    return outcome({ reason: message.reason, cause, by, error });
+    return outcome({ reason: message.reason, cause, by, error }) || standing(message.status);
   }
 }
 

@@ -6,7 +6,7 @@
  * conversation has them.
  */
 
-import { outcome, shortened, textOf, words } from "./text.js";
+import { outcome, shortened, textOf, told, words } from "./text.js";
 
 /** @import {Event} from "../holdfast/index.js" */
 
@@ -112,7 +112,7 @@ export class Narrator {
           input: "An answer is needed.",
           tool: "An answer is needed.",
         };
-        return [...this.#rest(event.runId), asks[kind] ?? `Asked for: ${words(kind)}.`]; // of a newer server
+        return [...this.#rest(event.runId), told(asks, kind) ?? `Asked for: ${words(kind)}.`]; // of a newer server
       }
       case "steer.accepted":
         this.#steers.set(event.steerId, shortened(textOf(event.parts)));

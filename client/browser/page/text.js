@@ -1,6 +1,6 @@
 /** Words for what the wire says in codes. */
 
-/** @import {AnyPart, Cause, EndReason} from "../holdfast/core/wire.js" */
+/** @import {AnyPart, Cause, EndReason, MessageStatus} from "../holdfast/core/wire.js" */
 
 /**
  * The text of a message's parts, in one piece; files by their names.
@@ -106,7 +106,13 @@ const OF_SERVER = ["abandoned", "shutdown", "unknown_agent", "deadline"];
  * @param {Record<string, string>} table
  * @param {string} word
  */
-const told = (table, word) => (Object.hasOwn(table, word) ? table[word] : undefined);
+export const told = (table, word) => (Object.hasOwn(table, word) ? table[word] : undefined);
+
+/** How a message stands; nothing where the page shows it otherwise. @type {Record<MessageStatus, string>} */
+const STANDINGS = { streaming: "", complete: "", interrupted: "", error: "" };
+
+/** How a message stands, as far as its run's end does not tell it. @param {string} status */
+export const standing = (status) => told(STANDINGS, status) ?? words(status);
 
 /**
  * How a run ended, in one line. Empty for a run that has not, and for one that is simply complete.

@@ -205,8 +205,13 @@ test("What is asked for in a way of a newer server, and an end of its own, are t
   const listener = new Listener();
   listener.start();
   listener.event({ type: "run.requested", runId: "r", request: { id: "q", kind: "hand_signature" } });
+  listener.event({ type: "run.requested", runId: "r", request: { id: "p", kind: "constructor" } });
   listener.event({ type: "run.ended", runId: "r", reason: "over_budget", returned: [] });
-  assert.deepEqual(listener.told.slice(1), ["Asked for: hand signature.", "Ended: over budget."]);
+  assert.deepEqual(listener.told.slice(1), [
+    "Asked for: hand signature.",
+    "Asked for: constructor.",
+    "Ended: over budget.",
+  ]);
 });
 
 test("A message that is stopped is told to be so, and nothing that was cut off is told.", () => {

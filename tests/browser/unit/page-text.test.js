@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { outcome, resolution } from "../../../client/browser/page/text.js";
+import { outcome, resolution, standing } from "../../../client/browser/page/text.js";
 import { ENDS } from "./wire.js";
 
 test("an end is told in words; one that is simply complete, or has not come, in none", () => {
@@ -41,4 +41,10 @@ test("an end of a newer server is told by its name, or in the server's words", (
   assert.equal(outcome({ reason: "over_budget", by: "ana" }), "Ended by ana: over budget");
   const error = { code: "budget", message: "The month's budget is used up." };
   assert.equal(outcome({ reason: "over_budget", error }), "Ended: The month's budget is used up.");
+});
+
+test("a message's status of a newer server is told by its name, and no other", () => {
+  for (const status of ["streaming", "complete", "interrupted", "error"]) assert.equal(standing(status), "");
+  assert.equal(standing("on_hold"), "on hold");
+  assert.equal(standing("constructor"), "constructor");
 });
