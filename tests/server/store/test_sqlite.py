@@ -156,7 +156,8 @@ async def test_a_killed_process_loses_nothing_acknowledged(path: Path) -> None:
 async def test_a_second_process_is_refused(store: SqliteStore, path: Path) -> None:
     """Whoever opens a file in use is told so, with the process that has it, and disturbs nothing."""
     script = (
-        "import asyncio, sys\nfrom holdfast.server.store import SqliteStore, StoreError\n"
+        "import asyncio, sys\nfrom holdfast.server.errors import StoreError\n"
+        "from holdfast.server.store import SqliteStore\n"
         "try:\n    asyncio.run(SqliteStore(sys.argv[1]).start())\n"
         "except StoreError as error:\n    print(error)\n"
     )

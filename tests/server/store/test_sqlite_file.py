@@ -186,7 +186,8 @@ async def test_the_files_are_their_owners_alone(store: SqliteStore, path: Path) 
 
 START = """
 import asyncio, sys
-from holdfast.server.store import (SqliteStore)
+from holdfast.server.errors import StoreError
+from holdfast.server.store import SqliteStore
 
 async def main():
     store = SqliteStore(sys.argv[1])
