@@ -76,8 +76,11 @@ class Server:
         async def assistant(run: Run):
             yield "Hello"
 
-    `authenticator` says who a token is; without one everybody is the principal `local`, and the server binds loopback
-    addresses only. The first agent that is registered is the one for sends that name none.
+    `authenticator`: says who a token is; without one everybody is the principal `local`, and the server binds loopback
+    addresses only.
+    `settings`: bounds and times of every session; `gateway_settings`: of every connection. Both have defaults.
+
+    The first agent that is registered is the one for sends that name none.
     """
 
     def __init__(
@@ -111,7 +114,14 @@ class Server:
     def add_agent(
         self, name: str, function: AgentFunction, *, restartable: bool = False, takes_steers: bool = False
     ) -> None:
-        """Registers an agent: an async generator of strings, or a coroutine function that uses its `Run`.
+        """Registers an agent.
+
+        `name`: by which sends ask for it.
+        `function`: an async generator of strings, which are its text, or a coroutine function that uses its `Run`.
+        `restartable`: another node may call it again for a run whose node has died, with what it had said in
+        `run.messages`; runs of all others end as `lost` then.
+        `takes_steers`: it takes steers itself, by `run.steers()` and `run.interruptible()`; all others are called again
+        for a steer, with the steer in `run.messages`.
 
         Raises ValueError for a name that is no id or is taken.
         """
@@ -129,7 +139,10 @@ class Server:
     async def running(
         self, *, host: str = "127.0.0.1", port: int = 8787, store: Store | str = "sqlite:///holdfast.db"
     ) -> AsyncGenerator[Running]:
-        """Serves while the block lasts; `port` 0 lets the system choose.
+        """Serves while the block lasts.
+
+        `host`, `port`: where it listens; port 0 lets the system choose.
+        `store`: where the logs lie, started and closed here; or its URL, see `open_store`.
 
         Leaving the block stops at once, and takes two seconds at most: what does not end in that time is named in the
         log. Runs that are going on end as `lost` when the store is next opened, or go on where their agent is
@@ -186,6 +199,7 @@ class Server:
     ) -> None:
         """Serves until SIGTERM or SIGINT, then drains: runs may finish for `drain_ms`, the rest end as cancelled.
 
+        `host`, `port`, `store`: as in `running`.
         Whoever is connected watches them end, and is then sent away to come back later. A second signal ends the
         draining. It returns at most `drain_ms` and three seconds after the first signal, whatever agents, readers and
         the store do; what did not end is named in the log. `on_ready` is called when it accepts connections, `on_drain`

@@ -194,8 +194,9 @@ class Session:
         seen: Position | None = None,
         if_unknown: IfUnknown | None = None,
     ) -> Submitted[CancelOutcome]:
-        """Stops a run by its id; acknowledged, no further chunk of it will ever be in the log.
+        """Stops a run; acknowledged, no further chunk of it will ever be in the log.
 
+        `run_id`: any run of the session, whoever sent it, or a steer, which is then withdrawn.
         `seen`: what was on screen, the kept message is cut there; None cuts nothing.
         `if_unknown`: what happens where the server does not know the run. `ignore`: the outcome is `unknown_run`.
         `prevent`: a send of that id, which may still be on its way, is over before it starts. That is the default while
@@ -242,8 +243,9 @@ class Session:
         return self._client.command(commands.withdraw(steer_id), withdraw_outcome)
 
     def answer(self, run_id: str, request_id: str, value: JsonValue) -> Submitted[AnswerOutcome]:
-        """Answers a request of a run. `request_id` is the `id` among `Run.requests`.
+        """Answers a request of a run.
 
+        `run_id`: the run that asks. `request_id`: the `id` of the request, from `Run.requests`.
         `value`: any JSON value, None too. An `approval` takes True or False, an `input` what its prompt or schema asks
         for, a `tool` what the tool gave back.
         """

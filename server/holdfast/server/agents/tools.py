@@ -118,7 +118,13 @@ def tool(
     description: str | None = None,
     approval: bool = False,
 ) -> Tool | Callable[[Function], Tool]:
-    """Makes a Tool of a function: `@tool`, or `@tool(approval=True)`."""
+    """Makes a Tool of a function: `@tool`, or `@tool(approval=True)`.
+
+    `function`: its parameters, with their types, are what the model has to give; one named `run` receives the Run.
+    `name`: what the model calls it by; by default the function's name.
+    `description`: what the model is told of it; by default the first paragraph of the function's docstring.
+    `approval`: whether a person has to allow each call.
+    """
     if function is not None:
         return Tool(function)
 

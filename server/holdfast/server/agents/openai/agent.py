@@ -73,12 +73,18 @@ def openai_agent(
     max_rounds: int = MAX_ROUNDS,
     approval_expires_ms: int | None = None,
 ) -> OpenAIAgent:
-    """An agent that answers through `client`, or one made from OPENAI_API_KEY and OPENAI_BASE_URL at the
-    first run.
+    """An agent that speaks through any OpenAI-compatible model server.
 
-    `model` and `api` default to HOLDFAST_OPENAI_MODEL and HOLDFAST_OPENAI_API (`chat`). `options` are further
-    fields of every request (`temperature`, `reasoning`, …). Raises AgentError `not_configured` where no model
-    is named, and ValueError for tools of the same name.
+    `model`: its name there; by default HOLDFAST_OPENAI_MODEL.
+    `api`: `chat` (completions) or `responses`; by default HOLDFAST_OPENAI_API, or `chat`.
+    `client`: what requests go through; by default one made from OPENAI_API_KEY and OPENAI_BASE_URL at the first run.
+    `tools`: what the model may call.
+    `instructions`: the system message, or what the API has for it; none by default.
+    `options`: further fields of every request (`temperature`, `reasoning`, …).
+    `max_rounds`: how many requests a run may take when the model calls tools in each; then it fails.
+    `approval_expires_ms`: how long a person may take to approve a tool; for ever by default.
+
+    Raises AgentError `not_configured` where no model is named, and ValueError for tools of the same name.
     """
     model = model or os.environ.get("HOLDFAST_OPENAI_MODEL")
     if not model:
