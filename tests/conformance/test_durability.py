@@ -20,6 +20,7 @@ from tests.conformance.test_equivalence import Step, ask, look, steps
 SECOND = """
 import asyncio, sys
 from pathlib import Path
+from holdfast.server.errors import StoreError
 from tests.conformance.harness import STORES, Clock
 
 async def main():
