@@ -143,7 +143,11 @@ def test_all_stores_answer_alike(taken: list[tuple[str, Step]]) -> None:
     async def run() -> None:
         with tempfile.TemporaryDirectory() as directory:
             clocks = [Clock() for _ in STORES]
-            stores = [make(Path(directory), clock).store() for make, clock in zip(STORES.values(), clocks, strict=True)]
+            places = [Path(directory, name) for name in STORES]
+            stores: list[Store] = []
+            for place, make, clock in zip(places, STORES.values(), clocks, strict=True):
+                place.mkdir()
+                stores.append(make(place, clock).store())
             try:
                 for store in stores:
                     await store.start()

@@ -33,7 +33,9 @@ async def test_a_writer_is_stopped_by_a_word_that_waits_behind_a_write(tmp_path:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     connection.executescript("CREATE TABLE session (id, floor, swept); CREATE TABLE incarnation (clean, name, pings)")
     path, loop = tmp_path / "x.db", asyncio.get_running_loop()
-    writer = Writer(connection, path, loop, told.append, watch=FileWatch(path), incarnation=1)
+    writer = Writer(
+        connection, path, loop, told.append, watch=FileWatch(path), incarnation=1, rows=(0, 0), longest_tail=9
+    )
     entered, go_on = threading.Event(), threading.Event()
 
     def hold(_: Transaction) -> None:

@@ -28,15 +28,13 @@ from holdfast.server.store.sqlite_file import (
     connect_reader,
     connect_writer,
     errors_translated,
-    read_owed,
-    read_page,
 )
+from holdfast.server.store.sqlite_rows import read_batches, read_log, read_owed, read_page, rows_so_far
 from holdfast.server.store.sqlite_writer import Committed, Operation, Transaction, Writer
 from holdfast.server.store.values import (
     NO_LOG,
     Append,
     Appended,
-    Batch,
     Checkpoint,
     Head,
     Landed,
@@ -104,15 +102,6 @@ class _OpenFile:
     loop: asyncio.AbstractEventLoop
 
 
-_HEAD = """
-    SELECT id, epoch, floor, coalesce(last.last_seq, base_seq), coalesce(last.batch_id, base_batch_id), incarnation
-    FROM session LEFT JOIN batch AS last ON last.session_id = id AND last.last_seq > base_seq
-    WHERE name = ? ORDER BY last.last_seq DESC LIMIT 1
-"""
-_BATCHES = """
-    SELECT batch_id, first_seq, last_seq, payload FROM batch
-    WHERE session_id = ? AND last_seq > ? ORDER BY last_seq
-"""
 _CHECKPOINT = "SELECT seq, payload FROM checkpoint WHERE session_id = ?"
 _RECORDS = """
     SELECT key, payload FROM record
@@ -146,6 +135,9 @@ class SqliteStore(LocalStore):
     connection, so that a long one does not hold up commits. Trimmed space is used again, but the file does not
     shrink. Leases and presence are kept in memory: after a restart no node is live.
     """
+
+    longest_tail = 2_048
+    """So many batches of all sessions are looked through for those of one, see `sqlite_rows`."""
 
     def __init__(
         self,
@@ -195,11 +187,22 @@ class SqliteStore(LocalStore):
             undo.callback(connection.close)
             reader = connect_reader(self._path)
             undo.callback(reader.close)
+            with errors_translated(self._path):
+                rows = rows_so_far(connection)
             watch = FileWatch(self._path)
             undo.pop_all()
         reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="holdfast-sqlite-reader")
         number = incarnation.number
-        writer = Writer(connection, self._path, loop, self._committed, watch=watch, incarnation=number)
+        writer = Writer(
+            connection,
+            self._path,
+            loop,
+            self._committed,
+            watch=watch,
+            incarnation=number,
+            rows=rows,
+            longest_tail=self.longest_tail,
+        )
         return _OpenFile(lock, watch, incarnation, writer, reader, reading, loop)
 
     @override
@@ -310,15 +313,13 @@ class SqliteStore(LocalStore):
         current = self._file().incarnation.number
 
         def query(reader: sqlite3.Connection) -> Log | None:
-            found = reader.execute(_HEAD, (session,)).fetchone()
-            if found is None:
+            log = read_log(reader, session)
+            if log is None:
                 return None
-            session_id, epoch, _, seq, batch_id, incarnation = found
-            kept = reader.execute(_CHECKPOINT, (session_id,)).fetchone()
+            kept = reader.execute(_CHECKPOINT, (log.id,)).fetchone()
             checkpoint = Checkpoint(*kept) if kept else None
-            rows = reader.execute(_BATCHES, (session_id, checkpoint.seq if checkpoint else 0))
-            batches = tuple(Batch(*row) for row in rows)
-            return Log(Head(epoch, seq, batch_id), checkpoint, batches, suspect=incarnation != current)
+            batches = tuple(read_batches(reader, log.id, checkpoint.seq if checkpoint else 0))
+            return Log(log.head, checkpoint, batches, suspect=log.incarnation != current)
 
         log = await self._read(query)
         while log is None:
@@ -342,19 +343,18 @@ class SqliteStore(LocalStore):
     @override
     async def heads(self, sessions: Sequence[str], *, watcher: str | None = None) -> list[Head | None]:
         def query(reader: sqlite3.Connection) -> list[Head | None]:
-            rows = (reader.execute(_HEAD, (session,)).fetchone() for session in sessions)
-            return [Head(row[1], row[3], row[4]) if row else None for row in rows]
+            logs = (read_log(reader, session) for session in sessions)
+            return [None if log is None else log.head for log in logs]
 
         return await self._read(query)
 
     @override
     async def read(self, session: str, after: int, *, count: int = 1_000) -> Tail:
         def query(reader: sqlite3.Connection) -> Tail:
-            found = reader.execute(_HEAD, (session,)).fetchone()
-            if found is None:
+            log = read_log(reader, session)
+            if log is None:
                 return Tail(NO_LOG, 0, ())
-            session_id, epoch, floor, seq, batch_id, _ = found
-            return Tail(Head(epoch, seq, batch_id), floor, read_page(reader, session_id, max(after, floor), count))
+            return Tail(log.head, log.floor, read_page(reader, log.id, max(after, log.floor), count))
 
         return await self._read(query)
 

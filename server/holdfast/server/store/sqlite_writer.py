@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -14,7 +15,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import orjson
 
 from holdfast.server.errors import StoreUnavailableError
-from holdfast.server.store.sqlite_file import FileWatch, close_writer, read_owed, read_page, translated
+from holdfast.server.store.sqlite_file import FileWatch, close_writer, translated
+from holdfast.server.store.sqlite_rows import delete_until, has_tail, last_until, place_tail, read_log, read_page
 from holdfast.server.store.values import (
     CONFLICT_BATCHES,
     NO_LOG,
@@ -35,8 +37,8 @@ _CACHED_LOGS: Final = 20_000
 _ROWS_PER_INSERT: Final = (64, 32, 16, 8, 4, 2, 1)
 
 _INSERT_BATCHES: Final = {
-    rows: "INSERT INTO batch (session_id, last_seq, first_seq, batch_id, payload) VALUES "
-    + ", ".join(["(?, ?, ?, ?, ?)"] * rows)
+    rows: "INSERT INTO batch (row, session_id, last_seq, first_seq, batch_id, payload) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * rows)
     for rows in _ROWS_PER_INSERT
 }
 
@@ -56,14 +58,19 @@ class Transaction:
     tells which races were lost.
     """
 
-    def __init__(self, connection: sqlite3.Connection, cache: Mapping[str, _KnownLog], incarnation: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, cache: Mapping[str, _KnownLog], incarnation: int, numbers: Iterator[int]
+    ) -> None:
         self._connection = connection
         self._incarnation = incarnation
         self._cache = cache
-        self._rows: list[int | str | bytes] = []  # inserts into `batch` held back, five values each
+        self._numbers = numbers
+        self._rows: list[int | str | bytes] = []  # inserts into `batch` held back, six values each
         self.changed: dict[str, _KnownLog] = {}
         self.lost: list[tuple[str, str]] = []
         self.trimmed = False
+        self.written = 0
+        """How many rows were added to `batch`."""
 
     def ping(self) -> None:
         """Write something."""
@@ -88,7 +95,7 @@ class Transaction:
         if (head.epoch, head.batch_id) == (expected.epoch, batch.batch_id):
             return head
         if head == expected:
-            self._rows += (log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
+            self._rows += (next(self._numbers), log.id, batch.last_seq, batch.first_seq, batch.batch_id, batch.payload)
             if owed is not log.owed and owed != log.owed:
                 owners = orjson.dumps(sorted(owed.owners)).decode()
                 self._connection.execute(
@@ -154,11 +161,8 @@ class Transaction:
             "INSERT OR REPLACE INTO record (session_id, key, payload) VALUES (?, ?, ?)",
             [(log.id, key, payload) for key, payload in records.items()],
         )
-        (floor,) = execute(
-            "SELECT max(last_seq) FROM batch WHERE session_id = ?1 AND last_seq <="
-            " min(?2, (SELECT seq FROM checkpoint WHERE session_id = ?1))",
-            (log.id, trim_to),
-        ).fetchone()
+        (kept,) = execute("SELECT seq FROM checkpoint WHERE session_id = ?", (log.id,)).fetchone()
+        floor = last_until(self._connection, log.id, min(trim_to, kept))
         if floor is not None:
             execute(
                 "UPDATE session SET floor = max(floor, ?), base_seq = ?, base_batch_id = ? WHERE id = ?",
@@ -174,8 +178,9 @@ class Transaction:
         it back from a busy event loop.
         """
         rows, done = self._rows, 0
+        self.written += len(rows) // 6
         for count in _ROWS_PER_INSERT:
-            values = count * 5
+            values = count * 6
             while len(rows) - done >= values:
                 self._connection.execute(_INSERT_BATCHES[count], rows[done : done + values])
                 done += values
@@ -184,21 +189,10 @@ class Transaction:
     def _known(self, session: str) -> _KnownLog | None:
         log = self.changed.get(session) or self._cache.get(session)
         if log is None:
-            row = self._connection.execute(
-                "SELECT id, epoch, base_seq, base_batch_id, owners, queued, due_at FROM session WHERE name = ?",
-                (session,),
-            ).fetchone()
-            if row is None:
+            found = read_log(self._connection, session)
+            if found is None:
                 return None
-            session_id, epoch, seq, batch_id, *owed = row
-            last = self._connection.execute(
-                "SELECT last_seq, batch_id FROM batch WHERE session_id = ? AND last_seq > ?"
-                " ORDER BY last_seq DESC LIMIT 1",
-                (session_id, seq),
-            ).fetchone()
-            log = self.changed[session] = _KnownLog(
-                session_id, Head(epoch, *(last or (seq, batch_id))), read_owed(*owed)
-            )
+            log = self.changed[session] = _KnownLog(found.id, found.head, found.owed)
         return log
 
 
@@ -235,6 +229,8 @@ class Writer:
         *,
         watch: FileWatch,
         incarnation: int,
+        rows: tuple[int, int],
+        longest_tail: int,
     ) -> None:
         """Start the thread. It owns `connection` until `stop`; `report` is called on `loop`. `watch` raises where
         the file is not what it was: asked before a commit, for that may hide it, and after.
@@ -253,6 +249,11 @@ class Writer:
         # Whether trimmed rows may be left to delete; a process before this one may have left some.
         self._unswept = True
         self._unswept_transactions = 0
+        # A number is never given again: a row below the tail that has not been entered would never be found.
+        after, last = rows
+        self._numbers = itertools.count(last + 1)
+        self._tail_rows = last - after
+        self._longest_tail = longest_tail
         # A daemon, so that a store never closed cannot keep the interpreter from ending.
         self._thread = threading.Thread(target=self._run, name="holdfast-sqlite-writer", daemon=True)
         self._thread.start()
@@ -291,6 +292,8 @@ class Writer:
                 return  # the event loop was closed over an open store: nobody is left to be told
             if stopping:
                 return
+            if self._tail_rows >= self._longest_tail:
+                self._tidy(self._place_tail)
 
     def _next(self) -> Sequence[Request] | None:
         """Wait for a request, and sweep while there is none; under load, sweep now and then all the same."""
@@ -307,28 +310,44 @@ class Writer:
     def _sweep(self) -> None:
         """Delete a portion of the trimmed rows."""
         self._unswept_transactions = 0
+        self._unswept = self._tidy(self._delete_trimmed)
+
+    def _delete_trimmed(self) -> bool:
+        """Whether there may be more."""
         execute = self._connection.execute
+        trimmed = execute("SELECT id, floor FROM session WHERE swept < floor LIMIT 1").fetchone()
+        if trimmed is None:
+            return False
+        session_id, floor = trimmed
+        if delete_until(self._connection, session_id, floor, _ROWS_PER_SWEEP) < _ROWS_PER_SWEEP:
+            if has_tail(self._connection):  # some may be in there, where they are not found
+                self._place_tail()
+            else:
+                execute("UPDATE session SET swept = floor WHERE id = ?", (session_id,))
+        return True
+
+    def _place_tail(self) -> bool:
+        place_tail(self._connection)
+        self._tail_rows = 0
+        return True
+
+    def _tidy(self, work: Callable[[], bool]) -> bool:
+        """Do what nobody waits for, in a transaction of its own; False where it failed.
+
+        What fails here fails the next append too, where somebody is told. What is to be deleted is invisible, and the
+        next trim or the next start takes it up again; a tail that is too long is looked through all the same.
+        """
         try:
-            trimmed = execute("SELECT id, floor FROM session WHERE swept < floor LIMIT 1").fetchone()
-            self._unswept = trimmed is not None
-            if trimmed is not None:
-                execute("BEGIN IMMEDIATE")
-                deleted = execute(
-                    "DELETE FROM batch WHERE rowid IN (SELECT rowid FROM batch"
-                    " WHERE session_id = ? AND last_seq <= ? ORDER BY last_seq LIMIT ?)",
-                    (*trimmed, _ROWS_PER_SWEEP),
-                ).rowcount
-                if deleted < _ROWS_PER_SWEEP:
-                    execute("UPDATE session SET swept = floor WHERE id = ?", trimmed[:1])
-                execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            done = work()
+            self._connection.execute("COMMIT")
         except sqlite3.Error:
-            # Nobody waits for it, and what fails here fails the next append too, where somebody is told. The
-            # rows are invisible; the next trim or the next start takes it up again.
             self._roll_back()
-            self._unswept = False
+            return False
+        return done
 
     def _commit(self, requests: Sequence[Request], committed: Committed) -> None:
-        transaction = Transaction(self._connection, self._cache, self._incarnation)
+        transaction = Transaction(self._connection, self._cache, self._incarnation, self._numbers)
         try:
             self._watch.check(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -349,6 +368,7 @@ class Writer:
         else:
             self._remember(transaction.changed)
             self._unswept = self._unswept or transaction.trimmed
+            self._tail_rows += transaction.written
             committed.outcomes += outcomes
             committed.lost += transaction.lost
 
