@@ -29,11 +29,13 @@ session.close();
 console.log(JSON.stringify([Object.keys(hooks).sort(), session.status, run.status, await closed]));
 """
 TYPED = """\
-import { ClientClosedError, connect, HoldfastError, indexedDBStorage, type Message, type RunResult } from "holdfast";
+import { ClientClosedError, connect, HoldfastError, indexedDBStorage } from "holdfast";
+import type { Event, Message, RunResult, Session, Token } from "holdfast";
 import { useRun, useSession } from "holdfast/react";
 
-const session = connect("http://localhost:8787", { session: "s", token: async () => "t", storage: indexedDBStorage() });
-const stop: () => void = session.subscribe((change) => change.events.map((event) => event.seq.toFixed()));
+const token: Token = async () => "t";
+const session: Session = connect("http://localhost:8787", { session: "s", token, storage: indexedDBStorage() });
+const stop: () => void = session.subscribe((change) => change.events.map((event: Event) => event.seq.toFixed()));
 const first: Message | undefined = session.view.messages[0];
 const run = session.send("Hello", { whenBusy: "queue" });
 const textOf = ({ parts }: Message) => parts.map((part) => (part.kind === "text" ? part.text.trim() : "")).join("");
@@ -55,6 +57,8 @@ export function Chat({ id }: { id: string | null }) {
 
 export const isClosed = (error: HoldfastError) => error instanceof ClientClosedError && error.code.length > 0;
 
+// @ts-expect-error only a type: `connect` makes sessions
+new Session();
 // @ts-expect-error a session has a name
 connect("/", {});
 // @ts-expect-error there is no such way
@@ -116,7 +120,8 @@ def test_the_package_holds_the_library_and_nothing_else(tarball: Path) -> None:
     """The modules, a declaration for each, and three files about them."""
     with tarfile.open(tarball) as packed:
         names = {name.removeprefix("package/") for name in packed.getnames()}
-    modules = {path.name for path in (BROWSER / "holdfast").iterdir()}
+    library = BROWSER / "holdfast"
+    modules = {path.relative_to(library).as_posix() for path in library.rglob("*") if path.is_file()}
     assert names == (
         {"package.json", "README.md", "LICENSE"}
         | {f"holdfast/{name}" for name in modules}
