@@ -77,6 +77,8 @@ class Clocks:
         except (ImportError, AttributeError):
             self.missing.append(name)
             return
+        if not inspect.isfunction(function):
+            raise TypeError(f"{name} is no function")
         setattr(owner, attribute, self._clocked(function, self.layers.setdefault(layer, Layer())))
 
     def _wrap_transports(self, layer: Layer) -> None:
