@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import Devices
 from tests.browser.device import Device
-from tests.support.plain_client import Message, Wire, greeted
+from tests.support.plain_client import Message, PlainClient, greeted
 from tests.support.program import Serve
 
 # Each would set a flag, load something, or change the page, if the page let it.
@@ -110,7 +110,7 @@ async def test_hostile_markup_does_not_execute(stage: Serve, devices: Devices, s
     await unharmed(bare)
 
 
-def spelled(wire: Wire) -> list[Message]:
+def spelled(wire: PlainClient) -> list[Message]:
     """The ends of the runs that spelled."""
     return [event for event in wire.events if event["type"] == "run.ended" and str(event["runId"]).startswith("spell-")]
 

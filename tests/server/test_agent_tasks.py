@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from holdfast.server.agent_tasks import AgentTasks, contain
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 PATIENCE_SECONDS = 10
@@ -32,7 +32,7 @@ def _hear_at_last() -> Iterator[None]:
     _let_go.append(True)
 
 
-async def _started(h: House, agent: AgentFunction, **traits: bool) -> Device:
+async def _started(h: Cluster, agent: AgentFunction, **traits: bool) -> Device:
     h.nodes[0].agents = {"puppet": Agent("puppet", agent, **traits)}
     device = await h.device()
     await device.send("send", id="r1", text="go")
@@ -89,7 +89,7 @@ async def test_what_would_end_the_process_fails_the_run(
         await run.text("so far ")
         await where(error)
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             ended = await device.wire.event("run.ended", runId="r1")
@@ -112,7 +112,7 @@ async def test_a_generator_that_would_end_the_process_fails_its_run(error: BaseE
         yield "so far "
         raise error
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "failed"
         assert device.text("r1") == "so far "
@@ -129,7 +129,7 @@ async def test_a_clean_up_that_would_end_the_process_ends_nothing(error: BaseExc
         finally:
             raise error
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await device.wire.event("run.chunk")
         with capture_logs() as logs:
@@ -150,7 +150,7 @@ async def test_an_interrupted_call_that_would_end_the_process_fails_the_run() ->
         finally:
             raise SystemExit(3)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await device.wire.event("run.chunk")
         await device.send("steer", id="s1", text="no")
@@ -181,7 +181,7 @@ async def test_what_an_agent_left_behind_is_named_and_ended() -> None:
         await asyncio.sleep(0.001)
         yield "done"
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "completed"
@@ -210,7 +210,7 @@ async def test_what_a_task_left_behind_raises_is_in_the_log(error: BaseException
         yield "done"
         del task
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "completed"
@@ -235,7 +235,7 @@ async def test_a_run_has_stopped_when_the_last_of_its_tasks_has() -> None:
         kept.append(asyncio.create_task(left()))
         await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await settled()
         await device.send("cancel", id="k1", runId="r1")
@@ -263,7 +263,7 @@ async def test_what_an_agent_left_behind_is_named_once() -> None:
             await asyncio.Event().wait()
         yield "y"
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             await device.wire.event("run.chunk")
@@ -286,7 +286,7 @@ async def test_what_ended_a_run_is_told_once() -> None:
         await asyncio.Event().wait()
 
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         assert (await device.wire.event("run.ended"))["reason"] == "failed"
     gc.collect()
@@ -301,7 +301,7 @@ async def test_a_run_whose_own_task_an_agent_cancels_ends() -> None:
             if task.get_name() == "run r1":
                 task.cancel()
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             ended = await device.wire.event("run.ended", runId="r1")
@@ -327,7 +327,7 @@ async def test_a_task_begun_after_the_end_takes_no_step() -> None:
             except asyncio.CancelledError:
                 continue
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await settled()
         await device.send("cancel", id="k1", runId="r1")
@@ -391,7 +391,7 @@ async def _deaf_thing_left(run: Run) -> AsyncIterator[str]:
 @pytest.mark.parametrize("agent", [_deaf_itself, _deaf_child, _deaf_thing_left, _writes_on, _asks_on])
 async def test_what_ignores_its_cancellation_is_given_up_and_counted(agent: AgentFunction) -> None:
     """After one grace nobody waits for it, after a second one it is ended all the same: no task is left."""
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         before = asyncio.all_tasks()
@@ -417,7 +417,7 @@ async def test_a_deaf_task_left_behind_holds_up_no_answer() -> None:
         yield "x"
         del task
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "completed"
         assert (await device.send("send", id="r2", text="go"))["outcome"] == "started"
@@ -428,7 +428,7 @@ async def test_a_deaf_task_left_behind_holds_up_no_answer() -> None:
 @pytest.mark.parametrize("agent", [_deaf_itself, _deaf_child, _deaf_thing_left])
 async def test_what_ignores_its_cancellation_holds_up_no_stop(agent: AgentFunction) -> None:
     """The node stops in its time, the log says which agent it was, and no task is left."""
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await device.wire.event("run.chunk", runId="r1")
         await settled()
@@ -457,7 +457,7 @@ async def test_an_agent_that_catches_everything_is_not_resumed(monkeypatch: pyte
             except BaseException as error:
                 steps.append(type(error))
 
-    async with house() as h:
+    async with cluster() as h:
         await h.device()
         before = asyncio.all_tasks()
         device = await _started(h, agent)
@@ -485,7 +485,7 @@ async def test_a_generator_that_ignores_its_cancellation_is_closed() -> None:
         finally:
             closed.append(run.run_id)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await device.wire.event("run.chunk")
         await device.send("cancel", id="k1", runId="r1")
@@ -506,7 +506,7 @@ async def test_an_agent_closed_against_its_will_has_a_last_word() -> None:
             closed.append(run.run_id)
             raise SystemExit(4)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await settled()
         await device.send("cancel", id="k1", runId="r1")
@@ -532,7 +532,7 @@ async def test_the_clean_up_of_an_agent_may_use_tasks() -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(clean())
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         await settled()
         await device.send("cancel", id="k1", runId="r1")
@@ -557,7 +557,7 @@ async def test_a_generator_that_the_agent_dropped_is_closed_in_peace() -> None:
             yield delta
             break
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             device = await _started(h, agent)
             await device.wire.event("run.ended", runId="r1")
@@ -575,7 +575,7 @@ async def test_an_agent_that_cancels_itself_fails() -> None:
         task.cancel()
         await asyncio.sleep(0)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         assert (await device.wire.event("run.ended", runId="r1"))["reason"] == "failed"
 
@@ -595,7 +595,7 @@ async def test_an_agent_that_sweeps_all_tasks_ends_its_own_only() -> None:
     this_test = asyncio.current_task()  # made before there was anything to guard it
     uncontained = contain(asyncio.get_running_loop(), guarded=True)
     try:
-        async with house() as h:
+        async with cluster() as h:
             h.nodes[0].agents = {"puppet": Agent("puppet", h.puppet), "sweeper": Agent("sweeper", agent)}
             h.nodes[0].traits = {name: agent.traits for name, agent in h.nodes[0].agents.items()}
             device = await h.device()

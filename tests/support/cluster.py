@@ -15,7 +15,7 @@ from tests.support.doubles import Device, FakeClock, Puppet, settled
 from tests.support.faulty_store import FaultyStore, SharedStore
 
 
-class House:
+class Cluster:
     """One store, and the nodes that were started over it."""
 
     def __init__(self, *, shared: bool = False, settings: SessionSettings | None = None) -> None:
@@ -89,31 +89,31 @@ class House:
 
 
 @asynccontextmanager
-async def house(**options: Any) -> AsyncGenerator[House]:
-    """A house with one node. When the block ends, nothing may be left running."""
-    house = House(**options)
+async def cluster(**options: Any) -> AsyncGenerator[Cluster]:
+    """A cluster of one node. When the block ends, nothing may be left running."""
+    made = Cluster(**options)
     before = asyncio.all_tasks()
-    await house.start()
+    await made.start()
     try:
-        yield house
+        yield made
     except BaseException:  # what has failed is told, and not held up by what it leaves
-        for road in house.roads:
+        for road in made.roads:
             road.resume()
-        for node in house.nodes:
+        for node in made.nodes:
             await node.stop(0.2)
         raise
-    for road in house.roads:
+    for road in made.roads:
         road.resume()
         road.down = False
         road.broken.clear()
         road.faults.clear()
-    await house.clock.pass_ms(1_000)  # what was refused by the store is tried again
-    for device in house.devices:
+    await made.clock.pass_ms(1_000)  # what was refused by the store is tried again
+    for device in made.devices:
         device.check()
-    await house.release()
-    for node in house.nodes:
+    await made.release()
+    for node in made.nodes:
         await node.stop()
     await settled()
     left = [task.get_name() for task in asyncio.all_tasks() - before]
     assert not left, f"tasks are left behind: {left}"
-    assert not house.clock.waiting, f"timers are left behind: {house.clock.left}"
+    assert not made.clock.waiting, f"timers are left behind: {made.clock.left}"

@@ -20,7 +20,7 @@ CONTROL: Final = frozenset(
 )
 
 
-class Wire:
+class PlainClient:
     """One connection. `received` holds every message that was read from it, in order."""
 
     def __init__(self, socket: ClientConnection, codec: Codec) -> None:
@@ -80,7 +80,7 @@ class Wire:
 @asynccontextmanager
 async def dial(
     url: str, session: str, *, codec: Codec = JSON_CODEC, bare: bool = False, headers: Mapping[str, str] | None = None
-) -> AsyncGenerator[Wire]:
+) -> AsyncGenerator[PlainClient]:
     """A WebSocket to a session, nothing said yet; `bare` offers no subprotocol."""
     async with connect(
         f"{url}/v1/sessions/{session}",
@@ -90,11 +90,11 @@ async def dial(
         max_size=None,
         close_timeout=1,
     ) as socket:
-        yield Wire(socket, codec)
+        yield PlainClient(socket, codec)
 
 
 @asynccontextmanager
-async def greeted(url: str, session: str, *, codec: Codec = JSON_CODEC, **hello: Any) -> AsyncGenerator[Wire]:
+async def greeted(url: str, session: str, *, codec: Codec = JSON_CODEC, **hello: Any) -> AsyncGenerator[PlainClient]:
     """A connection that has said `hello` and has been told everything it missed."""
     async with dial(url, session, codec=codec) as wire:
         await wire.say("hello", **hello)

@@ -56,7 +56,7 @@ class Archive:
         return {key: self.records[key] for key in keys(state, ask) if key in self.records}
 
 
-class Session:
+class PureSession:
     """A session whose every decision is accepted at once."""
 
     def __init__(self, **context: Any) -> None:

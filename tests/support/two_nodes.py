@@ -36,16 +36,16 @@ _PEOPLE: Final = (("ana", "phone"), ("ana", "desk"), ("ben", "phone"))
 class Work:
     """One call of an agent, which does what the schedule says."""
 
-    def __init__(self, author: Author, town: Town) -> None:
+    def __init__(self, author: Author, both: TwoNodes) -> None:
         self.author = author
         self.steps: asyncio.Queue[object] = asyncio.Queue()
         self.asking = False
         self.over = False
-        self._town = town
+        self._both = both
 
     async def go_on(self, run: Run) -> AsyncIterator[str]:
         """The agent."""
-        produced = self._town.produced.setdefault(self.author, [])
+        produced = self._both.produced.setdefault(self.author, [])
         try:
             while True:
                 match await self.steps.get():
@@ -60,21 +60,21 @@ class Work:
                     case _:
                         text = f"⟨{self.author.run_id}·{self.author.attempt}·{len(produced)}·{run.run_id}😀⟩"
                         produced.append(text)
-                        self._town.offered.add(text)
+                        self._both.offered.add(text)
                         yield text
-                        self._town.offered.discard(text)
+                        self._both.offered.discard(text)
         finally:
             self.over = True
-            self._town.works.remove(self)
+            self._both.works.remove(self)
 
 
 class Place:
     """One node and its way to the store."""
 
-    def __init__(self, town: Town, agents: Sequence[str]) -> None:
-        self.town = town
+    def __init__(self, both: TwoNodes, agents: Sequence[str]) -> None:
+        self.both = both
         self.names = agents
-        self.road = FaultyStore(town.store)
+        self.road = FaultyStore(both.store)
         everyone = {
             "solo": Agent("solo", self._agent),
             "phoenix": Agent("phoenix", self._agent, restartable=True),
@@ -82,15 +82,15 @@ class Place:
         self.node = Node(
             self.road,
             {name: everyone[name] for name in agents},
-            clock=NodeClock(town.clock, odd="solo" in agents),
-            settings=town.settings,
+            clock=NodeClock(both.clock, odd="solo" in agents),
+            settings=both.settings,
         )
         self.held = AsyncExitStack()
         self.draining: asyncio.Task[None] | None = None
 
     def _agent(self, run: Run) -> AsyncIterator[str]:
-        work = Work(Author(run.run_id, self.node.node, run.attempt), self.town)
-        self.town.works.append(work)
+        work = Work(Author(run.run_id, self.node.node, run.attempt), self.both)
+        self.both.works.append(work)
         return work.go_on(run)
 
     async def session(self) -> Session:
@@ -98,7 +98,7 @@ class Place:
         return await self.held.enter_async_context(self.node.open(SESSION))
 
 
-class Town:
+class TwoNodes:
     """All there is. Each public coroutine is a step."""
 
     def __init__(self) -> None:
@@ -419,16 +419,16 @@ class Town:
 async def play(steps: Sequence[Step]) -> None:
     """Plays a schedule from its beginning to its end. Raises AssertionError for a broken promise."""
     before = asyncio.all_tasks()
-    town = Town()
-    await town.begin()
+    both = TwoNodes()
+    await both.begin()
     for name, *details in steps:
         if name == "rest":
             await settled(*details)
             continue
-        step: Callable[..., Any] = getattr(town, name)
-        town.clock.advance(2)
+        step: Callable[..., Any] = getattr(both, name)
+        both.clock.advance(2)
         await step(*details)
-    await town.end()
+    await both.end()
     await settled()
     left = [task.get_name() for task in asyncio.all_tasks() - before]
     require(not left, f"tasks are left behind: {left}")

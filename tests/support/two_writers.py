@@ -38,7 +38,7 @@ _ROUNDS: Final = 60
 """In how many rounds everything must have ended once everybody wants it to."""
 
 
-class World:
+class SharedLog:
     """All there is. Each public method is a step."""
 
     def __init__(self, rules: Rules = ALL_RULES) -> None:
@@ -398,9 +398,9 @@ class World:
         )
 
 
-def replay(steps: Iterable[Step], rules: Rules = ALL_RULES) -> World:
+def replay(steps: Iterable[Step], rules: Rules = ALL_RULES) -> SharedLog:
     """The world after a schedule, with everything ended and checked."""
-    world = World(rules)
+    world = SharedLog(rules)
     for step in steps:
         world.take(step)
     world.end()

@@ -6,12 +6,12 @@ import itertools
 from pathlib import Path
 
 from holdfast.client import connect
-from tests.support.plain_client import Message, Wire, greeted
+from tests.support.plain_client import Message, PlainClient, greeted
 from tests.support.program import Serve
 from tests.support.python_client import counted, ended, read, until
 
 
-async def draining(wire: Wire) -> Message:
+async def draining(wire: PlainClient) -> Message:
     """Sends until the server has heard its signal; what it replies then."""
     for number in itertools.count():
         reply = await wire.command("send", f"knock-{number}", text="count to 1", whenBusy="alongside")

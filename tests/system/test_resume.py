@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC, Codec, Snapshot, Transcript
-from tests.support.plain_client import Message, Wire, dial, greeted
+from tests.support.plain_client import Message, PlainClient, dial, greeted
 from tests.support.program import Serve
 from tests.support.python_client import counted
 
@@ -52,7 +52,7 @@ def covered(events: list[Message]) -> list[int]:
     return [seq for event in events for seq in range(event.get("from", event["seq"]), event["seq"] + 1)]
 
 
-def fold(transcript: Transcript, wire: Wire) -> None:
+def fold(transcript: Transcript, wire: PlainClient) -> None:
     """What a client makes of what it received."""
     for message in wire.received:
         if message["type"] == "snapshot":

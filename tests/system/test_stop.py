@@ -12,7 +12,7 @@ import pytest
 from holdfast.client import connect
 from holdfast.client.client import Encoding
 from holdfast.protocol import JSON_CODEC, MSGPACK_CODEC
-from tests.support.plain_client import CONTROL, Message, Wire, greeted
+from tests.support.plain_client import CONTROL, Message, PlainClient, greeted
 from tests.support.program import Serve
 from tests.support.python_client import counted, ended, read, until
 
@@ -75,7 +75,7 @@ async def test_nothing_of_the_run_follows_the_acknowledgement(fast: Serve, sessi
         assert said(wires[0].events, "r19").startswith("Counting: 1 2 ")
 
 
-async def _fence(wire: Wire, id: str) -> None:
+async def _fence(wire: PlainClient, id: str) -> None:
     """Reads everything that the server has committed by now."""
     await wire.command("ping", id)
 

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import settled
 
 PATIENCE_SECONDS = 10
@@ -25,14 +25,14 @@ async def _works(run: Run) -> None:
     await asyncio.Event().wait()
 
 
-async def _town(h: House, **agents: Agent) -> None:
+async def _town(h: Cluster, **agents: Agent) -> None:
     """One more node with these agents, which is number 1."""
     await h.start({**agents})
 
 
 async def test_a_run_that_waits_for_a_person_does_not_hold_a_drain_up() -> None:
     """There is nothing to wait for: it ends as cancelled by the shutdown at once, and the drain is over."""
-    async with house() as h:
+    async with cluster() as h:
         await _town(h, puppet=Agent("puppet", _asks))
         device = await h.device(number=1)
         await device.send("send", id="r1", text="go")
@@ -46,7 +46,7 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_a_drain_up() -> None:
 
 async def test_a_run_that_waits_may_be_answered_while_others_are_drained_for() -> None:
     """It goes on, and is then waited for like them."""
-    async with house() as h:
+    async with cluster() as h:
         await _town(h, asks=Agent("asks", _asks), puppet=Agent("puppet", h.puppet))
         device = await h.device(number=1)
         await device.send("send", id="r1", text="go")
@@ -68,7 +68,7 @@ async def test_a_run_that_waits_may_be_answered_while_others_are_drained_for() -
 @pytest.mark.parametrize("agent", [_asks, _works])
 async def test_what_a_crash_would_have_kept_an_orderly_stop_keeps(agent: AgentFunction) -> None:
     """A run of a restartable agent is left as it is, waiting or working, and the next process goes on with it."""
-    async with house() as h:
+    async with cluster() as h:
         restartable = Agent("puppet", agent, restartable=True)
         await _town(h, puppet=restartable)
         device = await h.device(number=1)
@@ -100,7 +100,7 @@ async def test_what_a_crash_would_have_kept_an_orderly_stop_keeps(agent: AgentFu
 
 async def test_only_what_the_next_process_cannot_go_on_with_is_ended() -> None:
     """Beside a run that is ended by the drain, one that is restartable stays."""
-    async with house() as h:
+    async with cluster() as h:
         await _town(h, stays=Agent("stays", _works, restartable=True), goes=Agent("goes", _works))
         device = await h.device(number=1)
         await device.send("send", id="r1", text="go")
@@ -124,7 +124,7 @@ async def test_a_drain_ends_in_its_time_beside_an_agent_that_ignores_its_stop() 
             except asyncio.CancelledError:
                 continue
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -141,7 +141,7 @@ async def test_a_drain_ends_in_its_time_beside_an_agent_that_ignores_its_stop() 
 @pytest.mark.parametrize("silent", ["append", "renew", "release", "observe"])
 async def test_a_silent_store_holds_up_no_stop(silent: str) -> None:
     """Whatever it does not answer, with a run that works and a subscriber who watches, the stop has its time."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -168,7 +168,7 @@ async def test_a_run_that_was_stopped_is_waited_for(restartable: bool) -> None:
         finally:
             await clean.wait()
 
-    async with house() as h:
+    async with cluster() as h:
         await _town(h, puppet=Agent("puppet", agent, restartable=restartable))
         device = await h.device(number=1)
         await device.send("send", id="r1", text="go")
@@ -192,7 +192,7 @@ async def test_a_run_that_was_answered_is_drained_for() -> None:
         await run.ask("input", prompt="?")
         await go_on.wait()
 
-    async with house() as h:
+    async with cluster() as h:
         await _town(h, puppet=Agent("puppet", agent))
         device = await h.device(number=1)
         await device.send("send", id="r1", text="go")

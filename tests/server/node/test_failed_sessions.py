@@ -12,11 +12,11 @@ from holdfast.protocol.close_codes import CloseCode
 from holdfast.server.errors import SessionFailedError, StoreError
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
 from holdfast.server.store import Checkpoint
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def fail(h: House, device: Device, command_id: str) -> dict[str, Any]:
+async def fail(h: Cluster, device: Device, command_id: str) -> dict[str, Any]:
     """Makes the session fail by a command that its store cannot append; what its sender was told."""
     h.road.broken.add("append")
     answer = await device.send("send", id=command_id, text="go")
@@ -27,7 +27,7 @@ async def fail(h: House, device: Device, command_id: str) -> dict[str, Any]:
 
 async def test_everyone_who_waits_is_told() -> None:
     """Commands of the batch and behind it, reads and joins: each has its answer, and nothing more is taken."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         session = device.session
         h.road.pause("append")
@@ -54,7 +54,7 @@ async def test_everyone_who_waits_is_told() -> None:
 
 async def test_an_answer_that_cannot_be_told_keeps_no_other_one() -> None:
     """It is one connection's defect: the commands beside it are answered, and the session goes on."""
-    async with house() as h:
+    async with cluster() as h:
         broken, whole = await h.device("d1"), await h.device("d2")
 
         def raising(*_: object) -> None:
@@ -71,7 +71,7 @@ async def test_an_answer_that_cannot_be_told_keeps_no_other_one() -> None:
 
 async def test_a_failure_is_logged_once_with_its_cause() -> None:
     """With session, node, position and runs; readers that were behind add nothing to it."""
-    async with house() as h:
+    async with cluster() as h:
         device, slow = await h.device("d1"), await h.device("d2")
         await device.send("send", id="r1", text="go")
         slow.wire.congested = True
@@ -92,7 +92,7 @@ async def test_a_failure_is_logged_once_with_its_cause() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 async def test_what_is_owed_in_a_failed_session_is_done(shared: bool) -> None:
     """Nobody comes back: its agent is stopped, its run ends as lost, and its queue moves on all the same."""
-    async with house(shared=shared) as h:
+    async with cluster(shared=shared) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="then")
@@ -113,7 +113,7 @@ async def test_what_is_owed_in_a_failed_session_is_done(shared: bool) -> None:
 
 async def test_nothing_of_a_failed_session_is_left() -> None:
     """Neither its timers nor itself, whether it was opened again or not."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go", deadlineMs=60_000)
         await fail(h, device, "r2")
@@ -132,7 +132,7 @@ async def test_nothing_of_a_failed_session_is_left() -> None:
 
 async def test_one_that_fails_while_the_index_is_read_keeps_no_other_one() -> None:
     """It is left alone for now; what is owed in the others is done in the same round."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         device, other = await h.device(), await h.device("d2", number=1, session="t")
         for each in (device, other):
@@ -155,7 +155,7 @@ async def test_one_that_fails_while_the_index_is_read_keeps_no_other_one() -> No
 
 async def test_a_session_that_fails_again_and_again_stays_shut() -> None:
     """After a bounded number of tries the server leaves it alone and says why; others go on, and asking tries again."""
-    async with house() as h:
+    async with cluster() as h:
         device, other = await h.device(), await h.device("d2", session="other")
         await device.send("send", id="r1", text="go")
         h.road.broken.add("append")
@@ -180,7 +180,7 @@ async def test_a_session_that_fails_again_and_again_stays_shut() -> None:
 
 async def test_whoever_asks_for_a_session_that_stays_shut_is_told_why() -> None:
     """For a minute; a checkpoint that cannot be read fails a session like anything else."""
-    async with house() as h:
+    async with cluster() as h:
         await h.store.open("s", "e1")
         await h.store.compact("s", "e1", Checkpoint(0, b"\xc1"), messages=[], records={}, trim_to=0)
         for pause_ms in (0, 5_000, 10_000, 20_000, 0):
@@ -218,7 +218,7 @@ def test_failures_in_a_row() -> None:
 
 async def test_a_store_that_refuses_the_lease_is_asked_again() -> None:
     """After an error that is no outage too: it is logged, idle sessions are closed, the next round tries again."""
-    async with house() as h:
+    async with cluster() as h:
         await h.session()
         await h.release()
         h.road.broken.update(("renew", "orphans"))

@@ -12,7 +12,7 @@ from holdfast.server.errors import StoreUnavailableError
 from holdfast.server.node.node import Node
 from holdfast.server.session.actor import Session
 from holdfast.server.store import MemoryStore, Owed
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import Device, FakeClock, settled
 
 PATIENCE_SECONDS = 10
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 10
 
 async def test_a_session_that_cannot_be_closed_holds_up_no_stop() -> None:
     """Nobody uses it any more, it is being closed, and its store says nothing: the node stops all the same."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         h.road.pause("observe")
         device.leave()
@@ -35,7 +35,7 @@ async def test_a_session_that_cannot_be_closed_holds_up_no_stop() -> None:
 @pytest.mark.parametrize("silent", ["renew", "release"])
 async def test_a_lease_that_the_store_does_not_answer_for_holds_up_no_stop(silent: str) -> None:
     """Neither the round that renews it nor its release is waited for without an end."""
-    async with house() as h:
+    async with cluster() as h:
         h.road.pause(silent)
         await h.clock.pass_ms(1_000)
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -69,7 +69,7 @@ async def test_a_node_that_fails_to_start_closes_its_store() -> None:
 
 async def test_a_reader_that_does_not_read_holds_up_no_close() -> None:
     """Its catch-up waits for room on its wire, and for good: it ends with the session."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         device.wire.congested = True
@@ -89,7 +89,7 @@ async def test_a_session_is_opened_when_the_one_before_it_is_closed(monkeypatch:
         await gate.wait()
 
     monkeypatch.setattr(Session, "close", slowly)
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         device.leave()
         await h.release()
@@ -104,7 +104,7 @@ async def test_a_session_is_opened_when_the_one_before_it_is_closed(monkeypatch:
 
 async def test_a_session_with_a_time_to_come_is_not_closed() -> None:
     """Nobody is there and nothing works, but a queued run has a deadline that only an open session keeps."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         (await h.puppet.call()).say("word")
@@ -124,7 +124,7 @@ async def test_a_session_with_a_time_to_come_is_not_closed() -> None:
 
 async def test_a_session_that_is_held_open_is_not_closed() -> None:
     """However long nothing goes on in it: whoever holds it may be about to join."""
-    async with house() as h:
+    async with cluster() as h:
         session = await h.session()
         await h.clock.pass_ms(70_000, 1_000)
         assert h.nodes[0].sessions == {"s": session}
@@ -138,7 +138,7 @@ async def test_a_session_that_is_held_open_is_not_closed() -> None:
 
 async def test_what_is_owed_stands_in_the_index() -> None:
     """A run by its node and by its deadline; a queue by nobody, once no run has to end for it; and what is over not."""
-    async with house() as h:
+    async with cluster() as h:
         device, node, now = await h.device(), h.nodes[0], h.clock.now()
         await device.send("send", id="r1", text="go", deadlineMs=90_000)
         await device.send("send", id="r2", text="then")
@@ -158,7 +158,7 @@ async def test_what_is_owed_stands_in_the_index() -> None:
 
 async def test_the_heads_of_all_sessions_are_one_question() -> None:
     """Each second for those with work, however many they are; and what has moved unheard is found."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         here = [await h.device(session=f"s{number}") for number in range(5)]
         there = await h.device(number=1, session="s3")
@@ -175,7 +175,7 @@ async def test_the_heads_of_all_sessions_are_one_question() -> None:
 
 async def test_behind_a_gap_every_session_is_looked_after() -> None:
     """What was missed is found at once, and not with the next round."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         here, there = await h.device(), await h.device("d2", number=1)
         h.road.deaf = True
@@ -187,7 +187,7 @@ async def test_behind_a_gap_every_session_is_looked_after() -> None:
 
 async def test_a_session_that_was_closed_is_not_heard_of() -> None:
     """Its node pays nothing for what others do there."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         here, there = await h.device(), await h.device("d2", number=1)
         here.leave()
@@ -211,7 +211,7 @@ async def test_a_session_that_was_closed_is_not_heard_of() -> None:
 
 async def test_a_node_without_users_pays_nothing_for_the_sessions_of_others() -> None:
     """However much goes on there: it holds its lease and reads the index, and opens what nobody alive sees to."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         devices = [await h.device(session=f"s{number}") for number in range(3)]
         for device in devices:
@@ -236,7 +236,7 @@ async def test_a_node_without_users_pays_nothing_for_the_sessions_of_others() ->
 
 async def test_what_is_overdue_is_seen_to_by_whoever_finds_it() -> None:
     """Its owner holds its lease and does nothing: another one does it, a while behind the time."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         device = await h.device()
         await device.send("send", id="r1", text="go", deadlineMs=10_000)

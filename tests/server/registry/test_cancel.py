@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from holdfast.server.registry import Chunk, Phase
 from holdfast.server.registry.state import BOUNDARIES_KEPT
-from tests.support.pure_session import Session
+from tests.support.pure_session import PureSession
 
 
 def test_running() -> None:
     """A run that goes on is ended, and waits for its work to stop."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "x")
     ack = session.ask("cancel", "k1", runId="r1", client="bo/tablet")
@@ -28,7 +28,7 @@ def test_running() -> None:
 
 def test_queued() -> None:
     """A queued run leaves the queue, and nothing of it is kept or settled."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     session.ask("cancel", "k1", runId="r2", seen={"epoch": "e1", "seq": 3})
@@ -39,7 +39,7 @@ def test_queued() -> None:
 
 def test_promotes() -> None:
     """What waited behind the stopped run starts in the same step, and its message follows it."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     ack = session.ask("cancel", "k1", runId="r1")
@@ -50,7 +50,7 @@ def test_promotes() -> None:
 
 def test_ended() -> None:
     """An ended run is an outcome, with its terminal: from the state, and from the archive."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.finish("r1", "failed", error={"code": "agent", "message": "oh"})
     expected = {"outcome": "already_ended", "runId": "r1", "reason": "failed", "seq": 3}
@@ -61,7 +61,7 @@ def test_ended() -> None:
 
 def test_steers() -> None:
     """The id of a steer stops the steer where it can still be stopped, and says where it went otherwise."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x", ifEnded="send")
     session.ask("steer", "s2", text="y")
@@ -81,7 +81,7 @@ def test_steers() -> None:
 
 def test_unknown() -> None:
     """An unknown run is an outcome; with `prevent` it is entered as ended, and that is remembered."""
-    session = Session()
+    session = PureSession()
     assert session.ask("cancel", "k1", runId="r1") == {
         "type": "ack", "id": "k1", "outcome": "unknown_run", "runId": "r1",
     }  # fmt: skip
@@ -93,7 +93,7 @@ def test_unknown() -> None:
 
 def test_scope() -> None:
     """Everything that was there at the position ends in one step, queued runs first; the rest goes on."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2", whenBusy="alongside")
     session.send("r3")
@@ -111,7 +111,7 @@ def test_scope() -> None:
 
 def test_scope_of_another_epoch() -> None:
     """A position of another log stops nothing."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     assert session.ask("cancel", "k1", scope="session", upTo={"epoch": "e9", "seq": 99})["runIds"] == []
     assert session.main() == "r1"
@@ -119,7 +119,7 @@ def test_scope_of_another_epoch() -> None:
 
 def test_kept_counts_code_points() -> None:
     """A cut counts code points, keeps what happened, and leaves out what was not seen at all."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "Hm.", "reasoning")
     session.say("r1", "Olá 👋")
@@ -134,7 +134,7 @@ def test_kept_counts_code_points() -> None:
 
 def test_a_scope_beyond_the_head() -> None:
     """A position that the log never reached is of another log: it ends nothing, now or when the log has come so far."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     beyond = session.state.seq + 1
     for command in ("k1", "k2"):
@@ -145,7 +145,7 @@ def test_a_scope_beyond_the_head() -> None:
 
 def test_seen_beyond_the_head() -> None:
     """It is the head: nothing is cut, and the event says what was taken for seen."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "x")
     session.ask("cancel", "k1", runId="r1", seen={"epoch": "e1", "seq": 99})
@@ -156,7 +156,7 @@ def test_seen_beyond_the_head() -> None:
 
 def test_nothing_seen() -> None:
     """Whoever saw nothing keeps nothing."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "x")
     session.ask("cancel", "k1", runId="r1", seen={"epoch": "e1", "seq": 0})
@@ -166,7 +166,7 @@ def test_nothing_seen() -> None:
 
 def test_oldest_boundary() -> None:
     """An older `seen` than the boundaries that are kept cuts at the oldest of them."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     for _ in range(BOUNDARIES_KEPT + 10):
         session.say("r1", "x")
@@ -180,7 +180,7 @@ pieces = st.lists(st.tuples(st.sampled_from(["text", "reasoning"]), st.text(max_
 @given(pieces=pieces, seen=st.integers(0, 16), reopened=st.booleans())
 def test_kept_is_what_was_seen(pieces: list[tuple[str, str]], seen: int, *, reopened: bool) -> None:
     """Whatever was said and wherever the reader stood, the text that is left is what stood there."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     said: list[list[str]] = []
     last = ""

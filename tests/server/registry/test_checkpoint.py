@@ -9,12 +9,12 @@ import orjson
 from holdfast.server.registry import Chunk, Sweep, closed_runs, compact, compacted, keys, load
 from holdfast.server.registry.work import Ask
 from tests.support.memory_log import through_json
-from tests.support.pure_session import NOW, Session, command, dump
+from tests.support.pure_session import NOW, PureSession, command, dump
 
 
-def eventful() -> Session:
+def eventful() -> PureSession:
     """A session with something of everything."""
-    session = Session()
+    session = PureSession()
     session.send("r1", messageId="m1")
     session.finish("r1")
     session.send("r2", agent="phoenix", metadata={"a": [1, None]})
@@ -38,7 +38,7 @@ def eventful() -> Session:
     return session
 
 
-def finished(session: Session) -> Any:
+def finished(session: PureSession) -> Any:
     """What comes of the session when it goes on: every reply and event from here."""
     count = len(session.records)
     replies: list[Any] = [
@@ -107,7 +107,7 @@ def test_what_goes_to_the_archive() -> None:
 
 def test_order_of_open_messages() -> None:
     """Messages that go on stand in the order of the log, though their runs may have been queued in another."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     session.send("r3", whenBusy="alongside")
@@ -120,7 +120,7 @@ def test_order_of_open_messages() -> None:
 
 def test_archived_with_open_runs_only() -> None:
     """A message that went to the archive before any run ended is still known there."""
-    session = Session()
+    session = PureSession()
     session.send("r1", messageId="m1")
     session.compact()
     session.reopen()
@@ -130,10 +130,10 @@ def test_archived_with_open_runs_only() -> None:
 
 def test_no_lookups_before_anything_was_archived() -> None:
     """A session that has archived nothing never asks the archive."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     assert keys(session.state, Ask("ana", "phone", command("cancel", "k1", runId="r9"))) == []
-    empty = Session()
+    empty = PureSession()
     empty.compact()
     empty.reopen()
     assert keys(empty.state, Ask("ana", "phone", command("cancel", "k1", runId="r9"))) == []
@@ -141,7 +141,7 @@ def test_no_lookups_before_anything_was_archived() -> None:
 
 def test_replay_window() -> None:
     """Events are trimmed when they are older than the window, also in a session that is compacted all the time."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     trimmed: list[int] = []
     for second in range(400):
@@ -227,7 +227,7 @@ def test_a_checkpoint_from_before_parts_stood_apart() -> None:
 
 def test_a_long_message_stands_in_pieces() -> None:
     """No list of a checkpoint has an entry that grows with the message of a run."""
-    session = Session()
+    session = PureSession()
     session.careful = False
     session.send("r1")
     for _ in range(100):

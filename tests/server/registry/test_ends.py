@@ -8,11 +8,11 @@ import pytest
 
 from holdfast.server.registry import Phase
 from holdfast.server.registry.draft import Draft
-from tests.support.pure_session import Session
+from tests.support.pure_session import PureSession
 from tests.support.vectors import ENDS, ends_of
 
 
-def end(session: Session, run_id: str, reason: str) -> list[dict[str, Any]]:
+def end(session: PureSession, run_id: str, reason: str) -> list[dict[str, Any]]:
     """Ends the run for that reason, and what this adds to the log."""
     draft = Draft(session.state, session.context)
     known: Any = reason
@@ -24,7 +24,7 @@ def end(session: Session, run_id: str, reason: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("reason", ends_of("running"))
 def test_an_end_of_a_run_that_goes_on(reason: str) -> None:
     """Steers are sent ahead of the queue or come back, as the end says; the next of the queue starts in any case."""
-    session = Session()
+    session = PureSession()
     for run_id in ("r", "next"):
         session.send(run_id)
     for steer_id, if_ended in (("s1", "send"), ("s2", "return"), ("s3", "send")):
@@ -43,7 +43,7 @@ def test_an_end_of_a_run_that_goes_on(reason: str) -> None:
 @pytest.mark.parametrize("reason", ends_of("queued"))
 def test_an_end_of_a_queued_run(reason: str) -> None:
     """It leaves the queue, and nothing is waited for."""
-    session = Session()
+    session = PureSession()
     for run_id in ("main", "r", "next"):
         session.send(run_id)
     session.ask("steer", "s", runId="r", text="rather", boundary="step", ifEnded="send")

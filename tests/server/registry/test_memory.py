@@ -12,7 +12,7 @@ from holdfast.protocol.errors import CommandError
 from holdfast.server.registry import Ask, Memory, keys
 from holdfast.server.registry.commands import digest_of
 from holdfast.server.registry.state import MEMORIES_KEPT, MEMORY_KEPT_MS
-from tests.support.pure_session import NOW, Session, command
+from tests.support.pure_session import NOW, PureSession, command
 
 ADDING: list[tuple[str, dict[str, Any]]] = [
     ("send", {"text": "x"}),
@@ -28,9 +28,9 @@ ADDING: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def prepared() -> Session:
+def prepared() -> PureSession:
     """A session with a run that has a steer and a request."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x")
     session.request("r1", "q1")
@@ -72,7 +72,7 @@ def test_principals_are_apart() -> None:
 
 def test_what_adds_nothing_is_decided_afresh() -> None:
     """A reply that added nothing may be another one the next time."""
-    session = Session()
+    session = PureSession()
     assert session.ask("cancel", "k1", runId="r1")["outcome"] == "unknown_run"
     session.send("r1")
     assert session.ask("cancel", "k1", runId="r1")["outcome"] == "cancelled"
@@ -81,7 +81,7 @@ def test_what_adds_nothing_is_decided_afresh() -> None:
 @pytest.mark.parametrize("sent", [{}, {"ifEnded": "send"}])
 def test_how_long(sent: dict[str, str]) -> None:
     """Sends, and steers that may be sent, are remembered for ever; the rest for a while and a thousand commands."""
-    session = Session()
+    session = PureSession()
     session.careful = False
     session.send("r1")
     steered = session.ask("steer", "s1", text="x", **sent)
@@ -110,7 +110,7 @@ def test_how_long(sent: dict[str, str]) -> None:
 
 def test_young_ones_are_kept_however_many() -> None:
     """Within the time, more than a thousand are remembered."""
-    session = Session()
+    session = PureSession()
     session.careful = False
     for number in range(MEMORIES_KEPT + 50):
         session.ask("cancel", f"k{number}", runId=f"p{number}", ifUnknown="prevent")
@@ -143,7 +143,7 @@ def test_every_field_counts() -> None:
 
 def test_very_many_young_ones_go_to_the_archive() -> None:
     """A checkpoint carries a thousand and no lasting ones; the others are found for ten minutes all the same."""
-    session = Session()
+    session = PureSession()
     session.careful = False
     session.send("r1")
     cancels: list[dict[str, Any]] = []
@@ -164,7 +164,7 @@ def test_very_many_young_ones_go_to_the_archive() -> None:
 
 def test_the_archive_is_not_asked_for_what_was_let_go() -> None:
     """Ten minutes after the last command that went there for want of room, and where none ever did."""
-    session = Session()
+    session = PureSession()
     session.careful = False
     ask = Ask("ana", "phone", command("cancel", "new", runId="r1"))
     session.send("r0")
@@ -192,7 +192,7 @@ def memory_of(command_id: str, at: int) -> Memory:
 
 def test_remembering_costs_the_same_however_many_are_remembered() -> None:
     """A client that sends command after command within ten minutes does not slow the session down."""
-    state = Session().state
+    state = PureSession().state
     began = thread_time()
     for number in range(30_000):
         state.remember(memory_of(f"k{number}", NOW))

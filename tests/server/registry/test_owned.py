@@ -17,7 +17,7 @@ from holdfast.server.registry import (
     TakeSteers,
 )
 from tests.server.registry.test_send import refused
-from tests.support.pure_session import NOW, Session
+from tests.support.pure_session import NOW, PureSession
 
 
 def works(owner: Owner) -> list[OwnedWork]:
@@ -33,7 +33,7 @@ def works(owner: Owner) -> list[OwnedWork]:
 
 def test_only_the_owner_counts() -> None:
     """Whoever is not the latest start's node and attempt, or names no run, is refused and adds nothing."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     strangers = [Owner("r1", "n2", 1), Owner("r1", "n1", 2), Owner("r9", "n1", 1)]
     for owner in strangers:
@@ -44,7 +44,7 @@ def test_only_the_owner_counts() -> None:
 
 def test_nothing_after_the_end() -> None:
     """The owner of a run that has ended is refused, but for its settling where that is due."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     owner = session.owner("r1")
     assert session.work(Settle(owner, 1, confirmed=True)).refused
@@ -61,7 +61,7 @@ def test_nothing_after_the_end() -> None:
 
 def test_parts() -> None:
     """Text goes on in the last part, a call's arguments in their own, and everything else begins a new one."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "a")
     session.say("r1", "b")
@@ -81,7 +81,7 @@ def test_parts() -> None:
 
 def test_a_chunk_is_the_event_that_it_was_brought_as() -> None:
     """It is numbered where it stands, whole as it travels; after a lost race once more, and folded as it is then."""
-    lost, session = Session(), Session()
+    lost, session = PureSession(), PureSession()
     for each in (lost, session):
         each.send("r1")
         each.say("r1", "a")
@@ -103,7 +103,7 @@ def test_a_chunk_is_the_event_that_it_was_brought_as() -> None:
 
 def test_a_refused_chunk_is_left_as_it_was() -> None:
     """The event of one that does not count is not numbered."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     owner = session.owner("r1")
     session.ask("cancel", "k1", runId="r1")
@@ -114,7 +114,7 @@ def test_a_refused_chunk_is_left_as_it_was() -> None:
 
 def test_finish() -> None:
     """An agent that is done ends its run with what it used, or with what went wrong."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.finish("r1", usage={"tokens": 1})
     assert session.last().items() >= {"reason": "completed", "usage": {"tokens": 1}, "returned": []}.items()
@@ -125,7 +125,7 @@ def test_finish() -> None:
 
 def test_finish_goes_on_with_a_steer() -> None:
     """An agent that is called again takes the steers that came meanwhile instead of ending."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x")
     decision = session.finish("r1", resume_on_steer=True)
@@ -137,7 +137,7 @@ def test_finish_goes_on_with_a_steer() -> None:
 
 def test_requests() -> None:
     """A run waits while something is open, and goes on when the last of it is resolved."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.request("r1", "q1")
     session.request("r1", "q2")
@@ -154,7 +154,7 @@ def test_requests() -> None:
 
 def test_answers() -> None:
     """Each fate of a request has its answer, and a request is answered once."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.request("r1", "q1")
     session.request("r1", "q2", expiresAt=NOW + 100)
@@ -174,7 +174,7 @@ def test_answers() -> None:
 
 def test_answer_too_large() -> None:
     """An answer that would not fit into its event is refused."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.request("r1", "q1")
     error = refused(session, "answer", "k1", runId="r1", requestId="q1", value="x" * EVENT_BYTES)
@@ -184,7 +184,7 @@ def test_answer_too_large() -> None:
 @pytest.mark.parametrize("archived", [False, True])
 def test_answer_after_the_end(*, archived: bool) -> None:
     """Open requests end with their run: an outcome, with the terminal."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.request("r1", "q1")
     session.finish("r1")

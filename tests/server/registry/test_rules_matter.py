@@ -14,7 +14,7 @@ from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.state import RunState
 from holdfast.server.registry.work import Owner
 from tests.support.log_writer import Rules
-from tests.support.two_writers import Step, World, replay
+from tests.support.two_writers import SharedLog, Step, replay
 
 RUN: Sequence[Step] = [("send", "a", "ana/phone", "r1"), ("work", "a")]
 """A run works on the first node."""
@@ -153,7 +153,7 @@ def test_new_epoch() -> None:
 def test_new_epoch_resets_every_reader() -> None:
     """A writer that had not seen what was lost takes its readers into the new epoch too, and nobody keeps a ghost."""
     steps = [*LOST, ("attach", "two", "b"), ("refresh", "a"), ("refresh", "b")]
-    world = World()
+    world = SharedLog()
     for step in steps:
         world.take(step)
     assert {name: reader.epoch for name, (reader, _) in world.readers.items()} == {"one": "e2", "two": "e2"}

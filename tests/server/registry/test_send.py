@@ -9,10 +9,10 @@ import pytest
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry import Finish, RunLimits
-from tests.support.pure_session import NOW, Session
+from tests.support.pure_session import NOW, PureSession
 
 
-def refused(session: Session, kind: str, command_id: str, **fields: Any) -> CommandError:
+def refused(session: PureSession, kind: str, command_id: str, **fields: Any) -> CommandError:
     """The error that a command is refused with."""
     with pytest.raises(CommandError) as caught:
         session.ask(kind, command_id, **fields)
@@ -21,7 +21,7 @@ def refused(session: Session, kind: str, command_id: str, **fields: Any) -> Comm
 
 def test_starts() -> None:
     """An idle session starts the run at once: its message, and its start right behind it."""
-    session = Session()
+    session = PureSession()
     assert session.send("r1", metadata={"a": 1}) == {
         "type": "ack", "id": "r1", "outcome": "started", "runId": "r1", "seq": 2,
     }  # fmt: skip
@@ -43,7 +43,7 @@ def test_starts() -> None:
 
 def test_names_of_its_own() -> None:
     """Run and message may be named by the sender; long run ids still make message ids of legal length."""
-    session = Session()
+    session = PureSession()
     assert session.ask("send", "k", text="x", runId="r1", messageId="m1")["runId"] == "r1"
     assert session.last()["after"] == "m1"
     session.finish("r1")
@@ -54,7 +54,7 @@ def test_names_of_its_own() -> None:
 
 def test_time_never_goes_back() -> None:
     """A node whose clock is behind writes the time of the head."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.set(now=NOW - 500)
     session.say("r1", "x")
@@ -63,7 +63,7 @@ def test_time_never_goes_back() -> None:
 
 def test_used_ids() -> None:
     """A run's or steer's id is taken for good; the path names the field that brought it."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x")
     for used in ("r1", "s1"):
@@ -75,7 +75,7 @@ def test_used_ids() -> None:
 
 def test_used_message_ids() -> None:
     """A message id is used once, also by a message that still waits in the queue; the server's own are its own."""
-    session = Session()
+    session = PureSession()
     session.send("r1", messageId="m1")
     session.send("r2", messageId="m2")
     for used in ("m1", "m2"):
@@ -88,7 +88,7 @@ def test_used_message_ids() -> None:
 
 def test_too_large() -> None:
     """What would not fit into one event is refused where it stands."""
-    session = Session()
+    session = PureSession()
     error = refused(session, "send", "r1", text="x" * EVENT_BYTES)
     assert (error.code, error.path) == ("too_large", "$.text")
     error = refused(session, "send", "r1", parts=[{"kind": "text", "text": "x" * EVENT_BYTES}])
@@ -98,7 +98,7 @@ def test_too_large() -> None:
 
 def test_agents() -> None:
     """The first registered agent is the default; an unknown one is named back with those there are."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     assert session.last()["agent"] == "phoenix"
     error = refused(session, "send", "r2", text="x", agent="nobody")
@@ -111,14 +111,14 @@ def test_agents() -> None:
 
 def test_draining() -> None:
     """A server that goes down starts nothing, and says that another try may succeed."""
-    session = Session(accepting=False)
+    session = PureSession(accepting=False)
     error = refused(session, "send", "r1", text="x")
     assert (error.code, error.retryable) == ("draining", True)
 
 
 def test_queue() -> None:
     """Runs wait their turn, in order, and start when the main run ends, with the command that sent them."""
-    session = Session(limits=RunLimits(queued=2))
+    session = PureSession(limits=RunLimits(queued=2))
     session.send("r1")
     assert [session.send("r2")["position"], session.send("r3")["position"]] == [1, 2]
     assert refused(session, "send", "r4", text="x").code == "limit_reached"
@@ -132,7 +132,7 @@ def test_queue() -> None:
 
 def test_queue_behind_a_queue() -> None:
     """A session without a main run whose queue nobody could take yet is still not overtaken by `queue`."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     session.set(accepting=False)
@@ -145,7 +145,7 @@ def test_queue_behind_a_queue() -> None:
 
 def test_interrupt() -> None:
     """The main run ends, cut to what was seen, and the new one starts, in one step; the queue stays behind it."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     session.say("r1", "one ")
@@ -157,13 +157,13 @@ def test_interrupt() -> None:
     assert (message["runId"], started["runId"], ack["seq"]) == ("r3", "r3", started["seq"])
     assert (session.state.main, session.state.queue) == ("r3", ["r2"])
     assert session.texts("r1") == ["one "]
-    idle = Session()
+    idle = PureSession()
     assert idle.send("r1", whenBusy="interrupt")["outcome"] == "started"
 
 
 def test_alongside() -> None:
     """Runs beside the main one do not make the session busy, and have a limit of their own."""
-    session = Session(limits=RunLimits(alongside=1))
+    session = PureSession(limits=RunLimits(alongside=1))
     assert session.send("r1", whenBusy="alongside")["outcome"] == "started"
     assert session.main() is None
     assert refused(session, "send", "r2", text="x", whenBusy="alongside").code == "limit_reached"
@@ -175,14 +175,14 @@ def test_alongside() -> None:
 
 def test_reject() -> None:
     """A sender who would rather not wait is told so."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     assert refused(session, "send", "r2", text="x", whenBusy="reject").code == "busy"
 
 
 def test_steer() -> None:
     """A send may go into the main run; its run id is then a steer's. Without a main run it starts."""
-    session = Session()
+    session = PureSession()
     assert session.send("r1", whenBusy="steer")["outcome"] == "started"
     assert session.ask("send", "k", text="x", runId="r2", whenBusy="steer") == {
         "type": "ack", "id": "k", "outcome": "steered", "runId": "r1", "seq": 3,
@@ -198,7 +198,7 @@ def test_steer() -> None:
 
 def test_prevented() -> None:
     """A run that was stopped before it was sent never starts, however often it is sent, also from the archive."""
-    session = Session()
+    session = PureSession()
     session.ask("cancel", "k1", runId="r1", ifUnknown="prevent")
     expected = {"type": "ack", "id": "r1", "outcome": "ended", "runId": "r1", "reason": "cancelled", "seq": 1}
     assert session.send("r1") == {**expected, "cause": "prevented"}
@@ -209,7 +209,7 @@ def test_prevented() -> None:
 
 def test_archived_ids() -> None:
     """Ids of runs, steers and messages that left the state are still taken."""
-    session = Session()
+    session = PureSession()
     session.send("r1", messageId="m1")
     session.ask("steer", "s1", text="x")
     session.work(Finish(session.owner("r1"), "completed"))
@@ -223,7 +223,7 @@ def test_archived_ids() -> None:
 
 def test_terms() -> None:
     """What a run was accepted under is kept beside its start."""
-    session = Session()
+    session = PureSession()
     session.send("r1", deadlineMs=500, whenAbandoned={"cancelAfterMs": 20})
     terms = session.state.runs["r1"].terms
     assert terms == {"alongside": False, "acceptedAt": NOW, "deadlineAt": NOW + 500, "abandonMs": 20}

@@ -9,12 +9,12 @@ from holdfast.protocol.values import EVENT_BYTES
 from holdfast.server.registry import Phase, RunLimits, Upkeep
 from holdfast.server.registry.state import SteerStatus
 from tests.server.registry.test_send import refused
-from tests.support.pure_session import NOW, Session
+from tests.support.pure_session import NOW, PureSession
 
 
 def test_accepted() -> None:
     """A steer of the main run, or of one by name, belongs to the log, with all that it came with."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "one")
     ack = session.ask("steer", "s1", text="rather", seen={"epoch": "e1", "seq": 3}, client="bo/tablet")
@@ -30,7 +30,7 @@ def test_accepted() -> None:
 
 def test_seen_of_another_epoch() -> None:
     """It is ignored."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x", seen={"epoch": "e9", "seq": 3})
     assert "seen" not in session.last()
@@ -38,7 +38,7 @@ def test_seen_of_another_epoch() -> None:
 
 def test_taken_in_order() -> None:
     """The agent gets all pending steers in their order; each cuts what its sender had not seen, and none is twice."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.say("r1", "one ")
     session.say("r1", "two ")
@@ -55,7 +55,7 @@ def test_taken_in_order() -> None:
 
 def test_steer_of_a_queued_run() -> None:
     """It waits with the run, and is taken when the run goes on."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     assert session.ask("steer", "s1", runId="r2", text="x")["outcome"] == "accepted"
@@ -65,7 +65,7 @@ def test_steer_of_a_queued_run() -> None:
 
 def test_refused() -> None:
     """A used id, a steer too large, and too many that wait are errors."""
-    session = Session(limits=RunLimits(steers=2))
+    session = PureSession(limits=RunLimits(steers=2))
     session.send("r1")
     assert refused(session, "steer", "r1", text="x", client="bo/tablet").path == "$.id"
     assert refused(session, "steer", "s1", text="x" * EVENT_BYTES).path == "$.text"
@@ -85,7 +85,7 @@ def test_refused() -> None:
 
 def test_waiting_steers_fit_into_one_terminal() -> None:
     """However large, all steers that wait can go back in one event."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x" * (EVENT_BYTES // 2))
     with pytest.raises(CommandError, match="too many steers"):
@@ -97,7 +97,7 @@ def test_waiting_steers_fit_into_one_terminal() -> None:
 
 def test_no_main_run() -> None:
     """There is nothing to steer: an outcome, or the next message."""
-    session = Session()
+    session = PureSession()
     assert session.ask("steer", "s1", text="x") == {"type": "ack", "id": "s1", "outcome": "unknown_run"}
     assert session.ask("steer", "s1", runId="r9", text="x", ifEnded="send")["outcome"] == "unknown_run"
     ack = session.ask("steer", "s1", text="x", ifEnded="send")
@@ -107,7 +107,7 @@ def test_no_main_run() -> None:
 
 def test_ended() -> None:
     """The run has ended: an outcome with its terminal, from the state and from the archive."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.finish("r1")
     expected = {"outcome": "already_ended", "runId": "r1", "reason": "completed", "seq": 3}
@@ -118,7 +118,7 @@ def test_ended() -> None:
 
 def test_sent_when_ended() -> None:
     """With `send` it becomes the next message, for the same agent, ahead of the queue; so also from the archive."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     session.finish("r1")
     session.send("r2")
@@ -133,7 +133,7 @@ def test_sent_when_ended() -> None:
 
 def test_cannot_be_sent() -> None:
     """What refuses a send refuses a steer that would be one."""
-    session = Session(limits=RunLimits(queued=0))
+    session = PureSession(limits=RunLimits(queued=0))
     session.send("r1")
     session.finish("r1")
     session.set(accepting=False)
@@ -148,7 +148,7 @@ def test_cannot_be_sent() -> None:
 @pytest.mark.parametrize("reason", ["completed", "failed"])
 def test_left_over(reason: str) -> None:
     """A run that ends by itself hands back or sends on what it never took: in order, ahead of the queue."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     for number, ended in enumerate(("send", "return", "send"), start=1):
@@ -169,7 +169,7 @@ def test_left_over(reason: str) -> None:
 
 def test_a_stop_never_starts_a_run() -> None:
     """The steers of a run that is stopped go back, also those that would be sent."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.ask("steer", "s1", text="x", ifEnded="send")
     session.ask("cancel", "k1", runId="r1")
@@ -179,7 +179,7 @@ def test_a_stop_never_starts_a_run() -> None:
 
 def test_withdraw() -> None:
     """Each fate has its reply, from the state and from the archive."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     for number in (1, 2, 3):
         session.ask("steer", f"s{number}", text="x", ifEnded="send" if number == 3 else "return")
@@ -211,7 +211,7 @@ def test_withdraw() -> None:
 
 def test_sent_and_archived_before_its_run_has_settled() -> None:
     """The run that a steer became may be long over while the agent it was meant for still ignores its stop."""
-    session = Session()
+    session = PureSession()
     session.send("r1", deadlineMs=10)
     session.ask("steer", "s1", text="x", ifEnded="send")
     session.set(now=NOW + 10)

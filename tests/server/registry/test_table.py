@@ -11,7 +11,7 @@ import pytest
 from holdfast.protocol.events import EVENT_TYPES
 from holdfast.server.errors import IllegalEventError
 from holdfast.server.registry import ACTIVE, OPEN, TABLE, Phase, Record, fold
-from tests.support.pure_session import Session, dump
+from tests.support.pure_session import PureSession, dump
 from tests.support.vectors import ENDS, TEXT
 
 SYMBOLS: Final = sorted(
@@ -39,42 +39,42 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-def _queued() -> Session:
-    session = Session()
+def _queued() -> PureSession:
+    session = PureSession()
     session.send("main")
     session.send("r")
     session.ask("steer", "s", runId="r", text="rather")
     return session
 
 
-def _running() -> Session:
-    session = Session()
+def _running() -> PureSession:
+    session = PureSession()
     session.send("r")
     session.ask("steer", "s", text="rather")
     return session
 
 
-def _waiting(requests: int) -> Session:
+def _waiting(requests: int) -> PureSession:
     session = _running()
     for number in range(requests):
         session.request("r", f"q{number + 1}")
     return session
 
 
-def _stopping() -> Session:
+def _stopping() -> PureSession:
     session = _running()
     session.ask("cancel", "k", runId="r")
     return session
 
 
-def _closed() -> Session:
+def _closed() -> PureSession:
     session = _stopping()
     session.settle("r")
     return session
 
 
-SESSIONS: Final[Mapping[Phase, Callable[[], Session]]] = {
-    Phase.UNKNOWN: Session,
+SESSIONS: Final[Mapping[Phase, Callable[[], PureSession]]] = {
+    Phase.UNKNOWN: PureSession,
     Phase.QUEUED: _queued,
     Phase.RUNNING: _running,
     Phase.WAITING: lambda: _waiting(1),
@@ -90,7 +90,7 @@ def event_of(symbol: str, seq: int) -> dict[str, Any]:
     return {"type": kind, "seq": seq, "at": 2_000_000, "runId": "r", **_FIELDS[kind], **reason}
 
 
-def take(session: Session, symbol: str) -> None:
+def take(session: PureSession, symbol: str) -> None:
     """Folds the event that the symbol stands for."""
     event: Any = event_of(symbol, session.state.seq + 1)
     fold(session.state, Record(event))

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.support.two_writers import World, replay
+from tests.support.two_writers import SharedLog, replay
 
 NODES = st.sampled_from(["a", "b"])
 HANDS = st.sampled_from(["a!", "a!", "b!", "a", "b"])
@@ -35,7 +35,7 @@ class TwoWriters(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = SharedLog()
         self.ids: list[str] = []
         """Of runs, and of steers that may become runs."""
         self.commands = 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from holdfast.server.registry import Phase, Settle, SteadyDues, Stop, Sweep, Upkeep, due_at, due_times
-from tests.support.pure_session import NOW, Session
+from tests.support.pure_session import NOW, PureSession
 
 
 def test_deadline() -> None:
     """A run ends at its deadline, started or queued, and what waited behind it starts."""
-    session = Session()
+    session = PureSession()
     session.send("r1", deadlineMs=100)
     session.send("r2", deadlineMs=50)
     session.send("r3")
@@ -30,7 +30,7 @@ def test_deadline() -> None:
 
 def test_abandoned() -> None:
     """A run that nobody has watched for its patience ends; while somebody watches, or nobody knows, it goes on."""
-    session = Session()
+    session = PureSession()
     session.send("r1", whenAbandoned={"cancelAfterMs": 100})
     assert due_at(session.state, None) is None
     session.set(now=NOW + 500)
@@ -45,7 +45,7 @@ def test_abandoned() -> None:
 
 def test_abandoned_counts_from_acceptance() -> None:
     """A session that was left alone long before does not end a run the moment it is sent."""
-    session = Session(unobserved_since=0)
+    session = PureSession(unobserved_since=0)
     session.send("r1", whenAbandoned={"cancelAfterMs": 100})
     assert session.work(Upkeep()).records == []
     assert due_at(session.state, 0) == NOW + 100
@@ -53,7 +53,7 @@ def test_abandoned_counts_from_acceptance() -> None:
 
 def test_requests_expire() -> None:
     """A request ends in time, those that wait longer go on."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.request("r1", "q1", expiresAt=NOW + 10)
     session.request("r1", "q2", expiresAt=NOW + 20)
@@ -67,7 +67,7 @@ def test_requests_expire() -> None:
 
 def test_claims_the_queue() -> None:
     """A queue that its last writer could not move on is taken up by whoever can run its head."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2", agent="phoenix")
     agents = session.context.agents
@@ -84,7 +84,7 @@ def test_claims_the_queue() -> None:
 
 def test_sweep_ends_what_nobody_works_on() -> None:
     """Runs of a node without a lease end `lost` with their text, steers go back, and the queue moves on."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.send("r2")
     session.say("r1", "half")
@@ -102,7 +102,7 @@ def test_sweep_ends_what_nobody_works_on() -> None:
 
 def test_sweep_of_a_queue_whose_agent_is_gone() -> None:
     """Where no other node can have its agent, a queued run ends and lets the queue go on; elsewhere it waits."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     for run_id, agent in (("r2", "phoenix"), ("r3", "solo"), ("r4", "phoenix")):
         session.send(run_id, agent=agent)
@@ -122,7 +122,7 @@ def test_sweep_of_a_queue_whose_agent_is_gone() -> None:
 
 def test_sweep_of_the_own_node() -> None:
     """A run of this node that nobody works on here is as lost as a dead node's; one that is worked on is not."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.set(working=frozenset({"r1"}))
     assert session.work(Sweep()).records == []
@@ -133,7 +133,7 @@ def test_sweep_of_the_own_node() -> None:
 
 def test_sweep_settles() -> None:
     """What a dead node has left unsettled is settled, honestly unconfirmed."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     owner = session.owner("r1")
     session.ask("cancel", "k1", runId="r1")
@@ -146,7 +146,7 @@ def test_sweep_settles() -> None:
 
 def test_sweep_restarts() -> None:
     """A restartable run goes on in another attempt: same message, parts kept and closed, requests withdrawn."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     session.say("r1", "half")
     session.request("r1", "q1")
@@ -168,7 +168,7 @@ def test_sweep_restarts() -> None:
 
 def test_a_node_that_goes_away_leaves_what_the_next_can_restart() -> None:
     """It neither starts the run again nor ends it; one that nobody may start again ends all the same."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     session.send("r2", whenBusy="alongside")
     session.set(node="n2", accepting=False)
@@ -181,7 +181,7 @@ def test_a_node_that_goes_away_leaves_what_the_next_can_restart() -> None:
 
 def test_a_run_is_left_to_a_node_that_has_its_agent() -> None:
     """Where another live node can run it, one without the agent does not end it; where none can, it is lost."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     session.set(node="n2", agents={"solo": session.context.agents["solo"]}, elsewhere=frozenset({"phoenix"}))
     assert session.work(Sweep()).records == []
@@ -192,7 +192,7 @@ def test_a_run_is_left_to_a_node_that_has_its_agent() -> None:
 
 def test_a_run_that_nodes_die_of() -> None:
     """Three of them may: then it is lost. Those that died while it waited for an answer do not count."""
-    session = Session()
+    session = PureSession()
     session.send("r1", agent="phoenix")
     for node in ("n2", "n3", "n4"):
         session.request("r1", f"q-{node}")
@@ -211,7 +211,7 @@ def test_a_run_that_nodes_die_of() -> None:
 
 def test_stop() -> None:
     """The server ends a run in its own name, once."""
-    session = Session()
+    session = PureSession()
     session.send("r1")
     session.work(Stop("r1", "shutdown"))
     assert session.last().items() >= {"reason": "cancelled", "cause": "shutdown", "by": "holdfast"}.items()
@@ -221,7 +221,7 @@ def test_stop() -> None:
 
 def test_due_times_by_a_steady_clock() -> None:
     """Taken at the wall clock's word once; a step of it changes none, and a new word of the log does."""
-    session = Session()
+    session = PureSession()
     session.send("r1", deadlineMs=100)
     session.request("r1", "q1", expiresAt=NOW + 10)
     session.request("r1", "q2")
@@ -238,7 +238,7 @@ def test_due_times_by_a_steady_clock() -> None:
 
 def test_a_decision_goes_by_the_times_it_is_given() -> None:
     """Where the wall clock was set they are not the log's: runs and requests expire by them, and answers too."""
-    session = Session()
+    session = PureSession()
     session.send("r1", deadlineMs=100)
     session.request("r1", "q1", expiresAt=NOW + 10)
     session.set(now=NOW + 3_600_000, dues={("r1", None): NOW + 3_600_001, ("r1", "q1"): NOW + 3_600_001})

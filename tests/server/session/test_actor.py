@@ -7,18 +7,18 @@ import asyncio
 from holdfast.server.registry import Sweep
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Batch, Owed
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def lose_a_race(h: House) -> None:
+async def lose_a_race(h: Cluster) -> None:
     """Another node tries to append to the session, and is too late."""
     await h.store.append("s", NO_LOG, Batch("late", 1, 1, b""), node="another", owed=Owed(frozenset({"another"})))
 
 
 async def test_a_cancel_that_is_refused_as_another_command_stops_nobody() -> None:
     """Its id was another cancel's: the agent does not hear of it."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("cancel", id="k1", runId="r9", ifUnknown="prevent")
         await device.send("send", id="r1", text="go")
@@ -32,7 +32,7 @@ async def test_a_cancel_that_is_refused_as_another_command_stops_nobody() -> Non
 
 async def test_a_sweep_leaves_alone_what_its_own_batch_starts() -> None:
     """Nobody works on it yet when the batch is decided, and somebody does as soon as it is in the log."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         h.road.pause("append")
@@ -49,7 +49,7 @@ async def test_a_sweep_leaves_alone_what_its_own_batch_starts() -> None:
 
 async def test_chunks_that_are_held_after_a_lost_race_go_on_by_themselves() -> None:
     """For the loser's turn they wait, commands do not, and nothing has to happen for them to be written then."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -70,7 +70,7 @@ async def test_chunks_that_are_held_after_a_lost_race_go_on_by_themselves() -> N
 
 async def test_a_session_that_is_closed_while_it_holds_writes_what_was_said() -> None:
     """It does not wait for a time that nobody keeps any more."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -86,7 +86,7 @@ async def test_a_session_that_is_closed_while_it_holds_writes_what_was_said() ->
 
 async def test_a_chunk_that_was_accepted_and_built_upon_is_in_the_log_once() -> None:
     """Its reply is lost and another node appends behind it: no memory of a command hides a second one."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -104,7 +104,7 @@ async def test_a_chunk_that_was_accepted_and_built_upon_is_in_the_log_once() -> 
 
 async def test_an_old_epoch_that_was_written_on_is_not_taken_up() -> None:
     """The store is rolled back to an epoch that had ended here, and another node writes on beyond our head."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         one = await h.device("d1")
         await one.send("send", id="r1", text="one")
         saved = h.store.save()
@@ -129,7 +129,7 @@ async def test_an_old_epoch_that_was_written_on_is_not_taken_up() -> None:
 
 async def test_events_in_memory_are_bounded_by_their_bytes() -> None:
     """However few they are: an older cursor is served from the store."""
-    async with house(settings=SessionSettings(recent_bytes=2_000)) as h:
+    async with cluster(settings=SessionSettings(recent_bytes=2_000)) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         cursor = device.cursor()
@@ -148,7 +148,7 @@ async def test_events_in_memory_are_bounded_by_their_bytes() -> None:
 
 async def test_a_lease_lasts_from_when_it_was_asked_for() -> None:
     """Not from when the store answered, which may have been long after: the agents are stopped in time."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         device = await h.device()
         await device.send("send", id="r1", text="go")

@@ -13,11 +13,11 @@ from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.session import worker
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import settled
 
 
-async def _ended(h: House, agent: AgentFunction, **send: Any) -> dict[str, Any]:
+async def _ended(h: Cluster, agent: AgentFunction, **send: Any) -> dict[str, Any]:
     h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
     device = await h.device()
     await device.send("send", id="r1", text="go", **send)
@@ -26,7 +26,7 @@ async def _ended(h: House, agent: AgentFunction, **send: Any) -> dict[str, Any]:
 
 async def test_a_generator_of_strings_is_an_agent() -> None:
     """Its text is the answer, and its end the run's."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -39,7 +39,7 @@ async def test_a_generator_of_strings_is_an_agent() -> None:
 
 async def test_an_agent_that_raises_fails_its_run_only() -> None:
     """The client is told nothing of the reason, the server's log all of it; what was said before stays."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -58,7 +58,7 @@ async def test_an_agent_that_raises_fails_its_run_only() -> None:
 @pytest.mark.parametrize("wrong", [b"bytes", 7, {"text": "x"}])
 async def test_what_is_not_a_string_fails_its_producer(wrong: object) -> None:
     """A generator that yields something else fails, and is closed."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -75,7 +75,7 @@ async def test_what_cannot_be_encoded_fails_its_producer_only() -> None:
         await run.text("before ")
         await run.data("thing", cast("Any", object()))
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", h.puppet), "wrong": Agent("wrong", wrong)}
         h.nodes[0].traits = {name: agent.traits for name, agent in h.nodes[0].agents.items()}
         device = await h.device()
@@ -101,7 +101,7 @@ async def test_a_run_has_a_limit() -> None:
         while True:
             await run.text("x" * 100)
 
-    async with house(settings=SessionSettings(run_bytes=1000)) as h:
+    async with cluster(settings=SessionSettings(run_bytes=1000)) as h:
         ended = await _ended(h, endless)
         assert (ended["reason"], ended["error"]["code"]) == ("failed", "limit_reached")
         assert h.text("r1") == "x" * 1000
@@ -117,7 +117,7 @@ async def test_a_fast_agent_is_held_at_the_bound_and_nothing_is_dropped() -> Non
             taken.append(text)
             await run.text(text)
 
-    async with house(settings=SessionSettings(waiting_chunks=20)) as h:
+    async with cluster(settings=SessionSettings(waiting_chunks=20)) as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", fast)}
         device = await h.device()
         h.road.pause("append")
@@ -145,7 +145,7 @@ async def test_two_tasks_of_one_agent_are_both_let_go_on() -> None:
 
         await asyncio.gather(*(part(name) for name in "abc"))
 
-    async with house(settings=SessionSettings(waiting_chunks=8)) as h:
+    async with cluster(settings=SessionSettings(waiting_chunks=8)) as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", several)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -158,7 +158,7 @@ async def test_two_tasks_of_one_agent_are_both_let_go_on() -> None:
 
 async def test_a_group_commit_takes_all_that_is_pending() -> None:
     """Everything that came while an append was on its way is the next append, adjacent text one event."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -192,7 +192,7 @@ async def test_empty_text_adds_nothing() -> None:
         await run.text("b")
 
     for agent in (generator, coroutine):
-        async with house() as h:
+        async with cluster() as h:
             assert (await _ended(h, agent))["reason"] == "completed"
             assert [event["delta"] for event in h.of("r1", "run.chunk")] == ["a", "b"]
             assert {event["part"] for event in h.of("r1", "run.chunk")} == {0}
@@ -218,7 +218,7 @@ async def test_a_generator_that_goes_on_all_the_same_adds_nothing() -> None:
             finally:
                 closed.append("never")
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -247,7 +247,7 @@ async def test_text_behind_something_else_is_a_part_of_its_own(
         await run.reasoning("d")
         await run.text("e")
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent, takes_steers=True)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -271,7 +271,7 @@ async def test_the_richer_output_is_in_the_answer() -> None:
         await run.usage({"inputTokens": 3})
         await run.usage({"outputTokens": 4})
 
-    async with house() as h:
+    async with cluster() as h:
         ended = await _ended(h, rich)
         assert ended["usage"] == {"inputTokens": 3, "outputTokens": 4}
         kinds = [event["kind"] for event in h.of("r1", "run.chunk")]
@@ -288,7 +288,7 @@ async def test_the_usage_of_a_stopped_run_is_in_its_settling() -> None:
         finally:
             await run.usage({"outputTokens": 4})
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", counted)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -316,7 +316,7 @@ async def test_a_failure_of_the_server_fails_the_run_and_not_the_session(monkeyp
         await asyncio.Event().wait()
 
     monkeypatch.setattr(module, "decide", broken)
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             ended = await _ended(h, agent)
         assert (ended["reason"], ended["error"]["code"]) == ("failed", "internal")

@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
@@ -46,7 +46,7 @@ class Asker:
         await run.steers()
 
 
-async def _asked(h: House, asker: Asker, kind: str) -> tuple[Device, str]:
+async def _asked(h: Cluster, asker: Asker, kind: str) -> tuple[Device, str]:
     await h.start({"puppet": Agent("puppet", getattr(asker, kind), takes_steers=kind == "in_a_block")})
     device = await h.device(number=1)
     await device.send("send", id="r1", text="go")
@@ -60,7 +60,7 @@ async def _asked(h: House, asker: Asker, kind: str) -> tuple[Device, str]:
 async def test_an_answer_and_a_steer_that_meet(kind: str, gap: int | None, steer_first: bool) -> None:
     """However near they come: what is acknowledged as accepted reaches the agent, and nothing else does."""
     asker = Asker()
-    async with house() as h:
+    async with cluster() as h:
         device, request_id = await _asked(h, asker, kind)
 
         def answer() -> asyncio.Future[dict[str, Any]]:
@@ -89,7 +89,7 @@ async def test_an_answer_and_a_steer_that_meet(kind: str, gap: int | None, steer
 async def test_an_answer_that_comes_while_a_request_is_taken_back(kind: str) -> None:
     """The store is slow: the answer overtakes the withdrawal, is accepted, and acted on."""
     asker = Asker()
-    async with house() as h:
+    async with cluster() as h:
         device, request_id = await _asked(h, asker, kind)
         assert (await device.send("steer", id="s1", text="no"))["outcome"] == "accepted"
         answered = await device.send("answer", id="a1", runId="r1", requestId=request_id, value="yes")
@@ -105,7 +105,7 @@ async def test_a_request_taken_back_for_a_steer_that_is_withdrawn() -> None:
     async def agent(run: Run) -> None:
         told.append((await run.ask("input", prompt="?")).outcome)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -130,7 +130,7 @@ async def test_what_asks_beside_an_interruptible_block_goes_on_waiting() -> None
                 await run.ask("input", prompt="inside")
             await run.steers()
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent, takes_steers=True)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -155,7 +155,7 @@ async def test_an_ask_that_is_given_up_is_taken_back() -> None:
         except TimeoutError:
             await run.text("never mind")
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")

@@ -12,7 +12,7 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Sweep
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
@@ -41,7 +41,7 @@ async def test_what_is_written_while_steers_are_taken_stands_where_the_log_has_i
         await asyncio.sleep(0.001)
         views.append(_shown(run.messages[-1]["parts"]))
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent, takes_steers=True)}
         h.nodes[0].traits = {name: item.traits for name, item in h.nodes[0].agents.items()}
         device = await h.device()
@@ -74,7 +74,7 @@ async def test_what_waits_for_the_store_is_in_the_messages() -> None:
         views.append(run.messages[-1]["parts"])
         await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -97,7 +97,7 @@ async def test_a_second_attempt_begins_a_part_of_its_own() -> None:
         views.append(_shown(run.messages[-1]["parts"]))
         await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         again = {"puppet": Agent("puppet", agent, restartable=True)}
         await h.start(again)
         device = await h.device(number=1)
@@ -121,7 +121,7 @@ async def test_the_bound_of_an_answer_is_over_all_attempts() -> None:
         if run.attempt == 1:
             await asyncio.Event().wait()
 
-    async with house(settings=SessionSettings(run_bytes=100)) as h:
+    async with cluster(settings=SessionSettings(run_bytes=100)) as h:
         again = {"puppet": Agent("puppet", agent, restartable=True)}
         await h.start(again)
         device = await h.device(number=1)
@@ -145,7 +145,7 @@ async def test_the_parts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatc
             call_id = await run.tool_call("look", number)
             await run.tool_result(call_id, output=number)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -170,7 +170,7 @@ async def test_a_run_is_called_again_only_when_its_agent_has_stopped_here() -> N
                 await clean.wait()
             at_work.remove(run.attempt)
 
-    async with house() as h:
+    async with cluster() as h:
         again = {"puppet": Agent("puppet", agent, restartable=True)}
         await h.start(again)
         device = await h.device(number=1)
@@ -198,7 +198,7 @@ async def test_a_run_is_called_again_only_when_its_agent_has_stopped_here() -> N
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_run_that_never_ran_is_settled_as_stopped(shared: bool) -> None:
     """It was started and ended in one append: nothing of it ran, also where a sweep comes before that is said."""
-    async with house(shared=shared) as h:
+    async with cluster(shared=shared) as h:
         device = await h.device()
         h.road.pause("append")
         send, cancel = device.ask("send", id="r1", text="go"), device.ask("cancel", id="k1", runId="r1")

@@ -13,7 +13,7 @@ from holdfast.server.agents.run import Run
 from holdfast.server.session.subscriber import WAITING_CONTROL_BYTES, WAITING_CONTROLS
 from holdfast.server.session.worker import RunWorker
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, ListWire, settled
 from tests.support.served import CODECS
 
@@ -46,7 +46,7 @@ def _full_wire(device: Device, codec: Codec) -> FullWire:
     return wire
 
 
-async def _run(h: House, agent: Any) -> None:
+async def _run(h: Cluster, agent: Any) -> None:
     h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
     await h.devices[0].send("send", id="r1", text="go")
 
@@ -54,7 +54,7 @@ async def _run(h: House, agent: Any) -> None:
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.subprotocol)
 async def test_a_large_batch_does_not_fill_the_buffer_of_a_reader(codec: Codec) -> None:
     """Of megabytes in one commit a reader is written what it has room for; it falls behind, and gets the rest."""
-    async with house(settings=SessionSettings(waiting_bytes=64 * _MEGABYTE)) as h:
+    async with cluster(settings=SessionSettings(waiting_bytes=64 * _MEGABYTE)) as h:
         device = await h.device()
         wire = _full_wire(device, codec)
 
@@ -77,7 +77,7 @@ async def test_a_large_batch_does_not_fill_the_buffer_of_a_reader(codec: Codec) 
 async def test_a_large_yield_waits_for_room() -> None:
     """However long one text is, only so much of it waits for the store; the whole of it arrives, in order."""
     text = "".join(f"{number:07}." for number in range(_MEGABYTE // 2))
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         most = 0
 
@@ -100,7 +100,7 @@ async def test_a_large_yield_waits_for_room() -> None:
 
 async def test_nothing_comes_in_between_a_text_that_waits() -> None:
     """What other tasks of the agent say stands before a long text or behind it, of whatever kind."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
 
         async def agent(run: Run) -> None:
@@ -118,7 +118,7 @@ async def test_nothing_comes_in_between_a_text_that_waits() -> None:
 @pytest.mark.parametrize("stop", ["cancel", "steer"])
 async def test_a_text_that_waits_is_left_where_it_was(stop: str) -> None:
     """Stopped or interrupted in the middle of a long text, a call adds nothing more of it, whichever task said it."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         ended: list[BaseException] = []
         calls = 0
@@ -167,7 +167,7 @@ async def test_a_text_that_waits_is_left_where_it_was(stop: str) -> None:
 
 async def test_unavailable_overtakes_the_catch_up() -> None:
     """Whoever has fallen behind is told in time that the store does not answer, though the catch-up needs it too."""
-    async with house() as h:
+    async with cluster() as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -188,7 +188,7 @@ async def test_unavailable_overtakes_the_catch_up() -> None:
 
 async def test_what_waits_is_sent_once() -> None:
     """Behind the catch-up come the answers that waited for it, and once, and of presence only the newest."""
-    async with house() as h:
+    async with cluster() as h:
         slow = await h.device("slow")
         await slow.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -211,7 +211,7 @@ async def test_what_waits_is_sent_once() -> None:
 
 async def test_answers_that_wait_are_bounded_in_bytes() -> None:
     """Few large ones close a connection that has fallen behind as surely as many small ones, and are forgotten."""
-    async with house() as h:
+    async with cluster() as h:
         slow = await h.device("slow")
         await slow.send("send", id="r1", text="go")
         call = await h.puppet.call()

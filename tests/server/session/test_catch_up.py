@@ -6,13 +6,13 @@ import pytest
 
 from holdfast.protocol import CloseCode
 from holdfast.server.session.subscriber import Subscriber
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
 async def test_a_catch_up_that_fails_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """By an error of the server's own: the reader comes back over another one, and misses nothing."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -37,7 +37,7 @@ async def test_a_catch_up_that_fails_closes_its_connection(monkeypatch: pytest.M
 
 async def test_one_that_does_not_read_its_catch_up_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wire that waits no longer for its reader is closed as too slow."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
 
         async def impatient() -> None:

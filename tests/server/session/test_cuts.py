@@ -14,14 +14,14 @@ from holdfast.protocol.messages import join_continued
 from holdfast.protocol.values import EVENT_BYTES, MESSAGE_BYTES
 from holdfast.server.errors import StoreError
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 _LONG = "".join(f"{number:07}é" for number in range(150_000))
 """1.35 MB."""
 
 
-async def _answered(h: House, device: Device, run_id: str, *texts: str) -> None:
+async def _answered(h: Cluster, device: Device, run_id: str, *texts: str) -> None:
     """A run whose agent says this, and is done."""
     await device.send("send", id=run_id, text="go")
     call = await h.puppet.call(len(h.puppet.calls))
@@ -45,7 +45,7 @@ async def test_a_snapshot_is_of_one_moment_however_long_it_takes() -> None:
     """While its reader takes it, the run goes on, ends and is archived: the snapshot says nothing of that, in all its
     messages, and the events behind it say everything.
     """
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _answered(h, device, "r0", _LONG)
         await h.clock.pass_ms(2_000)
@@ -91,7 +91,7 @@ async def test_a_snapshot_is_of_one_moment_however_long_it_takes() -> None:
 
 async def test_long_messages_are_read_from_the_archive_in_pieces() -> None:
     """Long and short ones in any order, those of which a run goes on too: pages hold them all, and no read is large."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="beside", text="go", whenBusy="alongside")
         beside = await h.puppet.call()
@@ -126,7 +126,7 @@ async def test_long_messages_are_read_from_the_archive_in_pieces() -> None:
 
 async def test_nothing_above_the_own_head_is_told() -> None:
     """A node that has not heard of what another one wrote and archived answers as of where it stands."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         near, far = await h.device("d1"), await h.device("d2", number=1)
         await _answered(h, near, "r1", "one")
@@ -148,7 +148,7 @@ async def test_nothing_above_the_own_head_is_told() -> None:
 
 async def test_an_agent_sees_no_more_than_the_bound() -> None:
     """Of long messages the newest, as many as fit; its own run's message in any case."""
-    async with house(settings=SessionSettings(history_bytes=300_000)) as h:
+    async with cluster(settings=SessionSettings(history_bytes=300_000)) as h:
         device = await h.device()
         for number in range(4):
             await _answered(h, device, f"r{number}", str(number) * 120_000)
@@ -164,7 +164,7 @@ async def test_an_agent_sees_no_more_than_the_bound() -> None:
 
 async def test_a_message_larger_than_the_bound_is_seen_alone() -> None:
     """The newest message is seen however large it is."""
-    async with house(settings=SessionSettings(history_bytes=10)) as h:
+    async with cluster(settings=SessionSettings(history_bytes=10)) as h:
         device = await h.device()
         for number in range(2):
             await _answered(h, device, f"r{number}", "x" * 1_000)
@@ -176,7 +176,7 @@ async def test_a_message_larger_than_the_bound_is_seen_alone() -> None:
 @pytest.mark.parametrize("codec", [JSON_CODEC, MSGPACK_CODEC])
 async def test_runs_too_are_divided_by_size(codec: Any) -> None:
     """A queue of large messages comes in several snapshot messages, each small enough, and all of it comes."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r0", text="go")
         call = await h.puppet.call()
@@ -196,7 +196,7 @@ async def test_runs_too_are_divided_by_size(codec: Any) -> None:
 
 async def test_a_reader_that_leaves_in_the_middle_ends_it() -> None:
     """Nothing more is read for a snapshot whose connection has closed."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _answered(h, device, "r0", _LONG * 3)
         await h.clock.pass_ms(2_000)
@@ -215,7 +215,7 @@ async def test_a_reader_that_leaves_in_the_middle_ends_it() -> None:
 
 async def test_an_archive_that_is_shorter_than_it_was_is_an_error() -> None:
     """What is missing is not told as if it were all: the answer fails."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _answered(h, device, "r0", _LONG)
         await h.clock.pass_ms(2_000)

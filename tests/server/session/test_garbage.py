@@ -8,7 +8,7 @@ import weakref
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
@@ -24,7 +24,7 @@ async def test_a_worker_goes_with_its_run() -> None:
         if run.messages[0]["parts"][0]["text"] == "stop":
             await asyncio.sleep(3600)
 
-    async with house() as h:
+    async with cluster() as h:
         await h.start({"agent": Agent("agent", agent)})
         device = await h.device(number=1)
         gc.collect()

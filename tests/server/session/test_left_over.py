@@ -11,13 +11,13 @@ from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Finish
 from holdfast.server.store import NO_LOG, Batch, Owed
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
 async def test_one_lost_race_holds_chunks_once() -> None:
     """What comes when the loser has had its turn is written at once, and so is what comes after it."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -46,7 +46,7 @@ async def test_a_steer_that_waits_still_interrupts_after_other_events_were_misse
             await asyncio.Event().wait()
         interrupted.append(scope.interrupted)
 
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         await h.start(h.agents)
@@ -76,7 +76,7 @@ async def test_a_run_whose_end_cannot_be_decided_is_found_by_the_sweep(monkeypat
         return decide(state, work, context)
 
     monkeypatch.setattr(module, "decide", broken)
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="then")
@@ -96,7 +96,7 @@ async def test_a_stopped_run_whose_end_the_store_lost_ends_as_lost() -> None:
         finally:
             await release.wait()
 
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         h.agents = {"puppet": Agent("puppet", slow)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -122,7 +122,7 @@ async def test_an_end_that_is_told_again_changes_nothing() -> None:
         finally:
             await release.wait()
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", slow)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -135,7 +135,7 @@ async def test_an_end_that_is_told_again_changes_nothing() -> None:
 
 async def test_what_is_kept_in_memory_of_an_epoch_ends_with_it() -> None:
     """Another node opened a new one far above what is known here: a reader that lags then gets what is behind it."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")

@@ -14,14 +14,14 @@ from holdfast.server.registry import Record
 from holdfast.server.session.records import encode_batch
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, Batch, Head, Owed
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 SMALL = SessionSettings(checkpoint_bytes=20_000)
 """About forty chunks."""
 
 
-async def talk(h: House, device: Device, words: int, *, run_id: str = "r1") -> None:
+async def talk(h: Cluster, device: Device, words: int, *, run_id: str = "r1") -> None:
     """A run that goes on has said so many words, each of them an event."""
     await device.send("send", id=run_id, text="go")
     call = await h.puppet.call(len(h.puppet.calls))
@@ -53,7 +53,7 @@ async def watched() -> AsyncGenerator[list[float]]:
 
 async def test_opening_costs_the_same_however_long_a_run_has_gone_on() -> None:
     """Checkpoints are written while it goes on, and hold all that a stop, a reader and another attempt need."""
-    async with house(settings=SMALL) as h:
+    async with cluster(settings=SMALL) as h:
         device = await h.device()
         await talk(h, device, 500)
         await h.kill()
@@ -68,7 +68,7 @@ async def test_opening_costs_the_same_however_long_a_run_has_gone_on() -> None:
 
 async def test_what_was_seen_is_kept_though_its_events_were_trimmed() -> None:
     """The log of a run that goes on is trimmed behind the replay window; a stop still cuts where it was seen."""
-    async with house(settings=SessionSettings(checkpoint_bytes=20_000, replay_window_ms=1_000)) as h:
+    async with cluster(settings=SessionSettings(checkpoint_bytes=20_000, replay_window_ms=1_000)) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -89,7 +89,7 @@ async def test_what_was_seen_is_kept_though_its_events_were_trimmed() -> None:
 
 async def test_checkpoints_of_a_long_answer_cost_in_proportion_to_its_log() -> None:
     """Each is written when the log behind the last one weighs twice as much: all together less than the log."""
-    async with house(settings=SMALL) as h:
+    async with cluster(settings=SMALL) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -103,7 +103,7 @@ async def test_checkpoints_of_a_long_answer_cost_in_proportion_to_its_log() -> N
 
 async def test_a_checkpoint_that_the_store_does_not_take_holds_up_no_append() -> None:
     """It is tried again later and later, and written when there is room."""
-    async with house(settings=SMALL) as h:
+    async with cluster(settings=SMALL) as h:
         device = await h.device()
         for _ in range(1_000):
             h.road.lose("compact", "before")
@@ -123,7 +123,7 @@ async def test_a_checkpoint_that_the_store_does_not_take_holds_up_no_append() ->
         assert late.messages == device.messages
 
 
-async def append(h: House, head: Head, chunks: int) -> Head:
+async def append(h: Cluster, head: Head, chunks: int) -> Head:
     """Another process appends so many chunks."""
     for first in range(head.seq + 1, head.seq + chunks, 10):
         records = [
@@ -144,7 +144,7 @@ async def append(h: House, head: Head, chunks: int) -> Head:
 async def test_opening_a_long_log_holds_the_loop_a_little_at_a_time(compacting: bool) -> None:
     """One without a checkpoint too, as it was written before there were any during runs; and so does the next load."""
     settings = SessionSettings() if compacting else SessionSettings(checkpoint_bytes=1_000_000_000)
-    async with house(shared=True, settings=settings) as h:
+    async with cluster(shared=True, settings=settings) as h:
         device = await h.device()
         await talk(h, device, 1)
         h.road.deaf = True
@@ -165,7 +165,7 @@ async def test_opening_a_long_log_holds_the_loop_a_little_at_a_time(compacting: 
 
 async def test_a_node_that_missed_very_much_reads_it_in_one_go() -> None:
     """More than it keeps in memory is folded behind what it knows, and reaches the readers that are live."""
-    async with house(shared=True, settings=SessionSettings(recent_events=50)) as h:
+    async with cluster(shared=True, settings=SessionSettings(recent_events=50)) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await talk(h, one, 10)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import Device, ListWire, settled
 
 
 async def test_history_does_not_overtake_a_send() -> None:
     """The actor is busy with an append when both come: the page has the message that was sent before."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -29,7 +29,7 @@ async def test_history_does_not_overtake_a_send() -> None:
 
 async def test_a_reload_that_fails_in_a_join_leaves_no_reader_with_a_gap() -> None:
     """Another node's events were folded and could not be read for the readers: the session fails, and they resume."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.road.deaf = True
@@ -52,7 +52,7 @@ async def test_a_reload_that_fails_in_a_join_leaves_no_reader_with_a_gap() -> No
 
 async def test_a_join_is_decided_on_a_head_that_was_read_after_it_came() -> None:
     """Through a node that heard nothing of what another one wrote, while its actor is busy with an older look."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.road.deaf = True

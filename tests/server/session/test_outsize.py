@@ -13,18 +13,18 @@ from holdfast.protocol.values import JSON, MAX_INTEGER, MESSAGE_BYTES
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.errors import AgentError, OutputTooLargeError
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def _sent(h: House, agent: AgentFunction) -> Device:
+async def _sent(h: Cluster, agent: AgentFunction) -> Device:
     h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
     device = await h.device()
     await device.send("send", id="r1", text="go")
     return device
 
 
-async def _ended(h: House, agent: AgentFunction) -> dict[str, Any]:
+async def _ended(h: Cluster, agent: AgentFunction) -> dict[str, Any]:
     return await (await _sent(h, agent)).wire.event("run.ended", runId="r1")
 
 
@@ -34,7 +34,7 @@ async def test_an_error_is_cleaned_and_bounded() -> None:
     async def agent(_: Run) -> None:
         raise AgentError("bad\ud800" + "c" * 100, "no \udc00 " + "x" * 100_000)
 
-    async with house() as h:
+    async with cluster() as h:
         error = (await _ended(h, agent))["error"]
         assert error == {"code": "bad\ufffd" + "c" * 60, "message": "no \ufffd " + "x" * 1995}
         assert not (await h.session()).failed
@@ -47,7 +47,7 @@ async def test_a_request_that_hardly_ever_expires(expires_ms: Any) -> None:
     async def agent(run: Run) -> None:
         await run.ask("input", prompt="?", expires_ms=expires_ms)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _sent(h, agent)
         request = (await device.wire.event("run.requested"))["request"]
         assert request["expiresAt"] == MAX_INTEGER
@@ -66,7 +66,7 @@ async def test_a_request_that_has_expired_when_it_is_made(expires_ms: Any) -> No
             await run.ask("input", prompt="?", expires_ms=cast("Any", float("nan")))
         outcomes.append((await run.ask("input", prompt="?", expires_ms=expires_ms)).outcome)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _sent(h, agent)
         request = (await device.wire.event("run.requested"))["request"]
         assert request["expiresAt"] == h.clock.now()
@@ -85,7 +85,7 @@ async def test_the_usage_has_a_limit() -> None:
             await run.usage({"outputTokens": 4, "more": "x" * 10_000})
         await run.usage({"model": "small"})
 
-    async with house() as h:
+    async with cluster() as h:
         assert (await _ended(h, agent))["usage"] == {"inputTokens": 3, "model": "small"}
 
 
@@ -99,7 +99,7 @@ async def test_an_answer_has_a_limit_of_parts() -> None:
         await run.reasoning("c")
         await run.text("d")
 
-    async with house() as h:
+    async with cluster() as h:
         ended = await _ended(h, agent)
         assert (ended["reason"], ended["error"]["code"]) == ("failed", "limit_reached")
         assert {event["part"] for event in h.of("r1", "run.chunk")} == set(range(2_048))
@@ -116,7 +116,7 @@ async def test_the_end_of_a_stopped_answer_fits_into_an_event() -> None:
             await run.reasoning("b")
         await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _sent(h, agent)
         await device.wire.until(lambda message: message.get("part") == 2_047)
         for number in range(40):
@@ -146,7 +146,7 @@ async def test_a_run_that_asks_for_much_fits_into_a_snapshot() -> None:
 
         await asyncio.gather(*[ask() for _ in range(8)])
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _sent(h, agent)
         await device.wire.event("run.requested")
         await settled()
@@ -172,7 +172,7 @@ async def test_the_log_names_the_cause_of_an_error_by_its_type_only() -> None:
         except ConnectionError as cause:
             raise AgentError("upstream", "The model did not answer.") from cause
 
-    async with house() as h:
+    async with cluster() as h:
         with capture_logs() as logs:
             await _ended(h, agent)
             await settled()

@@ -10,7 +10,7 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.node.node import Node
 from holdfast.server.store import SqliteStore
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import Device, FakeClock, Puppet, settled
 
 
@@ -64,7 +64,7 @@ async def test_a_power_cut_is_announced_by_a_new_epoch(tmp_path: Path, boot: str
 
 async def test_what_a_shared_store_lost_while_nobody_looked_is_announced() -> None:
     """A failover to an older replica with nobody there: the same epoch would name other events."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         device = await h.device()
         await device.send("send", id="r1", text="one")
         (await h.puppet.call()).end()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import Device, settled
 
 
 async def test_one_catch_up_at_a_time_brings_a_reader_up() -> None:
     """A reader that is behind already is given no second one, whatever else happens to its session."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         device.wire.congested = True
         for _ in range(3):
@@ -23,7 +23,7 @@ async def test_one_catch_up_at_a_time_brings_a_reader_up() -> None:
 
 async def test_nothing_is_read_for_a_connection_that_is_closed() -> None:
     """One that was closed while it joined is not brought up: what the log holds is left where it is."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         (await h.puppet.call()).end()
@@ -37,7 +37,7 @@ async def test_nothing_is_read_for_a_connection_that_is_closed() -> None:
 
 async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:
     """Its sender has left and the store says nothing: the command gets into the log, and its run is worked on."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         h.road.pause("append")
         answer = device.ask("send", id="r1", text="go")
@@ -55,7 +55,7 @@ async def test_a_session_with_a_command_on_its_way_is_not_closed() -> None:
 
 async def test_an_observer_whose_node_has_died_is_missed() -> None:
     """Nobody says that it has gone: the node that works on the run looks again by itself, and ends it as abandoned."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         sender = await h.device("d1")
         await h.device("d2", number=1)

@@ -10,17 +10,17 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.node.node import Node
 from holdfast.server.store import SqliteStore
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, FakeClock, Puppet, settled
 
 
-def _restartable(h: House) -> None:
+def _restartable(h: Cluster) -> None:
     h.agents = {"puppet": Agent("puppet", h.puppet, restartable=True)}
 
 
 async def test_a_run_of_a_dead_process_ends_as_lost_with_its_partial() -> None:
     """The next process ends it; the queue moves on."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="then")
@@ -41,7 +41,7 @@ async def test_a_run_of_a_dead_process_ends_as_lost_with_its_partial() -> None:
 
 async def test_a_restartable_run_goes_on_with_what_it_had() -> None:
     """Attempt 2 has the parts so far in its messages and numbers on."""
-    async with house() as h:
+    async with cluster() as h:
         _restartable(h)
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -74,7 +74,7 @@ async def test_a_stopped_run_of_a_dead_process_is_settled_as_not_confirmed() -> 
             except asyncio.CancelledError:
                 continue
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -95,7 +95,7 @@ async def test_a_stopped_run_of_a_dead_process_is_settled_as_not_confirmed() -> 
 
 async def test_a_drain_lets_finish_ends_the_rest_and_leaves_the_queue() -> None:
     """What finishes in time completes, the rest is cancelled by the shutdown, queued runs wait for the next node."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="beside", whenBusy="alongside")
@@ -123,7 +123,7 @@ async def test_a_drain_lets_finish_ends_the_rest_and_leaves_the_queue() -> None:
 @pytest.mark.parametrize("shared", [False, True])
 async def test_a_queue_whose_agent_is_gone_goes_on(shared: bool) -> None:
     """A process that is alone with its store ends what nobody can run; where there may be others, it waits for them."""
-    async with house(shared=shared) as h:
+    async with cluster(shared=shared) as h:
         here, gone = Agent("puppet", h.puppet), Agent("gone", h.puppet)
         await h.start({"puppet": here, "gone": gone})
         device = await h.device(number=1)
@@ -144,7 +144,7 @@ async def test_a_queue_whose_agent_is_gone_goes_on(shared: bool) -> None:
 
 async def test_a_node_without_the_agent_leaves_the_run_to_one_that_has_it() -> None:
     """The run of a dead node is started again where its agent is, whichever node looks first."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         phoenix = Agent("phoenix", h.puppet, restartable=True)
         others = {"puppet": Agent("puppet", h.puppet)}
         await h.start({"phoenix": phoenix, **others})
@@ -163,7 +163,7 @@ async def test_a_node_without_the_agent_leaves_the_run_to_one_that_has_it() -> N
 
 async def test_a_process_that_goes_at_once_leaves_a_restartable_run_to_the_next() -> None:
     """Killed, started and told to stop in one breath: the run is neither lost nor ended, and the one after takes it."""
-    async with house() as h:
+    async with cluster() as h:
         _restartable(h)
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -184,7 +184,7 @@ async def test_a_process_that_goes_at_once_leaves_a_restartable_run_to_the_next(
 
 async def test_a_run_on_its_way_into_the_log_is_drained_too() -> None:
     """A drain that begins while a start is being appended ends that run as well."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         h.road.pause("append")
         answer = device.ask("send", id="r1", text="go")
@@ -200,7 +200,7 @@ async def test_a_run_on_its_way_into_the_log_is_drained_too() -> None:
 
 async def test_opening_a_long_session_costs_its_recent_past() -> None:
     """After two hundred runs a new process reads few batches, and still knows what was sent first."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         for number in range(200):
             await device.send("send", id=f"r{number}", text="go")

@@ -10,11 +10,11 @@ import pytest
 from holdfast.protocol import MSGPACK_CODEC, CloseCode
 from holdfast.server.session.subscriber import WAITING_CONTROLS
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def _talk(h: House, device: Device, run_id: str = "r1", words: int = 5) -> None:
+async def _talk(h: Cluster, device: Device, run_id: str = "r1", words: int = 5) -> None:
     await device.send("send", id=run_id, text="go")
     call = await h.puppet.call(len(h.puppet.calls))
     for word in range(words):
@@ -26,7 +26,7 @@ async def _talk(h: House, device: Device, run_id: str = "r1", words: int = 5) ->
 
 async def test_every_cursor_of_the_log_is_resumed_by_its_tail() -> None:
     """From wherever it stands, a device gets exactly what it missed, and shows what the others show."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _talk(h, device)
         epoch = device.reader.epoch
@@ -50,7 +50,7 @@ async def test_every_cursor_of_the_log_is_resumed_by_its_tail() -> None:
 )
 async def test_a_cursor_that_does_not_fit_is_reset(wrong: dict[str, Any]) -> None:
     """Of another epoch, beyond the head, or of an event with another time: a snapshot instead of a tail."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _talk(h, device)
         cursor = {**(device.cursor() or {}), **wrong}
@@ -62,7 +62,7 @@ async def test_a_cursor_that_does_not_fit_is_reset(wrong: dict[str, Any]) -> Non
 
 async def test_a_cursor_older_than_what_is_kept_is_reset() -> None:
     """After the replay window raw events are trimmed, and whoever comes from before gets a snapshot."""
-    async with house(settings=SessionSettings(replay_window_ms=60_000, recent_events=2)) as h:
+    async with cluster(settings=SessionSettings(replay_window_ms=60_000, recent_events=2)) as h:
         device = await h.device()
         await _talk(h, device, "r1")
         old = device.cursor()
@@ -79,7 +79,7 @@ async def test_a_cursor_older_than_what_is_kept_is_reset() -> None:
 
 async def test_a_join_between_an_append_and_its_fan_out_misses_and_doubles_nothing() -> None:
     """Joins run between commits: whatever is on its way comes after `caughtUp`, once."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -98,7 +98,7 @@ async def test_a_join_between_an_append_and_its_fan_out_misses_and_doubles_nothi
 
 async def test_a_slow_reader_gets_merged_events_and_its_answers_behind_them() -> None:
     """While its wire is congested nothing is written; then the range comes merged, and the ack after it."""
-    async with house() as h:
+    async with cluster() as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -126,7 +126,7 @@ async def test_a_slow_reader_gets_merged_events_and_its_answers_behind_them() ->
 
 async def test_a_reader_that_missed_very_much_gets_a_snapshot() -> None:
     """Beyond a bound the events are not read again: the snapshot says the same in less."""
-    async with house(settings=SessionSettings(snapshot_beyond=20)) as h:
+    async with cluster(settings=SessionSettings(snapshot_beyond=20)) as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -143,7 +143,7 @@ async def test_a_reader_that_missed_very_much_gets_a_snapshot() -> None:
 
 async def test_answers_that_wait_for_a_slow_reader_are_bounded() -> None:
     """More of them than the bound, and the connection is closed as too slow; nobody else notices."""
-    async with house() as h:
+    async with cluster() as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -159,7 +159,7 @@ async def test_answers_that_wait_for_a_slow_reader_are_bounded() -> None:
 
 async def test_presence_names_who_is_here() -> None:
     """On every change, at most once a second."""
-    async with house() as h:
+    async with cluster() as h:
         one = await h.device("d1")
         await h.clock.pass_ms(1_100)
         two = await h.device("d2")
@@ -173,7 +173,7 @@ async def test_presence_names_who_is_here() -> None:
 @pytest.mark.parametrize("paused", ["heads", "read"])
 async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> None:
     """Its connection is gone before the store answers: nobody is taken in afterwards."""
-    async with house(shared=True, settings=SessionSettings(recent_events=1)) as h:
+    async with cluster(shared=True, settings=SessionSettings(recent_events=1)) as h:
         device = await h.device()
         await _talk(h, device)
         late = Device(device.session, device="late")
@@ -190,7 +190,7 @@ async def test_a_join_that_was_given_up_leaves_nobody_behind(paused: str) -> Non
 
 async def test_a_cursor_in_the_middle_with_another_time_is_reset() -> None:
     """The time is compared with the event's own wherever the cursor stands: the log may have been written anew."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await _talk(h, device)
         event = h.events()[1]

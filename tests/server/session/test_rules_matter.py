@@ -21,7 +21,7 @@ from holdfast.server.session.journal import Journal
 from holdfast.server.session.mailbox import Mail, Mailbox
 from holdfast.server.settings import SessionSettings
 from holdfast.server.store import NO_LOG, NOTHING_OWED, Conflict, Owed
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 Patch = pytest.MonkeyPatch
@@ -64,7 +64,7 @@ def _decide_module() -> Any:
 
 async def _lost_reply(settings: SessionSettings) -> None:
     """A chunk whose append was accepted and not answered is in the log once."""
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -77,7 +77,7 @@ async def _lost_reply(settings: SessionSettings) -> None:
 
 async def _stale_answer(settings: SessionSettings) -> None:
     """A node that has heard of nothing still knows what another one has started."""
-    async with house(shared=True, settings=settings) as h:
+    async with cluster(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.roads[1].deaf = True
@@ -88,7 +88,7 @@ async def _stale_answer(settings: SessionSettings) -> None:
 
 async def _late_stop(settings: SessionSettings) -> None:
     """A stop that comes while the store is slow is not behind what the agent said before it."""
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -106,7 +106,7 @@ async def _late_stop(settings: SessionSettings) -> None:
 
 async def _busy_owner(settings: SessionSettings) -> None:
     """A remote stop gets through in a few tries, however fast the owner appends."""
-    async with house(shared=True, settings=settings) as h:
+    async with cluster(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -130,7 +130,7 @@ async def _busy_owner(settings: SessionSettings) -> None:
 
 async def _unclaimed_queue(settings: SessionSettings) -> None:
     """What the writer of a terminal cannot start, another node starts."""
-    async with house(shared=True, settings=settings) as h:
+    async with cluster(shared=True, settings=settings) as h:
         await h.start({"other": Agent("other", h.puppet)})
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -142,7 +142,7 @@ async def _unclaimed_queue(settings: SessionSettings) -> None:
 
 async def _dead_process(settings: SessionSettings) -> None:
     """A run that a dead process left is found, though nobody opens its session."""
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await h.puppet.call()
@@ -163,7 +163,7 @@ async def _dead_stopper(settings: SessionSettings) -> None:
             except asyncio.CancelledError:
                 continue
 
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -185,7 +185,7 @@ async def _bad_output(settings: SessionSettings) -> None:
     async def wrong(run: Run) -> None:
         await run.data("thing", cast("Any", object()))
 
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", h.puppet), "wrong": Agent("wrong", wrong)}
         h.nodes[0].traits = {name: agent.traits for name, agent in h.nodes[0].agents.items()}
         device = await h.device()
@@ -201,7 +201,7 @@ async def _bad_output(settings: SessionSettings) -> None:
 
 async def _overtaken(settings: SessionSettings) -> None:
     """Two histories of one session are never mixed: everyone shows what the log holds."""
-    async with house(shared=True, settings=settings) as h:
+    async with cluster(shared=True, settings=settings) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         saved = h.store.save()
@@ -307,5 +307,5 @@ async def test_without_the_rule_the_promise_breaks(
     before = asyncio.all_tasks()
     with pytest.raises(AssertionError):
         await schedule(settings)
-    for task in asyncio.all_tasks() - before:  # a broken house is not put in order
+    for task in asyncio.all_tasks() - before:  # a broken cluster is not put in order
         task.cancel()

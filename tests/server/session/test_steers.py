@@ -6,13 +6,13 @@ import asyncio
 
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
 async def test_a_now_steer_interrupts_the_call_and_goes_on_in_the_same_run() -> None:
     """The partial is kept, the agent is called again with it and with the steer, and the run ends once."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         first = await h.puppet.call()
@@ -38,7 +38,7 @@ async def test_a_now_steer_interrupts_the_call_and_goes_on_in_the_same_run() -> 
 
 async def test_a_step_steer_waits_for_the_end_of_the_call() -> None:
     """It does not interrupt; at the call's end it is applied, and the agent called again."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         first = await h.puppet.call()
@@ -56,7 +56,7 @@ async def test_a_step_steer_waits_for_the_end_of_the_call() -> None:
 
 async def test_a_steer_in_the_batch_of_the_last_chunk_is_applied() -> None:
     """An agent that ends in the very append that accepts a steer is called again."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         first = await h.puppet.call()
@@ -79,7 +79,7 @@ async def test_a_steer_in_the_batch_of_the_last_chunk_is_applied() -> None:
 
 async def test_a_steer_cuts_what_its_sender_had_not_seen() -> None:
     """`seen` becomes `kept` of `steer.applied`: prompt and transcript both end there."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         first = await h.puppet.call()
@@ -100,7 +100,7 @@ async def test_a_steer_cuts_what_its_sender_had_not_seen() -> None:
 
 async def test_a_steer_withdrawn_after_it_interrupted() -> None:
     """The agent is called again without it, and the run goes on."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         first = await h.puppet.call()
@@ -116,7 +116,7 @@ async def test_a_steer_withdrawn_after_it_interrupted() -> None:
 
 async def test_steers_left_at_a_cancel_are_returned_and_never_start_a_run() -> None:
     """Even those that wanted to be sent: a stop starts nothing."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await h.puppet.call()
@@ -133,7 +133,7 @@ async def test_steers_left_at_a_cancel_are_returned_and_never_start_a_run() -> N
 
 async def test_steers_left_at_a_failure_are_returned_or_sent() -> None:
     """One with `ifEnded: send` becomes the next message in the same append, the other goes back."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -158,7 +158,7 @@ async def test_an_agent_takes_its_steers_itself() -> None:
         heard.extend(steer.text for steer in await run.steers())
         await run.text("done")
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -178,7 +178,7 @@ async def test_a_steer_that_such_an_agent_leaves_is_returned() -> None:
     async def agent(run: Run) -> None:
         await run.ask("input", prompt="?")
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -192,7 +192,7 @@ async def test_a_steer_that_such_an_agent_leaves_is_returned() -> None:
 
 async def test_a_send_with_steer_goes_into_the_main_run_or_starts() -> None:
     """`whenBusy: steer` is a steer where a run goes on, and a message where none does."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         assert (await device.send("send", id="r1", text="go", whenBusy="steer"))["outcome"] == "started"
         await h.puppet.call()
@@ -216,7 +216,7 @@ async def test_a_steer_whose_taker_is_cancelled_is_given_to_the_next() -> None:
                 if len(heard) < 2:
                     await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -249,7 +249,7 @@ async def test_a_steer_that_is_being_taken_interrupts_nothing_more() -> None:
                 if not heard:
                     await asyncio.Event().wait()
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -278,7 +278,7 @@ async def test_a_called_again_agent_may_ask_for_steers_as_its_boundary() -> None
         taken.extend(steer.text for steer in await run.steers())
         prompts.append([str(part["kind"]) for part in run.messages[-1]["parts"]])
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -303,7 +303,7 @@ async def test_an_agent_interrupted_as_it_takes_steers_goes_on() -> None:
         while True:
             await run.steers()
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -328,7 +328,7 @@ async def test_a_block_that_never_waited_ends_clean() -> None:
         await asyncio.sleep(0)
         after.extend(steer.text for steer in await run.steers())
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -352,7 +352,7 @@ async def test_a_block_that_never_waited_lets_a_stop_pass() -> None:
             task.cancel()
         after.append("gone on")
 
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"own": Agent("own", agent, takes_steers=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -383,7 +383,7 @@ async def test_what_a_finished_call_left_behind_writes_into_no_later_one() -> No
         await asyncio.wait(stray)
         await run.text("two")
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -397,7 +397,7 @@ async def test_what_a_finished_call_left_behind_writes_into_no_later_one() -> No
 
 async def test_a_steer_of_a_queued_run_is_there_when_it_starts() -> None:
     """Its agent is called once, with the steer in its messages."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="then")

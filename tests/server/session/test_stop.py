@@ -15,13 +15,13 @@ from holdfast.protocol.commands import Cancel
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.registry import Ask, Chunk
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 
 
 async def test_a_cancel_is_acknowledged_after_the_terminal_and_no_chunk_follows() -> None:
     """The ack names the terminal's seq; what the agent says later is not in the log; the stop is settled."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -40,7 +40,7 @@ async def test_a_cancel_is_acknowledged_after_the_terminal_and_no_chunk_follows(
 
 async def test_any_number_of_cancels_is_one_terminal() -> None:
     """Two devices and a repeat in one batch: one ends the run, one hears that it has ended, one is a duplicate."""
-    async with house() as h:
+    async with cluster() as h:
         one, two = await h.device("d1"), await h.device("d2")
         await one.send("send", id="r1", text="go")
         await h.puppet.call()
@@ -55,7 +55,7 @@ async def test_any_number_of_cancels_is_one_terminal() -> None:
 @pytest.mark.parametrize("scope", [False, True])
 async def test_a_cancel_stops_the_agent_before_it_is_in_the_log(scope: bool) -> None:
     """While the store is slow the agent has stopped already; the ack waits for the log."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -76,7 +76,7 @@ async def test_a_cancel_stops_the_agent_before_it_is_in_the_log(scope: bool) -> 
 
 async def test_a_cancel_while_the_run_is_being_prepared() -> None:
     """A run that is stopped before its agent was ever called ends, is settled, and the agent is never called."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         send, cancel = device.ask("send", id="r1", text="go"), device.ask("cancel", id="k1", runId="r1")
         assert (await send)["outcome"] == "started"
@@ -89,7 +89,7 @@ async def test_a_cancel_while_the_run_is_being_prepared() -> None:
 
 async def test_a_cancel_before_the_agent_reads_its_conversation() -> None:
     """The same while the agent's prompt is still being read."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         answers = [device.ask("send", id="r1", text="go")]
         await answers[0]
@@ -101,7 +101,7 @@ async def test_a_cancel_before_the_agent_reads_its_conversation() -> None:
 
 async def test_a_cancel_of_a_queued_run() -> None:
     """A queued run that is cancelled leaves no message and is not settled; the main run goes on."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await device.send("send", id="r2", text="then")
@@ -115,7 +115,7 @@ async def test_a_cancel_of_a_queued_run() -> None:
 
 async def test_a_prevented_run_never_starts() -> None:
     """A cancel that overtakes its send, which then gets `ended`."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         ack = await device.send("cancel", id="k1", runId="r1", ifUnknown="prevent")
         assert ack["outcome"] == "cancelled"
@@ -127,7 +127,7 @@ async def test_a_prevented_run_never_starts() -> None:
 
 async def test_what_the_user_saw_is_what_is_kept() -> None:
     """A cancel with the position on screen cuts the answer there, for everyone."""
-    async with house() as h:
+    async with cluster() as h:
         device, other = await h.device("d1"), await h.device("d2")
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -143,7 +143,7 @@ async def test_what_the_user_saw_is_what_is_kept() -> None:
 
 async def test_the_scope_cancels_what_is_older_than_its_position() -> None:
     """Queued runs first, in one step; what was sent after the press is not touched, and starts."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         for run_id in ("r1", "r2"):
             await device.send("send", id=run_id, text="go")
@@ -176,7 +176,7 @@ async def test_an_agent_that_ignores_its_cancellation() -> None:
         except asyncio.CancelledError:
             late.append("refused")
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -218,7 +218,7 @@ async def test_an_agent_that_ignores_the_end_of_its_failed_run(monkeypatch: pyte
                 continue
 
     monkeypatch.setattr(module, "decide", broken)
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", deaf)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -247,7 +247,7 @@ async def test_a_generator_that_swallows_its_cancellation_is_closed() -> None:
         finally:
             closed.append(run.run_id)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", stubborn)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -272,7 +272,7 @@ async def test_a_synchronous_tool_is_waited_for_and_blocks_nobody() -> None:
         await run.text("calling ")
         await run.to_thread(tool)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", worker)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -311,7 +311,7 @@ async def test_a_thread_raises_nothing_that_means_something_here(function: Calla
             await run.to_thread(divmod, 1, 0)
         assert await run.to_thread(divmod, 7, 2) == (3, 1)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", worker)}
         device = await h.device()
         await device.send("send", id="r1", text="go")
@@ -321,7 +321,7 @@ async def test_a_thread_raises_nothing_that_means_something_here(function: Calla
 
 async def test_an_interrupt_ends_and_starts_in_one_append() -> None:
     """The old run's terminal and the new run's start stand side by side, and came with one append."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await h.puppet.call()
@@ -340,7 +340,7 @@ async def test_an_interrupt_ends_and_starts_in_one_append() -> None:
 
 async def test_closing_everything_at_the_client_stops_nothing() -> None:
     """A dropped line is no cancel: the run goes on and completes with nobody there."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -370,7 +370,7 @@ async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
         return decide(state, work, context)
 
     monkeypatch.setattr(module, "decide", broken)
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         await h.puppet.call()
@@ -384,7 +384,7 @@ async def test_a_cancel_that_cannot_be_decided_leaves_no_agent_halted(
 
 async def test_a_stop_of_everything_stops_all_that_is_older_and_nothing_else() -> None:
     """Before it is in the log: both agents of the runs that were there when it was pressed; a later one goes on."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         for number in (1, 2):
             await device.send("send", id=f"r{number}", text="go", whenBusy="alongside")
@@ -408,7 +408,7 @@ async def test_a_stop_of_everything_stops_all_that_is_older_and_nothing_else() -
 
 async def test_a_stop_of_everything_at_a_position_of_another_log_stops_nobody() -> None:
     """It means nothing here: no run ends, and no agent was stopped for it."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()

@@ -7,7 +7,7 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.session.records import decode_batch
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import settled
 from tests.support.faulty_store import Loss
 
@@ -15,7 +15,7 @@ from tests.support.faulty_store import Loss
 @pytest.mark.parametrize("losses", [["after"], ["before"], ["after", "before", "after", None]])
 async def test_an_append_of_unknown_outcome_is_repeated_unchanged(losses: list[Loss | None]) -> None:
     """Nothing else of the session is appended until it is known, and nothing is in the log twice."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -32,7 +32,7 @@ async def test_an_append_of_unknown_outcome_is_repeated_unchanged(losses: list[L
 
 async def test_an_append_that_was_accepted_and_built_upon_is_found() -> None:
     """The reply is lost and another node appends behind it: what was accepted is acknowledged, once."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         h.roads[1].deaf = True
@@ -53,7 +53,7 @@ async def test_an_append_that_was_accepted_and_built_upon_is_found() -> None:
 @pytest.mark.parametrize("silent", [False, True])
 async def test_commands_are_told_that_the_store_does_not_answer(silent: bool) -> None:
     """Within five seconds, whether it fails or says nothing; a repeat of the same id is the same command."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         if silent:
             h.road.pause("append")
@@ -79,7 +79,7 @@ async def test_commands_are_told_that_the_store_does_not_answer(silent: bool) ->
 
 async def test_a_cancel_given_while_the_store_is_down_is_not_lost() -> None:
     """Its sender hears `unavailable`, and may be gone: the run ends as soon as the store is back."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -101,7 +101,7 @@ async def test_a_cancel_given_while_the_store_is_down_is_not_lost() -> None:
 
 async def test_what_was_answered_in_an_outage_does_not_pile_up() -> None:
     """Cancels that stopped nobody here are forgotten like other commands; of those of one run the first stays."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -124,7 +124,7 @@ async def test_what_was_answered_in_an_outage_does_not_pile_up() -> None:
 
 async def test_a_store_that_lost_data_begins_a_new_epoch() -> None:
     """Everyone gets a reset snapshot; the agent of a run that the log does not know is stopped."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r0", text="first")
         (await h.puppet.call()).end()
@@ -149,7 +149,7 @@ async def test_a_store_that_lost_data_begins_a_new_epoch() -> None:
 
 async def test_a_store_that_lost_data_and_was_written_on_is_noticed() -> None:
     """The same seq with another batch is another history: its late reader is reset and never mixes the two."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one = await h.device("d1")
         saved = h.store.save()
@@ -171,7 +171,7 @@ async def test_a_store_that_lost_data_and_was_written_on_is_noticed() -> None:
 
 async def test_an_old_epoch_that_comes_back_is_not_taken_up() -> None:
     """A store rolled back beyond an epoch's beginning would number events a second time: a third epoch begins."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="one")
         saved = h.store.save()
@@ -190,7 +190,7 @@ async def test_an_old_epoch_that_comes_back_is_not_taken_up() -> None:
 
 async def test_a_run_whose_end_was_lost_is_ended_again() -> None:
     """A stop that the store forgot leaves a run that nobody works on: it ends as lost, and not never."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -210,7 +210,7 @@ async def test_a_run_whose_end_was_lost_is_ended_again() -> None:
 
 async def test_a_batch_and_its_acknowledgement_are_one() -> None:
     """While an append is on its way nobody is told anything of it, and no subscriber sees it."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         h.road.pause("append")
         answer = device.ask("send", id="r1", text="go")
@@ -226,7 +226,7 @@ async def test_a_batch_and_its_acknowledgement_are_one() -> None:
 
 async def test_a_node_that_lost_its_lease_stops_its_agents() -> None:
     """Others may take its runs over: cut off for a lease it stops, and adds nothing when it comes back."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -247,7 +247,7 @@ async def test_a_node_that_lost_its_lease_stops_its_agents() -> None:
 
 async def test_a_remote_cancel_stops_the_agent_without_a_wake_up() -> None:
     """From another node: at the next look at the head, at most a second later, even if every wake-up is lost."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one, two = await h.device("d1"), await h.device("d2", number=1)
         await one.send("send", id="r1", text="go")
@@ -262,7 +262,7 @@ async def test_a_remote_cancel_stops_the_agent_without_a_wake_up() -> None:
 
 async def test_a_stop_of_everything_that_loses_its_position_leaves_no_run_hanging() -> None:
     """The agent has stopped for it already; the store lost data, and the position means nothing: the run fails."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -287,7 +287,7 @@ async def test_a_request_that_the_store_lost_is_withdrawn() -> None:
     async def asker(run: Run) -> None:
         told.append((await run.ask("input", prompt="?")).outcome)
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", asker)}
         device = await h.device()
         h.road.pause("append")

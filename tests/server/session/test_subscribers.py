@@ -6,11 +6,11 @@ import asyncio
 
 from holdfast.protocol import JSON_CODEC
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def _answered(h: House, device: Device, run_id: str, text: str) -> None:
+async def _answered(h: Cluster, device: Device, run_id: str, text: str) -> None:
     await device.send("send", id=run_id, text="go")
     call = await h.puppet.call(len(h.puppet.calls))
     call.say(text)
@@ -20,7 +20,7 @@ async def _answered(h: House, device: Device, run_id: str, text: str) -> None:
 
 async def test_a_reset_stays_announced() -> None:
     """A reader that has not been told of a new epoch is told, whatever else it needs a snapshot for; then no more."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         subscribers = device.session.subscribers
         device.wire.congested = True
@@ -36,7 +36,7 @@ async def test_a_reset_stays_announced() -> None:
 
 async def test_presence_is_told_once_a_second_at_most() -> None:
     """However often devices come and go meanwhile; the last state is told in any case."""
-    async with house() as h:
+    async with cluster() as h:
         one = await h.device("d1")
         await h.clock.pass_ms(5_000)
 
@@ -59,7 +59,7 @@ async def test_presence_is_told_once_a_second_at_most() -> None:
 
 async def test_a_catch_up_takes_a_little_at_a_time() -> None:
     """A reader that takes one message and stands still again has not been given the whole range."""
-    async with house(settings=SessionSettings(catch_up_bytes=20_000)) as h:
+    async with cluster(settings=SessionSettings(catch_up_bytes=20_000)) as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -88,7 +88,7 @@ async def test_a_catch_up_takes_a_little_at_a_time() -> None:
 async def test_a_large_batch_is_read_a_little_at_a_time() -> None:
     """Of a commit of megabytes a reader that is behind is given some, and all of it when it reads."""
     settings = SessionSettings(waiting_bytes=64 * 1024 * 1024, recent_events=2, catch_up_bytes=100_000)
-    async with house(settings=settings) as h:
+    async with cluster(settings=settings) as h:
         device = await h.device()
         cursor = device.cursor()
         await device.send("send", id="r1", text="go")
@@ -124,7 +124,7 @@ async def test_a_large_batch_is_read_a_little_at_a_time() -> None:
 
 async def test_a_reader_that_does_not_read_holds_up_no_stop() -> None:
     """What it would have been sent is not waited for."""
-    async with house() as h:
+    async with cluster() as h:
         slow, fast = await h.device("slow"), await h.device("fast")
         await fast.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -143,7 +143,7 @@ async def test_a_reader_that_does_not_read_holds_up_no_stop() -> None:
 
 async def test_recent_events_are_bounded_in_bytes() -> None:
     """What is kept in memory for readers that are a little behind takes no more than its bound, and not nothing."""
-    async with house(settings=SessionSettings(recent_bytes=20_000)) as h:
+    async with cluster(settings=SessionSettings(recent_bytes=20_000)) as h:
         device = await h.device()
         journal = device.session._journal  # pyright: ignore[reportPrivateUsage]
         await device.send("send", id="r1", text="go")
@@ -163,7 +163,7 @@ async def test_recent_events_are_bounded_in_bytes() -> None:
 
 async def test_many_messages_come_in_few() -> None:
     """Short messages share a snapshot message or a page, and `more` is true where there are older ones."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         for number in range(30):
             await _answered(h, device, f"r{number}", str(number) * 20_000)

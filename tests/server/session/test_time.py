@@ -7,7 +7,7 @@ import pytest
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.session.ports import Answer
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import settled
 
 _DAY_MS = 86_400_000
@@ -25,13 +25,13 @@ class Asker:
         self.told.append(await run.ask("input", prompt="how many?", expires_ms=self.expires_ms))
 
 
-def _with(h: House, asker: Asker) -> None:
+def _with(h: Cluster, asker: Asker) -> None:
     h.nodes[0].agents = {"puppet": Agent("puppet", asker)}
 
 
 async def test_a_request_is_answered_once_by_any_device() -> None:
     """The first answer counts, and the second device hears that there was one."""
-    async with house() as h:
+    async with cluster() as h:
         asker = Asker()
         _with(h, asker)
         one, two = await h.device("d1"), await h.device("d2")
@@ -49,7 +49,7 @@ async def test_a_request_is_answered_once_by_any_device() -> None:
 
 async def test_a_request_expires() -> None:
     """At its time it is resolved as expired, and its agent told; an answer after that hears it."""
-    async with house() as h:
+    async with cluster() as h:
         asker = Asker(5_000)
         _with(h, asker)
         device = await h.device()
@@ -65,7 +65,7 @@ async def test_a_request_expires() -> None:
 
 async def test_a_waiting_run_is_cancelled_without_an_answer() -> None:
     """A stop while a person is asked closes the request with the run and adds nothing after its end."""
-    async with house() as h:
+    async with cluster() as h:
         asker = Asker()
         _with(h, asker)
         device = await h.device()
@@ -80,7 +80,7 @@ async def test_a_waiting_run_is_cancelled_without_an_answer() -> None:
 @pytest.mark.parametrize("set_by_ms", [-3_600_000, 3_600_000])
 async def test_a_clock_that_is_set_moves_no_deadline(set_by_ms: int) -> None:
     """Whatever the wall clock is set to, a run ends after as long as was given; times never go back."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go", deadlineMs=600_000)
         call = await h.puppet.call()
@@ -104,7 +104,7 @@ async def test_a_clock_that_is_set_moves_no_deadline(set_by_ms: int) -> None:
 @pytest.mark.parametrize("set_by_ms", [-3_600_000, 3_600_000])
 async def test_a_clock_that_is_set_moves_no_expiry_of_a_request(set_by_ms: int) -> None:
     """It can be answered until its time has passed, and not after."""
-    async with house() as h:
+    async with cluster() as h:
         asker = Asker(5_000)
         _with(h, asker)
         device = await h.device()
@@ -122,7 +122,7 @@ async def test_a_clock_that_is_set_moves_no_expiry_of_a_request(set_by_ms: int) 
 
 async def test_after_a_restart_the_wall_clocks_word_counts() -> None:
     """Nobody knows how long the process was away, but by the clock on the wall."""
-    async with house() as h:
+    async with cluster() as h:
         h.agents = {"puppet": Agent("puppet", h.puppet, restartable=True)}
         await h.start(h.agents)
         device = await h.device(number=1)
@@ -140,7 +140,7 @@ async def test_after_a_restart_the_wall_clocks_word_counts() -> None:
 @pytest.mark.parametrize("deadline_ms", [3_000, 3 * _DAY_MS])
 async def test_a_deadline_ends_the_run(deadline_ms: int) -> None:
     """From acceptance, whatever goes on, and however long it is."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go", deadlineMs=deadline_ms)
         call = await h.puppet.call()
@@ -156,7 +156,7 @@ async def test_a_deadline_ends_the_run(deadline_ms: int) -> None:
 
 async def test_an_abandoned_run_ends_when_nobody_has_watched_for_the_whole_time() -> None:
     """Somebody who looks in starts the time again."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})
         await h.puppet.call()
@@ -177,7 +177,7 @@ async def test_an_abandoned_run_ends_when_nobody_has_watched_for_the_whole_time(
 
 async def test_an_observer_on_another_node_counts_and_is_missed() -> None:
     """A run is not abandoned while somebody watches elsewhere, and is when that has ended, though nobody says so."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         sender, watcher = await h.device("d1"), await h.device("d2", number=1)
         await sender.send("send", id="r1", text="go", whenAbandoned={"cancelAfterMs": 10_000})
@@ -194,7 +194,7 @@ async def test_an_observer_on_another_node_counts_and_is_missed() -> None:
 
 async def test_a_busy_session_queues_rejects_or_lets_run_alongside() -> None:
     """The modes as they are promised, and promotion of the queue in the append of the terminal."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         assert (await device.send("send", id="r1", text="go"))["outcome"] == "started"
         queued = await device.send("send", id="r2", text="go")
@@ -212,7 +212,7 @@ async def test_a_busy_session_queues_rejects_or_lets_run_alongside() -> None:
 
 async def test_everything_is_let_go_of_after_the_end() -> None:
     """When all has ended and all have left, the session is closed: no task, no timer but the node's own."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go", deadlineMs=60_000)
         (await h.puppet.call()).end()
@@ -227,7 +227,7 @@ async def test_everything_is_let_go_of_after_the_end() -> None:
 
 async def test_a_session_that_was_only_opened_is_let_go_of_too() -> None:
     """Nothing has to happen in a session for it to be closed."""
-    async with house() as h:
+    async with cluster() as h:
         await h.session()
         await h.release()
         await h.clock.pass_ms(40_000, 1_000)

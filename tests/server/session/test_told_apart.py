@@ -8,13 +8,13 @@ from holdfast.server.registry import SessionState, compact, fold
 from holdfast.server.registry.checkpoint import finished
 from holdfast.server.session.records import decode_batch, encoding_checkpoint, encoding_message
 from holdfast.server.store import Checkpoint, StoredMessage
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import Device, settled
 
 
 async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> None:
     """Nobody is taken back: where a store forgot a session and others began it again, a further epoch begins above."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         saved = h.store.save()
         one = await h.device("d1")
@@ -34,7 +34,7 @@ async def test_a_log_that_began_anew_below_what_was_seen_is_not_taken_up() -> No
 
 async def test_another_event_in_the_place_of_the_last_one_is_noticed() -> None:
     """A store that lost one event, and was given one by another node since, has lost something: readers are reset."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         await h.start()
         one = await h.device("d1")
         await one.send("send", id="r1", text="go")
@@ -56,7 +56,7 @@ async def test_another_event_in_the_place_of_the_last_one_is_noticed() -> None:
 
 async def test_every_answer_that_is_being_given_is_in_a_snapshot() -> None:
     """Runs alongside each other have an answer each: whoever joins is shown all of them, once."""
-    async with house() as h:
+    async with cluster() as h:
         one = await h.device("d1")
         for number, run_id in enumerate(("r1", "r2")):
             await one.send("send", id=run_id, text="go", whenBusy="alongside")
@@ -69,7 +69,7 @@ async def test_every_answer_that_is_being_given_is_in_a_snapshot() -> None:
 
 async def test_a_checkpoint_within_a_batch_counts_its_events_once() -> None:
     """A batch may begin before the checkpoint that a session is opened with: what that stands for is left out."""
-    async with house(shared=True) as h:
+    async with cluster(shared=True) as h:
         one = await h.device("d1")
         await one.send("send", id="r1", text="go")
         log = await h.store.open("s", "unused")
@@ -89,7 +89,7 @@ async def test_a_checkpoint_within_a_batch_counts_its_events_once() -> None:
 
 async def test_what_an_epoch_left_out_is_not_passed_over() -> None:
     """A tail has no gap: who would read across the place of lost events is shown how it stands instead."""
-    async with house() as h:
+    async with cluster() as h:
         one = await h.device("d1")
         await one.send("send", id="r1", text="go")
         call = await h.puppet.call()

@@ -15,7 +15,7 @@ from holdfast.server.clock import Timers
 from holdfast.server.registry import Owner, Phase
 from holdfast.server.session.mailbox import Mailbox
 from holdfast.server.session.workers import Workers
-from tests.support.cluster import house
+from tests.support.cluster import cluster
 from tests.support.doubles import FakeClock, settled
 
 
@@ -43,7 +43,7 @@ async def test_a_task_that_a_call_has_left_behind_adds_nothing_to_the_next() -> 
             await run.text("next")
             await over.wait()
 
-    async with house() as h:
+    async with cluster() as h:
         h.nodes[0].agents = {"puppet": Agent("puppet", agent)}
         device = await h.device()
         await device.send("send", id="r1", text="go")

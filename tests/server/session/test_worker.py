@@ -9,11 +9,11 @@ import pytest
 from holdfast.server.agents.agent import Agent, AgentFunction
 from holdfast.server.agents.run import Run
 from holdfast.server.settings import SessionSettings
-from tests.support.cluster import House, house
+from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
 
-async def _started(h: House, agent: AgentFunction, *, takes_steers: bool = False) -> Device:
+async def _started(h: Cluster, agent: AgentFunction, *, takes_steers: bool = False) -> Device:
     h.nodes[0].agents = {"puppet": Agent("puppet", agent, takes_steers=takes_steers)}
     h.nodes[0].traits = {name: item.traits for name, item in h.nodes[0].agents.items()}
     device = await h.device()
@@ -37,7 +37,7 @@ async def test_what_was_written_during_an_append_still_counts() -> None:
         for _ in range(count):
             write.release()
 
-    async with house(settings=SessionSettings(waiting_chunks=20)) as h:
+    async with cluster(settings=SessionSettings(waiting_chunks=20)) as h:
         await _started(h, agent)
         gates = [asyncio.Event(), asyncio.Event(), asyncio.Event()]
 
@@ -76,7 +76,7 @@ async def test_a_task_that_is_held_back_is_woken_by_a_stop() -> None:
             await asyncio.wait({task})
             ended.append("agent")
 
-    async with house(settings=SessionSettings(waiting_chunks=4)) as h:
+    async with cluster(settings=SessionSettings(waiting_chunks=4)) as h:
         device = await _started(h, agent)
         h.road.pause("append")
         await settled()
@@ -99,7 +99,7 @@ async def test_an_agent_that_hears_the_second_time_is_not_closed() -> None:
             except asyncio.CancelledError:
                 heard.append("cancelled")
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         before = len(asyncio.all_tasks())
         await device.send("cancel", id="k1", runId="r1")
@@ -123,7 +123,7 @@ async def test_a_steer_that_was_withdrawn_interrupts_nothing_later(boundary: str
             await asyncio.sleep(0)
         interrupted.append(scope.interrupted)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent, takes_steers=True)
         await device.send("steer", id="s1", text="no", boundary=boundary)
         assert (await device.send("withdraw", id="w1", steerId="s1"))["outcome"] == "withdrawn"
@@ -134,7 +134,7 @@ async def test_a_steer_that_was_withdrawn_interrupts_nothing_later(boundary: str
 
 async def test_a_steer_that_was_withdrawn_calls_nobody_again() -> None:
     """An agent that is called again for steers ends, where the only one was withdrawn."""
-    async with house() as h:
+    async with cluster() as h:
         device = await h.device()
         await device.send("send", id="r1", text="go")
         call = await h.puppet.call()
@@ -153,7 +153,7 @@ async def test_a_run_asks_for_so_many_things_at_once() -> None:
             for number in range(9):
                 group.create_task(run.ask("input", prompt=str(number)))
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         ended = await device.wire.event("run.ended")
         assert ended["reason"] == "failed"
@@ -171,7 +171,7 @@ async def test_the_usage_of_a_run_is_bounded() -> None:
         except Exception as error:
             refused.append(type(error).__name__)
 
-    async with house() as h:
+    async with cluster() as h:
         device = await _started(h, agent)
         ended = await device.wire.event("run.ended")
         assert refused == ["OutputTooLargeError"]
@@ -185,7 +185,7 @@ async def test_an_agent_may_say_more_than_may_wait() -> None:
         for _ in range(50):
             await run.text("x" * 100)
 
-    async with house(settings=SessionSettings(waiting_bytes=300)) as h:
+    async with cluster(settings=SessionSettings(waiting_bytes=300)) as h:
         device = await _started(h, agent)
         assert (await device.wire.event("run.ended"))["reason"] == "completed"
         assert h.text("r1") == "x" * 5_000
