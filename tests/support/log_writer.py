@@ -19,8 +19,8 @@ from holdfast.server.registry import (
     Decision,
     Finish,
     Owner,
-    Phase,
     Record,
+    RunPhase,
     SessionState,
     Work,
     compact,
@@ -238,11 +238,11 @@ class Writer:
         mine = {run.run_id: run for run in self.state.runs.values() if run.node == self.name}
         for run_id, agent in list(self.running.items()):
             run = mine.get(run_id)
-            gone = run is None or run.attempt != agent.owner.attempt or run.phase is Phase.CLOSED
+            gone = run is None or run.attempt != agent.owner.attempt or run.phase is RunPhase.CLOSED
             if run is None or gone or (run.active and agent.stopping):
                 del self.running[run_id]
             else:
-                agent.stopping = run.phase is Phase.STOPPING
+                agent.stopping = run.phase is RunPhase.STOPPING
                 agent.finishing = agent.finishing and self._on_its_way(agent.owner)
         for run_id, run in mine.items():
             owner = Owner(run_id, self.name, run.attempt)

@@ -18,8 +18,8 @@ from holdfast.server.registry import (
     Finish,
     OpenRequest,
     Owner,
-    Phase,
     Record,
+    RunPhase,
     SessionState,
     Settle,
     TakeSteers,
@@ -139,7 +139,7 @@ class PureSession:
         """The run that makes the session busy."""
         return self.state.main
 
-    def phase(self, run_id: str) -> Phase:
+    def phase(self, run_id: str) -> RunPhase:
         """Where the run stands."""
         return self.state.runs[run_id].phase
 

@@ -19,8 +19,8 @@ from holdfast.server.registry import (
     Chunk,
     Finish,
     OpenRequest,
-    Phase,
     RetractRequest,
+    RunPhase,
     SessionState,
     Settle,
     Stop,
@@ -408,4 +408,4 @@ def replay(steps: Iterable[Step], rules: Rules = ALL_RULES) -> SharedLog:
 
 
 def _unfinished(state: SessionState) -> bool:
-    return any(run.phase is not Phase.CLOSED for run in state.runs.values())
+    return any(run.phase is not RunPhase.CLOSED for run in state.runs.values())

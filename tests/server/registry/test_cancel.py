@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.server.registry import Chunk, Phase
+from holdfast.server.registry import Chunk, RunPhase
 from holdfast.server.registry.state import BOUNDARIES_KEPT
 from tests.support.pure_session import PureSession
 
@@ -140,7 +140,7 @@ def test_a_scope_beyond_the_head() -> None:
     for command in ("k1", "k2"):
         up_to = {"epoch": "e1", "seq": beyond}
         assert session.ask("cancel", command, scope="session", upTo=up_to)["runIds"] == []
-    assert session.phase("r1") is Phase.RUNNING
+    assert session.phase("r1") is RunPhase.RUNNING
 
 
 def test_seen_beyond_the_head() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.server.registry import Phase
+from holdfast.server.registry import RunPhase
 from holdfast.server.registry.draft import Draft
 from tests.support.pure_session import PureSession
 from tests.support.vectors import ENDS, ends_of
@@ -36,7 +36,7 @@ def test_an_end_of_a_run_that_goes_on(reason: str) -> None:
     queued = [(event["runId"], event["position"]) for event in more if event["type"] == "run.queued"]
     assert queued == ([("s1", 1), ("s3", 2)] if sends else [])
     assert [event["runId"] for event in more if event["type"] == "run.started"] == ["s1" if sends else "next"]
-    assert session.state.runs["r"].phase is (Phase.STOPPING if ENDS[reason]["settles"] else Phase.CLOSED)
+    assert session.state.runs["r"].phase is (RunPhase.STOPPING if ENDS[reason]["settles"] else RunPhase.CLOSED)
     assert session.state.transcript.messages()[1]["status"] == ENDS[reason]["status"]
 
 
@@ -52,4 +52,4 @@ def test_an_end_of_a_queued_run(reason: str) -> None:
     assert len(ended["returned"]) == (0 if sends else 1)
     assert [event["runId"] for event in more] == (["s"] if sends else [])
     assert session.state.queue == (["s", "next"] if sends else ["next"])
-    assert session.state.runs["r"].phase is Phase.CLOSED
+    assert session.state.runs["r"].phase is RunPhase.CLOSED

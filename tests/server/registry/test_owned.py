@@ -11,8 +11,8 @@ from holdfast.server.registry import (
     OpenRequest,
     OwnedWork,
     Owner,
-    Phase,
     RetractRequest,
+    RunPhase,
     Settle,
     TakeSteers,
 )
@@ -56,7 +56,7 @@ def test_nothing_after_the_end() -> None:
         "type": "run.settled", "seq": 4, "at": NOW, "runId": "r1", "stoppedAfterMs": 7, "confirmed": False,
         "usage": {"tokens": 3},
     }  # fmt: skip
-    assert session.phase("r1") is Phase.CLOSED
+    assert session.phase("r1") is RunPhase.CLOSED
 
 
 def test_parts() -> None:
@@ -141,14 +141,14 @@ def test_requests() -> None:
     session.send("r1")
     session.request("r1", "q1")
     session.request("r1", "q2")
-    assert session.phase("r1") is Phase.WAITING
+    assert session.phase("r1") is RunPhase.WAITING
     ack = session.ask("answer", "k1", runId="r1", requestId="q1", value=None, client="bo/tablet")
     assert ack.items() >= {"outcome": "accepted", "runId": "r1", "seq": 5}.items()
     assert session.last().items() >= {"outcome": "answered", "value": None, "by": "bo", "device": "tablet"}.items()
-    assert session.phase("r1") is Phase.WAITING
+    assert session.phase("r1") is RunPhase.WAITING
     session.work(RetractRequest(session.owner("r1"), "q2"))
     assert session.last()["outcome"] == "withdrawn"
-    assert session.phase("r1") is Phase.RUNNING
+    assert session.phase("r1") is RunPhase.RUNNING
     assert session.work(RetractRequest(session.owner("r1"), "q2")).records == []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from holdfast.server.registry import TABLE, Phase, owned, upkeep
+from holdfast.server.registry import TABLE, RunPhase, owned, upkeep
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.state import RunState
 from holdfast.server.registry.work import Owner
@@ -127,8 +127,8 @@ def test_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stopped run stays until its work has stopped: closed at once, nobody would ever hear whether it has."""
     steps = [*RUN, ("cancel", "b", "bo/tablet", "k1", "r1"), ("work", "b"), ("kill", "a")]
     replay(steps)
-    running = {**TABLE[Phase.RUNNING], "run.ended:cancelled": Phase.CLOSED}
-    monkeypatch.setitem(TABLE, Phase.RUNNING, running)
+    running = {**TABLE[RunPhase.RUNNING], "run.ended:cancelled": RunPhase.CLOSED}
+    monkeypatch.setitem(TABLE, RunPhase.RUNNING, running)
     with pytest.raises(AssertionError, match=r"run r1 is left without its run\.settled"):
         replay(steps)
 

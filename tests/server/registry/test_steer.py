@@ -6,7 +6,7 @@ import pytest
 
 from holdfast.protocol.errors import CommandError
 from holdfast.protocol.values import EVENT_BYTES
-from holdfast.server.registry import Phase, RunLimits, Upkeep
+from holdfast.server.registry import RunLimits, RunPhase, Upkeep
 from holdfast.server.registry.state import SteerStatus
 from tests.server.registry.test_send import refused
 from tests.support.pure_session import NOW, PureSession
@@ -220,7 +220,7 @@ def test_sent_and_archived_before_its_run_has_settled() -> None:
     session.finish("s1")
     seq = session.last()["seq"]
     session.compact()
-    assert session.phase("r1") is Phase.STOPPING
+    assert session.phase("r1") is RunPhase.STOPPING
     ended = {"outcome": "already_ended", "runId": "s1", "reason": "completed", "seq": seq}
     for _ in range(2):
         assert session.ask("cancel", "k1", runId="s1").items() >= ended.items()

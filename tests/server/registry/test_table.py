@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.protocol.events import EVENT_TYPES
 from holdfast.server.errors import IllegalEventError
-from holdfast.server.registry import ACTIVE, OPEN, TABLE, Phase, Record, fold
+from holdfast.server.registry import ACTIVE, OPEN, TABLE, Record, RunPhase, fold
 from tests.support.pure_session import PureSession, dump
 from tests.support.vectors import ENDS, TEXT
 
@@ -73,13 +73,13 @@ def _closed() -> PureSession:
     return session
 
 
-SESSIONS: Final[Mapping[Phase, Callable[[], PureSession]]] = {
-    Phase.UNKNOWN: PureSession,
-    Phase.QUEUED: _queued,
-    Phase.RUNNING: _running,
-    Phase.WAITING: lambda: _waiting(1),
-    Phase.STOPPING: _stopping,
-    Phase.CLOSED: _closed,
+SESSIONS: Final[Mapping[RunPhase, Callable[[], PureSession]]] = {
+    RunPhase.UNKNOWN: PureSession,
+    RunPhase.QUEUED: _queued,
+    RunPhase.RUNNING: _running,
+    RunPhase.WAITING: lambda: _waiting(1),
+    RunPhase.STOPPING: _stopping,
+    RunPhase.CLOSED: _closed,
 }
 
 
@@ -97,10 +97,10 @@ def take(session: PureSession, symbol: str) -> None:
 
 
 @pytest.mark.parametrize("symbol", SYMBOLS)
-@pytest.mark.parametrize("phase", list(Phase))
-def test_every_cell(phase: Phase, symbol: str) -> None:
+@pytest.mark.parametrize("phase", list(RunPhase))
+def test_every_cell(phase: RunPhase, symbol: str) -> None:
     """An event moves the run as the table says; where it has no cell it is illegal and changes nothing."""
-    session = _waiting(2) if symbol == "run.resolved:some" and phase is Phase.WAITING else SESSIONS[phase]()
+    session = _waiting(2) if symbol == "run.resolved:some" and phase is RunPhase.WAITING else SESSIONS[phase]()
     expected = TABLE[phase].get(symbol)
     before, seq = dump(session.state), session.state.seq
     if expected is None:
@@ -110,7 +110,7 @@ def test_every_cell(phase: Phase, symbol: str) -> None:
     else:
         take(session, symbol)
         run = session.state.runs.get("r")
-        assert (Phase.UNKNOWN if run is None else run.phase) is expected
+        assert (RunPhase.UNKNOWN if run is None else run.phase) is expected
         assert session.state.seq == seq + 1
 
 
@@ -131,14 +131,14 @@ def test_an_unknown_event_is_its_seq() -> None:
     event: Any = {"type": "run.dreamt", "seq": session.state.seq + 1, "at": 2_000_000, "runId": "r", "of": "sheep"}
     fold(session.state, Record(event))
     assert (session.state.seq, session.state.at) == (event["seq"], 2_000_000)
-    assert session.state.runs["r"].phase is Phase.RUNNING
+    assert session.state.runs["r"].phase is RunPhase.RUNNING
 
 
 def test_phases_are_sorted_by_what_they_mean() -> None:
     """Active runs are open; what is neither queued nor active cannot go on."""
     assert ACTIVE < OPEN
-    assert {Phase.QUEUED} == OPEN - ACTIVE
-    for phase in set(Phase) - OPEN - {Phase.UNKNOWN}:
+    assert {RunPhase.QUEUED} == OPEN - ACTIVE
+    for phase in set(RunPhase) - OPEN - {RunPhase.UNKNOWN}:
         assert set(TABLE[phase]) <= {"run.settled"}
 
 
@@ -146,31 +146,31 @@ def test_phases_are_sorted_by_what_they_mean() -> None:
 def test_what_an_end_leads_to(reason: str) -> None:
     """A run can end so in the states that the shared table names; its agent is waited for where that says so."""
     end = ENDS[reason]
-    for phase in Phase:
+    for phase in RunPhase:
         to = TABLE[phase].get(f"run.ended:{reason}")
         if phase.value not in end["of"]:
             assert to is None
         else:
-            assert to is (Phase.STOPPING if end["settles"] and phase in ACTIVE else Phase.CLOSED)
+            assert to is (RunPhase.STOPPING if end["settles"] and phase in ACTIVE else RunPhase.CLOSED)
 
 
 def test_a_terminal_is_the_end() -> None:
     """From no phase that an end leads to does anything but `run.settled` lead away, and that only once."""
     ends = {to for cells in TABLE.values() for symbol, to in cells.items() if symbol.startswith("run.ended")}
-    assert ends == {Phase.STOPPING, Phase.CLOSED}
-    assert TABLE[Phase.STOPPING] == {"run.settled": Phase.CLOSED}
-    assert TABLE[Phase.CLOSED] == {}
+    assert ends == {RunPhase.STOPPING, RunPhase.CLOSED}
+    assert TABLE[RunPhase.STOPPING] == {"run.settled": RunPhase.CLOSED}
+    assert TABLE[RunPhase.CLOSED] == {}
 
 
 # The text of the protocol has the same table, in the words of readers: its "ended" is both halves of the end.
 
 _NAMES: Final = {
-    Phase.UNKNOWN: "unknown",
-    Phase.QUEUED: "queued",
-    Phase.RUNNING: "running",
-    Phase.WAITING: "waiting",
-    Phase.STOPPING: "ended",
-    Phase.CLOSED: "settled",
+    RunPhase.UNKNOWN: "unknown",
+    RunPhase.QUEUED: "queued",
+    RunPhase.RUNNING: "running",
+    RunPhase.WAITING: "waiting",
+    RunPhase.STOPPING: "ended",
+    RunPhase.CLOSED: "settled",
 }
 
 
@@ -185,11 +185,11 @@ def _text_table() -> dict[tuple[str, str], str]:
     }
 
 
-def _column(symbol: str, phase: Phase) -> str | None:
+def _column(symbol: str, phase: RunPhase) -> str | None:
     kind = symbol.partition(":")[0]
     if kind == "message":
         return None  # the text has it with the start that follows it
-    if kind == "run.started" and phase in (Phase.UNKNOWN, Phase.QUEUED):
+    if kind == "run.started" and phase in (RunPhase.UNKNOWN, RunPhase.QUEUED):
         return "message+run.started"
     return "steer.*" if kind.startswith("steer.") else kind
 
@@ -206,8 +206,8 @@ def test_the_text_has_the_same_table() -> None:
             place = (_NAMES[phase], column)
             name = "ended" if symbol.startswith("run.ended") else _NAMES[to]
             assert name in described[place], f"{place}: {described[place]} for {symbol} → {name}"
-            if phase in (Phase.UNKNOWN, Phase.QUEUED) and symbol.startswith("run.ended"):
-                word = "prevented" if phase is Phase.UNKNOWN else symbol.partition(":")[2]
+            if phase in (RunPhase.UNKNOWN, RunPhase.QUEUED) and symbol.startswith("run.ended"):
+                word = "prevented" if phase is RunPhase.UNKNOWN else symbol.partition(":")[2]
                 assert word in described[place]
             used.add(place)
     assert used == set(described)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.server.registry import Phase, Settle, SteadyDues, Stop, Sweep, Upkeep, due_at, due_times
+from holdfast.server.registry import RunPhase, Settle, SteadyDues, Stop, Sweep, Upkeep, due_at, due_times
 from tests.support.pure_session import NOW, PureSession
 
 
@@ -22,8 +22,8 @@ def test_deadline() -> None:
         ("r1", "expired", "deadline"), ("r2", "expired", "deadline"),
     ]  # fmt: skip
     assert (ended[0]["by"], ended[0]["device"]) == ("holdfast", "n1")
-    assert session.phase("r1") is Phase.STOPPING
-    assert session.phase("r2") is Phase.CLOSED
+    assert session.phase("r1") is RunPhase.STOPPING
+    assert session.phase("r2") is RunPhase.CLOSED
     assert session.main() == "r3"
     assert due_at(session.state, None) is None
 
@@ -97,7 +97,7 @@ def test_sweep_ends_what_nobody_works_on() -> None:
     assert (ended["reason"], [steer["steerId"] for steer in ended["returned"]]) == ("lost", ["s1"])
     assert session.texts("r1") == ["half"]
     assert session.last().items() >= {"runId": "r2", "node": "n2"}.items()
-    assert session.phase("r1") is Phase.CLOSED
+    assert session.phase("r1") is RunPhase.CLOSED
 
 
 def test_sweep_of_a_queue_whose_agent_is_gone() -> None:
@@ -198,7 +198,7 @@ def test_a_run_that_nodes_die_of() -> None:
         session.request("r1", f"q-{node}")
         session.set(node=node)
         session.work(Sweep())
-        assert session.phase("r1") is Phase.RUNNING
+        assert session.phase("r1") is RunPhase.RUNNING
     for node in ("n5", "n6"):
         session.set(node=node)
         session.work(Sweep())

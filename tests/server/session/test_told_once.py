@@ -12,7 +12,7 @@ from holdfast.protocol.control import Ack
 from holdfast.server.agents.agent import Agent
 from holdfast.server.agents.run import Run
 from holdfast.server.clock import Timers
-from holdfast.server.registry import Owner, Phase
+from holdfast.server.registry import Owner, RunPhase
 from holdfast.server.session.mailbox import Mailbox
 from holdfast.server.session.workers import Workers
 from tests.support.cluster import cluster
@@ -77,7 +77,7 @@ def test_the_end_of_an_earlier_attempt_leaves_the_later_one_its_place() -> None:
 def test_a_worker_that_missed_the_end_of_its_run_is_told_how_it_ended() -> None:
     """The run was cancelled, and waits to be settled: that is due from the worker, as if it had heard of it."""
     told: list[Any] = []
-    run = SimpleNamespace(run_id="r1", node="n1", attempt=1, phase=Phase.STOPPING, reason="cancelled")
+    run = SimpleNamespace(run_id="r1", node="n1", attempt=1, phase=RunPhase.STOPPING, reason="cancelled")
     workers = _workers()
     by_run: dict[str, Any] = {"r1": SimpleNamespace(owner=Owner("r1", "n1", 1), ended=told.append, over=False)}
     workers.by_run = by_run

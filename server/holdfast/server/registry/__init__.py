@@ -7,7 +7,7 @@ from holdfast.server.registry.fold import fold
 from holdfast.server.registry.keys import keys
 from holdfast.server.registry.owned import decide_chunk, part_number
 from holdfast.server.registry.state import Memory, Note, Record, RunState, SessionState
-from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, Phase
+from holdfast.server.registry.table import ACTIVE, OPEN, TABLE, RunPhase
 from holdfast.server.registry.upkeep import SteadyDues, due_at, due_times
 from holdfast.server.registry.work import (
     AgentTraits,
@@ -50,10 +50,10 @@ __all__ = [
     "OpenRequest",
     "OwnedWork",
     "Owner",
-    "Phase",
     "Record",
     "RetractRequest",
     "RunLimits",
+    "RunPhase",
     "RunState",
     "SessionState",
     "Settle",

@@ -27,7 +27,7 @@ from holdfast.server.registry.state import (
     SteerState,
     SteerStatus,
 )
-from holdfast.server.registry.table import Phase
+from holdfast.server.registry.table import RunPhase
 
 _T = TypeVar("_T")
 _MARKS_KEPT: Final = 64
@@ -57,7 +57,7 @@ class Compaction:
 
 def closed_runs(state: SessionState) -> int:
     """How many runs wait for being archived."""
-    return sum(run.phase is Phase.CLOSED for run in state.runs.values())
+    return sum(run.phase is RunPhase.CLOSED for run in state.runs.values())
 
 
 def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compaction:
@@ -65,7 +65,7 @@ def compact(state: SessionState, *, now: int, replay_window_ms: int) -> Compacti
 
     Messages go as soon as they are final: users' at once, assistants' when their run has ended.
     """
-    closed = {run_id for run_id, run in state.runs.items() if run.phase is Phase.CLOSED}
+    closed = {run_id for run_id, run in state.runs.items() if run.phase is RunPhase.CLOSED}
     messages = state.transcript.finished()
     records: dict[str, Any] = {message_key(message["id"]): True for message in messages}
     for run_id in closed:
@@ -272,7 +272,7 @@ def _load_part(part: Mapping[str, Any], blocks: Iterator[str]) -> OpenPart:
 def _load_run(item: Mapping[str, Any]) -> RunState:
     return RunState(
         run_id=item["runId"],
-        phase=Phase(item["phase"]),
+        phase=RunPhase(item["phase"]),
         first_seq=item["firstSeq"],
         terms=item["terms"],
         agent=item["agent"],

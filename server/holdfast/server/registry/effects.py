@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from holdfast.protocol.events import RunInfo
 from holdfast.server.registry.state import RunState, SessionState
-from holdfast.server.registry.table import Phase
+from holdfast.server.registry.table import RunPhase
 from holdfast.server.registry.work import Owner, Settle, Sweep, Upkeep
 
 
@@ -94,7 +94,7 @@ def effects(state: SessionState, events: Iterable[Mapping[str, Any]], *, node: s
                 found.append(Ended(run_id, event))
             case "run.ended":
                 run = state.runs.get(run_id)
-                if run is not None and run.phase is Phase.STOPPING and run.node == node:
+                if run is not None and run.phase is RunPhase.STOPPING and run.node == node:
                     owner = Owner(run_id, run.node, run.attempt)
                     found.append(Settle(owner, stopped_after_ms=0, confirmed=True))
             case "run.resolved" if works:
@@ -118,9 +118,9 @@ def reconciled(state: SessionState, working: Mapping[Owner, bool], *, node: str)
     for owner, told in working.items():
         run_id = owner.run_id
         run = state.runs.get(run_id)
-        if run is None or run.phase is Phase.CLOSED or Owner(run_id, run.node, run.attempt) != owner:
+        if run is None or run.phase is RunPhase.CLOSED or Owner(run_id, run.node, run.attempt) != owner:
             found.append(Ended(run_id, None))
-        elif run.phase is Phase.STOPPING:
+        elif run.phase is RunPhase.STOPPING:
             found.append(Ended(run_id, {"reason": run.reason}))
         elif told:
             # The store lost the end of the run. An agent that was stopped does not go on: the sweep takes it.
@@ -129,7 +129,7 @@ def reconciled(state: SessionState, working: Mapping[Owner, bool], *, node: str)
         else:
             found.append(Reconcile(run_id, state.transcript.runs[run_id].info))
     known = {owner.run_id for owner in working} - gone
-    mine = (run for run in state.runs.values() if run.node == node and run.phase is not Phase.CLOSED)
+    mine = (run for run in state.runs.values() if run.node == node and run.phase is not RunPhase.CLOSED)
     if any(run.run_id not in known for run in mine):
         found.append(Sweep())
     return found

@@ -17,7 +17,7 @@ from holdfast.server.registry.state import (
     SteerStatus,
     Terms,
 )
-from holdfast.server.registry.table import Phase, step
+from holdfast.server.registry.table import RunPhase, step
 
 _NO_TERMS: Final[Terms] = {"alongside": False, "acceptedAt": 0}
 
@@ -38,8 +38,8 @@ def fold(state: SessionState, record: Record) -> None:
         run = state.runs.get(run_id)
         view = transcript.runs.get(run_id)
         open_requests = 0 if view is None else len(view.info["requests"])
-        phase = step(Phase.UNKNOWN if run is None else run.phase, event, open_requests=open_requests)
-        if run is None and phase is not Phase.UNKNOWN:
+        phase = step(RunPhase.UNKNOWN if run is None else run.phase, event, open_requests=open_requests)
+        if run is None and phase is not RunPhase.UNKNOWN:
             run = state.runs[run_id] = RunState(run_id, phase, event["seq"], _NO_TERMS)
         if kind == "run.chunk":
             assert run is not None, "the table lets no chunk in before run.started"

@@ -13,7 +13,7 @@ from holdfast.protocol.messages import TEXT_KINDS, OpenMessage
 from holdfast.server.registry.draft import Draft
 from holdfast.server.registry.fold import fold
 from holdfast.server.registry.state import Record, RunState, SessionState
-from holdfast.server.registry.table import Phase
+from holdfast.server.registry.table import RunPhase
 from holdfast.server.registry.work import (
     Chunk,
     Context,
@@ -38,7 +38,7 @@ def decide_owned(state: SessionState, work: OwnedWork, context: Context) -> Deci
         return Decision(refused=True)
     draft = Draft(state, context)
     if isinstance(work, Settle):
-        if run.phase is not Phase.STOPPING:
+        if run.phase is not RunPhase.STOPPING:
             return Decision(refused=True)
         draft.emit(
             "run.settled",

@@ -20,7 +20,7 @@ from holdfast.protocol.control import Ack
 from holdfast.protocol.events import EndReason, Event, Kept, PendingSteer, UserMessage
 from holdfast.protocol.messages import TEXT_KINDS, OpenMessage
 from holdfast.protocol.transcript import Transcript
-from holdfast.server.registry.table import ACTIVE, OPEN, Phase
+from holdfast.server.registry.table import ACTIVE, OPEN, RunPhase
 
 BOUNDARIES_KEPT: Final = 4096
 """How many chunk boundaries of an active run are known; an older `seen` cuts at the oldest of them."""
@@ -102,7 +102,7 @@ class RunState:
     """A run as the server knows it."""
 
     run_id: str
-    phase: Phase
+    phase: RunPhase
     first_seq: int
     """Of its first event: a scope cancel touches nothing that is younger than its position."""
     terms: Terms
@@ -181,7 +181,7 @@ class SessionState:
         for run_id, run in self.runs.items():
             view = twin.transcript.runs.get(run_id)
             message = None if view is None else view.message
-            twin.runs[run_id] = run if run.phase is Phase.CLOSED else run.copy(message)
+            twin.runs[run_id] = run if run.phase is RunPhase.CLOSED else run.copy(message)
         twin.queue, twin.main = self.queue.copy(), self.main
         twin.steers = {steer_id: replace(steer) for steer_id, steer in self.steers.items()}
         twin.memories, twin.spilled_at = self.memories.copy(), self.spilled_at

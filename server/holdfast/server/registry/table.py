@@ -18,7 +18,7 @@ from holdfast.protocol.ends import ENDS
 from holdfast.server.errors import IllegalEventError
 
 
-class Phase(Enum):
+class RunPhase(Enum):
     """Where a run stands."""
 
     UNKNOWN = "unknown"
@@ -32,15 +32,15 @@ class Phase(Enum):
     __hash__ = object.__hash__
 
 
-ACTIVE: Final = frozenset({Phase.RUNNING, Phase.WAITING})
+ACTIVE: Final = frozenset({RunPhase.RUNNING, RunPhase.WAITING})
 """An agent works on the run."""
-OPEN: Final = frozenset({Phase.QUEUED, Phase.RUNNING, Phase.WAITING})
+OPEN: Final = frozenset({RunPhase.QUEUED, RunPhase.RUNNING, RunPhase.WAITING})
 """The run has no terminal yet."""
 
-_U, _Q, _R, _W, _S, _C = Phase
+_U, _Q, _R, _W, _S, _C = RunPhase
 
 
-def _ends(phase: Phase) -> dict[str, Phase]:
+def _ends(phase: RunPhase) -> dict[str, RunPhase]:
     """The cells for the ends of a run of this phase: `run.ended:` and the reason."""
     return {
         f"run.ended:{reason}": _S if end.settles and phase in ACTIVE else _C
@@ -49,30 +49,30 @@ def _ends(phase: Phase) -> dict[str, Phase]:
     }
 
 
-TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
-    Phase.UNKNOWN: {
+TABLE: Final[Mapping[RunPhase, Mapping[str, RunPhase]]] = {
+    RunPhase.UNKNOWN: {
         "message": _U,
         "run.queued": _Q,
         "run.started": _R,
-        **_ends(Phase.UNKNOWN),  # prevented: entered as ended before it was ever sent
+        **_ends(RunPhase.UNKNOWN),  # prevented: entered as ended before it was ever sent
     },
-    Phase.QUEUED: {
+    RunPhase.QUEUED: {
         "message": _Q,
         "run.started": _R,
         "steer.accepted": _Q,
         "steer.withdrawn": _Q,
-        **_ends(Phase.QUEUED),
+        **_ends(RunPhase.QUEUED),
     },
-    Phase.RUNNING: {
+    RunPhase.RUNNING: {
         "run.started": _R,  # another attempt, by a node that took the run over
         "run.chunk": _R,
         "run.requested": _W,
         "steer.accepted": _R,
         "steer.applied": _R,
         "steer.withdrawn": _R,
-        **_ends(Phase.RUNNING),
+        **_ends(RunPhase.RUNNING),
     },
-    Phase.WAITING: {
+    RunPhase.WAITING: {
         "run.started": _R,
         "run.chunk": _W,
         "run.requested": _W,
@@ -81,14 +81,14 @@ TABLE: Final[Mapping[Phase, Mapping[str, Phase]]] = {
         "steer.accepted": _W,
         "steer.applied": _W,
         "steer.withdrawn": _W,
-        **_ends(Phase.WAITING),
+        **_ends(RunPhase.WAITING),
     },
-    Phase.STOPPING: {"run.settled": _C},
-    Phase.CLOSED: {},
+    RunPhase.STOPPING: {"run.settled": _C},
+    RunPhase.CLOSED: {},
 }
 
 
-def step(phase: Phase, event: Mapping[str, Any], *, open_requests: int) -> Phase:
+def step(phase: RunPhase, event: Mapping[str, Any], *, open_requests: int) -> RunPhase:
     """The phase after `event`. Raises IllegalEventError for a missing cell.
 
     `open_requests` counts the run's unanswered requests before the event: the last one resolved ends the waiting.

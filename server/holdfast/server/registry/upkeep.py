@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from holdfast.protocol.events import Request
 from holdfast.server.registry.draft import SERVER_PRINCIPAL, Draft
 from holdfast.server.registry.state import RunState, SessionState
-from holdfast.server.registry.table import Phase
+from holdfast.server.registry.table import RunPhase
 from holdfast.server.registry.work import Context, Decision, Due, Stop
 
 
@@ -99,12 +99,12 @@ def decide_sweep(state: SessionState, context: Context) -> Decision:
     for run in list(state.runs.values()):
         if run.run_id in context.working if run.node == context.node else run.node in context.live_nodes:
             continue
-        if run.phase is Phase.STOPPING:
+        if run.phase is RunPhase.STOPPING:
             stopped_after_ms = max(0, context.now - run.ended_at)
             draft.emit("run.settled", runId=run.run_id, stoppedAfterMs=stopped_after_ms, confirmed=False)
         elif run.active:
             _take_over(draft, run)
-        elif run.phase is Phase.QUEUED and context.alone and run.agent not in context.agents:
+        elif run.phase is RunPhase.QUEUED and context.alone and run.agent not in context.agents:
             draft.end(
                 run, "cancelled", cause="unknown_agent", by=SERVER_PRINCIPAL, device=context.node, promote=False
             )  # fmt: skip
@@ -118,7 +118,7 @@ def _take_over(draft: Draft, run: RunState) -> None:
     traits = context.agents.get(run.agent)
     if traits is None and run.agent in context.elsewhere:
         return
-    crashed = run.phase is Phase.RUNNING and not (context.left_in_order and run.node != context.node)
+    crashed = run.phase is RunPhase.RUNNING and not (context.left_in_order and run.node != context.node)
     crashes = run.terms.get("crashes", 0) + crashed
     if traits is None or not traits.restartable or crashes >= context.limits.crashes:
         draft.end(run, "lost", promote=False)

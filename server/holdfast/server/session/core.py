@@ -48,10 +48,10 @@ from holdfast.server.registry import (
     Due,
     Finish,
     OpenRequest,
-    Phase,
     Record,
     RetractRequest,
     RunLimits,
+    RunPhase,
     SessionState,
     Settle,
     SteadyDues,
@@ -675,7 +675,7 @@ class Core:
 
 def owed(state: SessionState) -> Owed:
     """What the store's index is to say of a session."""
-    owners = frozenset(run.node for run in state.runs.values() if run.active or run.phase is Phase.STOPPING)
+    owners = frozenset(run.node for run in state.runs.values() if run.active or run.phase is RunPhase.STOPPING)
     return Owed(owners, bool(state.queue) and state.main is None, min(due_times(state).values(), default=None))
 
 
