@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from holdfast.protocol.close_codes import CloseCode
-from holdfast.server.errors import SessionFailedError, StoreError
+from holdfast.server.errors import SessionFailedError, StoreError, UnknownFormatError
 from holdfast.server.node.failed_sessions import FAILURES_IN_A_ROW, SHUT_SECONDS, FailedSessions
-from holdfast.server.store import Checkpoint
+from holdfast.server.store import Checkpoint, Log
 from tests.support.cluster import Cluster, cluster
 from tests.support.doubles import Device, settled
 
@@ -229,3 +229,35 @@ async def test_a_store_that_refuses_the_lease_is_asked_again() -> None:
         assert [line["event"] for line in logs].count("lease not renewed") == 40
         assert [line["event"] for line in logs].count("index not read") == 8
         assert h.nodes[0].sessions == {}
+
+
+async def test_a_log_of_a_later_version_is_refused_and_not_tried_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is wrong here: who asks is told at once, the log says it in a line, and no sweep opens it."""
+    async with cluster() as h:
+        device = await h.device()
+        await device.send("send", id="r1", text="go")
+        await h.kill()
+        device.leave()
+        opened: list[str] = []
+
+        async def unknown(session: str, *_: object, **__: object) -> Log:
+            opened.append(session)
+            raise UnknownFormatError("the log has format 2, and this version of Holdfast knows format 1")
+
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(h.store, "open", unknown)
+            await h.start()
+            await h.clock.pass_ms(50_000, 1_000)
+            assert opened == ["s"]
+            with pytest.raises(SessionFailedError, match="cannot be opened on this server"):
+                await h.session(1)
+        written = "".join(capsys.readouterr())
+        assert "the log has format 2" in written
+        assert "Traceback" not in written
+        await h.clock.pass_ms(12_000, 1_000)
+        await h.session(1)
+        await h.clock.pass_ms(5_000, 1_000)
+        assert h.of("r1", "run.ended"), "whoever opened it has it looked after, too"

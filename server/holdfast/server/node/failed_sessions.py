@@ -20,6 +20,12 @@ _REMEMBERED_SECONDS: Final = 600.0
 class _Failures:
     count: int
     last: float
+    for_good: bool = False
+
+    @property
+    def shut(self) -> bool:
+        """Whether the server does not open the session by itself any more."""
+        return self.for_good or self.count >= FAILURES_IN_A_ROW
 
 
 class FailedSessions:
@@ -28,27 +34,26 @@ class FailedSessions:
     def __init__(self) -> None:
         self._failures: dict[str, _Failures] = {}
 
-    def failed(self, session: str, now: float) -> bool:
-        """Notes a failure; whether the session stays shut from now on."""
+    def failed(self, session: str, now: float, *, for_good: bool = False) -> bool:
+        """Notes a failure, `for_good` where another try would not help; whether the session stays shut from now on."""
         self._forget_before(now - _REMEMBERED_SECONDS)
         failures = self._failures.setdefault(session, _Failures(0, now))
         failures.count += 1
         failures.last = now
-        return failures.count >= FAILURES_IN_A_ROW
+        failures.for_good = for_good
+        return failures.shut
 
     def refusal(self, session: str, now: float) -> str | None:
         """Why nobody gets the session now, for whoever asks; None where it may be opened."""
         failures = self._failures.get(session)
         if failures is None:
             return None
-        pause = SHUT_SECONDS if failures.count >= FAILURES_IN_A_ROW else _PAUSES[failures.count - 1]
+        pause = SHUT_SECONDS if failures.shut else _PAUSES[failures.count - 1]
         left = failures.last + pause - now
         if left <= 0:
             return None
-        return (
-            f"the session has failed {failures.count} times in a row on this server, whose log has the reason; "
-            f"it is tried again in {math.ceil(left)} s"
-        )
+        what = "cannot be opened" if failures.for_good else f"has failed {failures.count} times in a row"
+        return f"the session {what} on this server, whose log has the reason; it is tried again in {math.ceil(left)} s"
 
     def left_alone(self, session: str, now: float) -> bool:
         """Whether the server does not open it by itself, now or until somebody has asked for it."""
@@ -56,7 +61,7 @@ class FailedSessions:
         failures = self._failures.get(session)
         if failures is None:
             return False
-        return failures.count >= FAILURES_IN_A_ROW or self.refusal(session, now) is not None
+        return failures.shut or self.refusal(session, now) is not None
 
     def _forget_before(self, time: float) -> None:
         self._failures = {session: item for session, item in self._failures.items() if item.last >= time}

@@ -216,7 +216,9 @@ class Node:
     def _retire(self, session: Session) -> None:
         """Takes a session that has failed, or that nobody needs, out of use: it is closed beside everything else."""
         del self.sessions[session.id]
-        if session.failed and self._failed.failed(session.id, self.clock.monotonic()):
+        now = self.clock.monotonic()
+        shut = session.failed and self._failed.failed(session.id, now, for_good=session.unreadable)
+        if shut and not session.unreadable:
             _log.error("session stays shut", session=session.id, failures=FAILURES_IN_A_ROW, seconds=SHUT_SECONDS)
         closing = asyncio.create_task(self._close(session), name=f"close {session.id}")
         self._closing[session.id] = session, closing
@@ -255,14 +257,13 @@ class Node:
         live = (await self.store.live()).keys()
         now = self.clock.now() - LATE_MS
         for session_id, owed in (await self.store.orphans(live - {self.node}, now)).items():
-            if session_id in self._closing or self._failed.left_alone(session_id, self.clock.monotonic()):
-                continue
             session = self.sessions.get(session_id)
-            if session is not None and not session.failed and not owed.is_orphan(live, now):
-                continue  # it is at work
-            with suppress(
-                SessionFailedError
-            ):  # since the index was read; the log has it, and a later sweep looks again
+            if session is not None and not session.failed:
+                if not owed.is_orphan(live, now):
+                    continue  # it is at work
+            elif session_id in self._closing or self._failed.left_alone(session_id, self.clock.monotonic()):
+                continue
+            with suppress(SessionFailedError):  # since the index was read; a later sweep looks again
                 (await self._opened(session_id)).chore(Sweep())
 
     def _tick(self) -> None:

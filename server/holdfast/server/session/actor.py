@@ -31,7 +31,7 @@ from holdfast.protocol.errors import CommandError, HoldfastError
 from holdfast.protocol.events import Message
 from holdfast.protocol.messages import OpenMessage
 from holdfast.server.clock import Timers
-from holdfast.server.errors import SessionFailedError, StoreError, StoreUnavailableError
+from holdfast.server.errors import SessionFailedError, StoreError, StoreUnavailableError, UnknownFormatError
 from holdfast.server.registry import AgentTraits, Ask, Upkeep, Work, closed_runs
 from holdfast.server.registry.effects import abandonable, promotable
 from holdfast.server.session.catch_up import CatchUps
@@ -71,6 +71,8 @@ class Session:
         """The monotonic time since when nothing has been going on here, as the node has seen it."""
         self.life = Life.OPEN
         self.failed = False
+        self.unreadable = False
+        """Whether it has failed since this version does not know the format of its log: another try would not help."""
         """Whether it is over by an error of its own; the node then closes it, and opens the session anew."""
         self._host = host
         self._core = Core(
@@ -481,6 +483,10 @@ class Session:
             self._end()
 
     def _log_failure(self, error: BaseException) -> None:
+        if isinstance(error, UnknownFormatError):
+            self.unreadable = True
+            _log.warning("session not opened", session=self.id, node=self._host.node, error=str(error))
+            return
         head = self._core.head
         _log.error(
             "session failed",
