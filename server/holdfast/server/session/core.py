@@ -441,17 +441,20 @@ class Core:
             # Ours was accepted, and built upon: what is in it need not be decided again.
             self._done(self._land(flight, landed, working))
             return
-        events: list[Event] = []
-        for record in decode_batch(batch.payload):
+        records = decode_batch(batch.payload)
+        for record in records:
             fold(self.state, record)
-            events.append(record.event)
+        events = [record.event for record in records]
         self.head = Head(self.head.epoch, batch.last_seq, batch.batch_id)
         landed.events += events
-        landed.encoded += [MSGPACK_CODEC.encode(event) for event in events]
-        landed.effects = [*landed.effects, *effects(self.state, events, node=self._node, working=working)]
+        if len(records) == 1 and records[0].note is None:
+            landed.encoded.append(batch.payload)  # nearly always: a chunk, as it was encoded there
+        else:
+            landed.encoded += [MSGPACK_CODEC.encode(event) for event in events]
         if any(event["type"] != "run.chunk" for event in events):
             landed.lifecycle = True
             self._owed = owed(self.state)
+            landed.effects = [*landed.effects, *effects(self.state, events, node=self._node, working=working)]
 
     def _follow_heard(self) -> Landed | None:
         """What was heard of is folded where it lies exactly behind our head; everything else is asked for."""
