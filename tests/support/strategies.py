@@ -177,3 +177,35 @@ def _log(chosen: list[tuple[int, int, str, str, bool]]) -> list[dict[str, Any]]:
 
 logs = st.lists(choices, max_size=40).map(_log)
 """Logs of up to four runs, with a bit of everything in them, unknown events and kinds included."""
+
+
+def _session_step(choice: tuple[int, int, str]) -> tuple[Any, ...]:
+    what, which, kind = choice
+    run_id = f"r{which}"
+    busy = ("queue", "queue", "interrupt", "alongside")[what % 4]
+    match what:
+        case 0 | 1 | 2 | 3:
+            return ("send", "a", "ana/phone", run_id, busy)
+        case 4:
+            return ("cancel", "a", "ana/phone", f"k{which}", run_id)
+        case 5 | 6:
+            return ("steer", "a", "bo/tablet", f"s{which}{kind}", run_id)
+        case 7:
+            return ("boundary", "a", run_id)
+        case 8:
+            return ("finish", "a", run_id)
+        case 9:
+            return ("settle", "a", run_id)
+        case 10:
+            return ("call_tool", "a", run_id)
+        case 11:
+            return ("request", "a", run_id)
+        case _:
+            return ("produce", "a", run_id, kind)
+
+
+session_steps = st.lists(
+    st.tuples(st.integers(0, 20), st.sampled_from([1, 1, 2, 3]), st.sampled_from(["text", "text", "reasoning"])),
+    max_size=25,
+).map(lambda choices: [_session_step(choice) for choice in choices])
+"""Steps of a `two_writers.SharedLog` with up to three runs on node `a`, which is to work after each."""
