@@ -66,7 +66,7 @@ from holdfast.server.registry import (
     fold,
     keys,
 )
-from holdfast.server.registry.effects import Drop, Effect, abandonable, effects
+from holdfast.server.registry.effects import Drop, Effect, Start, abandonable, effects
 from holdfast.server.registry.text import numbered, take_in
 from holdfast.server.session.mailbox import Item, Mail, Mailbox
 from holdfast.server.session.ports import Output
@@ -231,6 +231,8 @@ class _Flight:
     encoded: list[bytes]
     draft: SessionState | None
     """The state behind it; None where the events are text that is taken in when it has landed."""
+    owed: Owed = NOTHING_OWED
+    """Behind it."""
 
 
 class Core:
@@ -367,8 +369,12 @@ class Core:
     def _take_off(self, flight: _Flight) -> Append:
         self._flight = flight
         self.stage, self._check = Stage.APPENDING, False
-        now_owed = self._owed if flight.draft is None else owed(flight.draft)
-        return Append(self._session, self.head, flight.batch, self._node, now_owed)
+        flight.owed = self._owed if flight.draft is None else self._owed_in(flight.draft)
+        return Append(self._session, self.head, flight.batch, self._node, flight.owed)
+
+    def _owed_in(self, state: SessionState) -> Owed:
+        now = owed(state)
+        return self._owed if now == self._owed else now
 
     # The store's answers
 
@@ -453,7 +459,7 @@ class Core:
             landed.encoded += [MSGPACK_CODEC.encode(event) for event in events]
         if any(event["type"] != "run.chunk" for event in events):
             landed.lifecycle = True
-            self._owed = owed(self.state)
+            self._owed = self._owed_in(self.state)
             landed.effects = [*landed.effects, *effects(self.state, events, node=self._node, working=working)]
 
     def _follow_heard(self) -> Landed | None:
@@ -498,9 +504,16 @@ class Core:
             return None
         if known is not NO_LOG and now.epoch != known.epoch:
             self._ended_epochs.add(known.epoch)
+        flight = self._flight
         self.state, self.head, self._owed = state, now, owed(state)
         self._flight, self._fresh, self._found = None, True, None
-        return Landed(opened=True, lifecycle=True, reset=None if known is NO_LOG else now.epoch != known.epoch)
+        landed = Landed(opened=True, lifecycle=True, reset=None if known is NO_LOG else now.epoch != known.epoch)
+        if flight is None or self._sure or all(batch.batch_id != flight.batch.batch_id for batch in log.batches):
+            return landed
+        # Ours was accepted before that. What it means to those who work here they are told by being reconciled.
+        found = effects(state, flight.events, node=self._node, working=set(self._here.working))
+        landed.effects = [effect for effect in found if isinstance(effect, Start)]
+        return self._done(landed)
 
     def _renumber(self, expected: Head) -> None:
         self._then = Renumber(expected, self.name_epoch(), max(self.head.seq, expected.seq))
@@ -518,7 +531,7 @@ class Core:
             take_in(self.state, flight.events)
         else:
             self.state = flight.draft
-            self._owed = owed(self.state)
+            self._owed = flight.owed
             found = effects(self.state, flight.events, node=self._node, working=working)
             landed.effects = [*landed.effects, *found]
             landed.lifecycle = landed.lifecycle or any(event["type"] != "run.chunk" for event in flight.events)
