@@ -206,10 +206,10 @@ async def compare(chunks: int, times: int) -> None:
     await nodes.start()
     rows = await following(nodes, chunks)
     show("nodes: CPU per chunk, memory store, one process", rows)
-    rows = []
+    stops: list[Row] = []
     for age in _AGES:
-        rows += await cancels(nodes, age, max(3, times * 1_000 // max(age, 1_000)))
-    show("nodes: from a cancel at node B to the end of the agent at node A, while it talks", rows)
+        stops += await cancels(nodes, age, max(3, times * 1_000 // max(age, 1_000)))
+    show("nodes: from a cancel at node B to the end of the agent at node A, while it talks", stops)
     show("nodes: one without users", [Row("sessions that it has open", len(nodes.idle.sessions), "", 0)])
     await nodes.stop()
 

@@ -45,10 +45,11 @@ async def blocking(run: Run) -> None:
 async def test_the_smallest_agent_is_stopped_and_steered(tmp_path: Path) -> None:
     """examples/assistant.py, served from the current directory, is steered and stopped without a line of its own."""
     with Serve("examples.assistant:server", "--store", f"sqlite:///{tmp_path}/a.db", cwd=ROOT) as server:
-        async with started(command("send", "a b c d e f g h i j k l m", server=server)) as sender:
+        # It talks until it is stopped, however long the programs that do it take to start.
+        async with started(command("send", "a b c " + "and more " * 300, server=server)) as sender:
             run_id = await run_id_of(sender)
             await heard(sender, "c ")
-            steered = await holdfast("steer", run_id, "x y z and much more to say", server=server)
+            steered = await holdfast("steer", run_id, "x y z " + "and more " * 300, server=server)
             assert steered.code == 0
             assert "You said: x " in await heard(sender, "You said: x ")
             stopped = await holdfast("cancel", run_id, server=server)
