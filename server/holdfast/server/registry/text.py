@@ -16,7 +16,7 @@ from holdfast.server.registry.state import Boundary, SessionState
 from holdfast.server.registry.table import ACTIVE, TABLE
 from holdfast.server.registry.work import Chunk, OwnedWork, Owner
 
-_FIELDS: Final = len(Chunk.of(Owner("", "", 0), "text", {"delta": ""}).event)
+_FIELDS: Final = len(Chunk.of_text(Owner("", "", 0), "text", "").event)
 """Of a chunk that is nothing but text."""
 
 assert {phase for phase, row in TABLE.items() if row.get("run.chunk") is phase} == ACTIVE, "text moves no phase"

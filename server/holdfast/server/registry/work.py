@@ -113,6 +113,14 @@ class Chunk:
         event = {"type": "run.chunk", "seq": 0, "at": 0, "runId": owner.run_id, "part": 0, "kind": kind, **fields}
         return cls(owner, event)
 
+    @classmethod
+    def of_text(cls, owner: Owner, kind: str, delta: str) -> Chunk:
+        """The same for text or reasoning, which nearly all chunks are."""
+        return cls(
+            owner,
+            {"type": "run.chunk", "seq": 0, "at": 0, "runId": owner.run_id, "part": 0, "kind": kind, "delta": delta},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:

@@ -328,7 +328,7 @@ class RunWorker:
                     event["delta"] += piece
                     last.size += size
                     return
-        self._put(Chunk.of(self.owner, kind, {"delta": piece}), size=size)
+        self._put(Chunk.of_text(self.owner, kind, piece), size=size)
 
     async def write(self, kind: str, fields: dict[str, JSON]) -> None:
         """Takes a chunk of another kind."""
