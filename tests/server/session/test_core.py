@@ -600,15 +600,17 @@ def test_what_is_owed_changes_with_the_lifecycle_only() -> None:
     """Stores compare it by identity: text hands in the object of before."""
     one = Driver(ListStore())
     one.send("r1")
+    step = one.next()
+    assert isinstance(step, Append)
+    owed: list[Any] = [step.owed]
     one.settle()
-    owed: list[Any] = []
     for _ in range(3):
         one.say("r1")
         step = one.next()
         assert isinstance(step, Append)
         owed.append(step.owed)
         one.answer()
-    assert owed[0] is owed[1] is owed[2]
+    assert [it is owed[0] for it in owed] == [True] * 4
     assert owed[0].owners == {"n1"}
     one.finish("r1")
     step = one.next()
