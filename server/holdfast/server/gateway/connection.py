@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Any, Protocol
 
@@ -82,7 +82,9 @@ class Connection:
         "_clock",
         "_expiry",
         "_in_flight",
+        "_joined",
         "_joining",
+        "_opened",
         "_pongs_due",
         "_reading",
         "_reads",
@@ -114,6 +116,9 @@ class Connection:
         self.wire = SocketWire(socket, codec)
         self.subscriber: Subscriber | None = None
         """There from `welcome` on."""
+        self._opened: AbstractAsyncContextManager[Session] | None = None
+        """What holds the session open."""
+        self._joined: tuple[Session, Subscriber] | None = None
         self._socket = socket
         self._clock = clock
         self._authenticator = authenticator
@@ -139,35 +144,43 @@ class Connection:
 
         Raises nothing but cancellation, which cuts the connection.
         """
-        async with AsyncExitStack() as entered:
-            try:
-                await self._converse(node, entered)
-            except ConnectionClosed:
-                """It ended from the other side, or was lost."""
-            except HandshakeError as closing:
-                if closing.error is not None:
-                    self._say(error_message(closing.error))
-                self._hang_up(closing.code, closing.reason)
-            except SessionFailedError as failed:
-                self._say(error_message(unavailable(str(failed))))
-                self._hang_up(CloseCode.STORE_UNAVAILABLE, "the session failed here")
-            except asyncio.CancelledError:
-                self.cut()
-                raise
-            except Exception:
-                _log.exception("connection failed", session=self.session_id, connection=self.id)
-                self._say(error_message(internal()))
-                self._hang_up(INTERNAL_ERROR, "internal")
+        try:
+            session, subscriber = await self._enter(node)
+            # To the last frame that came before this side began to close, whatever the client has done since: one that
+            # stops a run and is gone has stopped it.
+            while True:
+                await self._frame(session, subscriber, await self._socket.recv())
+        except ConnectionClosed:
+            """It ended from the other side, or was lost."""
+        except HandshakeError as closing:
+            if closing.error is not None:
+                self._say(error_message(closing.error))
+            self._hang_up(closing.code, closing.reason)
+        except SessionFailedError as failed:
+            self._say(error_message(unavailable(str(failed))))
+            self._hang_up(CloseCode.STORE_UNAVAILABLE, "the session failed here")
+        except asyncio.CancelledError:
+            self.cut()
+            raise
+        except Exception:
+            _log.exception("connection failed", session=self.session_id, connection=self.id)
+            self._say(error_message(internal()))
+            self._hang_up(INTERNAL_ERROR, "internal")
+        finally:
+            await self._leave()
 
-    async def _converse(self, node: Sessions, entered: AsyncExitStack) -> None:
+    async def _enter(self, node: Sessions) -> tuple[Session, Subscriber]:
+        """Hears who it is, and joins the session, which `_leave` lets go. Nothing of the hello is kept."""
         settings, clock = self._settings, self._clock
         hello = await receive_hello(self._socket, self.wire.codec, clock=clock, settings=settings)
-        self._forgive(self._socket.waits.popleft())
+        self._forgive(self._socket.waits.pop(0))
         principal = await admit(self._socket, hello, self._authenticator, clock=clock, settings=settings)
         self._socket.admitted()
         try:
             async with within(clock, settings.unavailable_seconds):
-                session = await entered.enter_async_context(node.open(self.session_id))
+                opened = node.open(self.session_id)
+                session = await opened.__aenter__()
+                self._opened = opened
         except TimeoutError:
             error = unavailable()
             raise HandshakeError(CloseCode.STORE_UNAVAILABLE, error.code, error) from None
@@ -179,22 +192,26 @@ class Connection:
             wire=self.wire,
             messages=hello.messages,
         )
-        entered.push_async_callback(self._leave, session, subscriber)
+        self._joined = session, subscriber
         await self._join(session, subscriber, hello, principal)
-        # To the last frame that came before this side began to close, whatever the client has done since: one that
-        # stops a run and is gone has stopped it.
-        while True:
-            await self._frame(session, subscriber, await self._socket.recv())
+        return self._joined
 
-    async def _leave(self, session: Session, subscriber: Subscriber) -> None:
+    async def _leave(self) -> None:
         """Ends all that goes on for this connection. Its wire is closed or cut: so nothing takes it in any more."""
+        if self._opened is None:
+            return
         if self._expiry is not None:
             self._expiry.cancel()
         tasks = [task for task in (self._joining, self._reading) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        session.leave(subscriber)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            if self._joined is not None:
+                session, subscriber = self._joined
+                session.leave(subscriber)
+            await self._opened.__aexit__(None, None, None)
 
     def _hang_up(self, code: int, reason: str) -> None:
         self.wire.close(code, reason)
@@ -255,7 +272,7 @@ class Connection:
     # Commands
 
     async def _frame(self, session: Session, subscriber: Subscriber, received: str | bytes) -> None:
-        wait = self._socket.waits.popleft()
+        wait = self._socket.waits.pop(0)
         self._silent_pings = 0
         now = self._clock.monotonic()
         command_id: str | None = None
