@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast, get_args
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from holdfast.client import CancelOutcome, SteerOutcome
 from holdfast.client.cli import main
 from holdfast.client.cli.chat import Chat
-from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Target, exit_of, refusal_text
+from holdfast.client.cli.common import DEFAULT_SESSION, DEFAULT_URL, Exit, Target, exit_of, person_command, refusal_text
 from holdfast.client.cli.show import cancel_text, ended_text, request_text, steer_text
 from holdfast.protocol import CommandError
 from holdfast.protocol.control import OutcomeOfCancel, OutcomeOfSteer
@@ -315,6 +316,20 @@ async def test_watch_runs_history(server: FakeServer) -> None:
         messages = server.snapshot()["messages"]
         await server.say({"type": "page", "id": command["id"], "messages": messages, "more": False, "last": True})
         assert await output(process) == (0, "ana: hello\nassistant: Good morning\n", "")
+
+
+def test_ctrl_c_wakes_a_command_that_waits() -> None:
+    """While a command runs a signal wakes the loop, also one that comes just before it begins to sleep."""
+    woken: list[bool] = []
+
+    async def look(_: Target) -> Exit:
+        descriptor = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(descriptor)
+        woken.append(descriptor != -1)
+        return Exit.DONE
+
+    CliRunner().invoke(click.command()(person_command(look)), [])
+    assert woken == [True]
 
 
 async def test_watch_session(server: FakeServer) -> None:

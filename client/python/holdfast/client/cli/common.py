@@ -147,7 +147,9 @@ def person_command(command: Callable[..., Coroutine[Any, Any, Exit]]) -> Callabl
     ) -> None:
         target = Target(url, session, token, device, as_json)
         with told():
-            code = asyncio.run(command(target, **arguments))
+            code = asyncio.run(_interruptible(command(target, **arguments)))
+            if code is None:
+                raise KeyboardInterrupt
         click.get_current_context().exit(code)
 
     callback.__name__ = command.__name__
@@ -156,6 +158,32 @@ def person_command(command: Callable[..., Coroutine[Any, Any, Exit]]) -> Callabl
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+async def _interruptible(command: Coroutine[Any, Any, Exit]) -> Exit | None:
+    """What the command returns; None where Ctrl-C has cancelled it.
+
+    The loop's own handler of signals wakes the loop; Python's alone is called when the next thing happens, if the
+    signal came just before the loop began to sleep.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        interrupted = True
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    try:
+        return await command
+    except asyncio.CancelledError:
+        if interrupted:
+            return None
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
 
 
 @contextmanager
