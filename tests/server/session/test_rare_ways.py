@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from holdfast.protocol.commands import Cursor
+from holdfast.server.errors import SessionFailedError
+from holdfast.server.session.subscriber import Subscriber
 from tests.support.cluster import cluster
 from tests.support.doubles import Device, settled
 
@@ -69,3 +75,22 @@ async def test_an_observer_whose_node_has_died_is_missed() -> None:
         assert h.of("r1", "run.ended") == []
         await h.clock.pass_ms(7_000, 1_000)
         assert h.of("r1", "run.ended")[0]["cause"] == "abandoned"
+
+
+async def test_who_joins_while_the_session_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cursor was still being looked up: it is not left waiting in a session that is over."""
+    async with cluster() as h:
+        device = await h.device()
+        session = device.session
+        join = session.subscribers.join
+
+        async def meanwhile(subscriber: Subscriber, cursor: Cursor | None) -> Any:
+            h.road.broken.add("append")
+            await device.send("send", id="r1", text="go")
+            h.road.broken.clear()
+            assert session.failed
+            return await join(subscriber, cursor)
+
+        monkeypatch.setattr(session.subscribers, "join", meanwhile)
+        with pytest.raises(SessionFailedError):
+            await Device(session, device="late").join()

@@ -71,9 +71,9 @@ class Session:
         """The monotonic time since when nothing has been going on here, as the node has seen it."""
         self.life = Life.OPEN
         self.failed = False
+        """Whether it is over by an error of its own; the node then closes it, and opens the session anew."""
         self.unreadable = False
         """Whether it has failed since this version does not know the format of its log: another try would not help."""
-        """Whether it is over by an error of its own; the node then closes it, and opens the session anew."""
         self._host = host
         self._core = Core(
             session_id,
@@ -236,6 +236,8 @@ class Session:
         self._core.moved()
         await self.settled()
         resume = await self.subscribers.join(subscriber, cursor)
+        if self.life is Life.OVER:  # since: its end has told everyone who was there, and this one was not yet
+            raise SessionFailedError(self._over_error().message)
         head = self._core.head
         subscriber.write({**welcome, "epoch": head.epoch, "head": head.seq, "resume": resume})
         self._looked_in = True
